@@ -1,0 +1,1 @@
+"""What every Fallow service stands on."""

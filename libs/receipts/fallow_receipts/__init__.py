@@ -1,0 +1,1 @@
+"""Leaves, Merkle trees, proofs and offline verification of receipts."""

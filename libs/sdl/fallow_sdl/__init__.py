@@ -1,0 +1,1 @@
+"""Akash's Stack Definition Language in, a Fallow order out."""

@@ -1,0 +1,1 @@
+"""Typed client of the Fallow API and the fallow command."""

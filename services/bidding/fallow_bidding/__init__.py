@@ -1,0 +1,1 @@
+"""Inventory, offers, auctions, matching engine and leases."""

@@ -1,0 +1,1 @@
+"""Orders, funds check and sessions."""

@@ -1,0 +1,1 @@
+"""Agent on the provider's machines: devices, runtime drivers, reconciler."""

@@ -1,0 +1,1 @@
+"""Ledger, escrow, metering, fees, batches and chain."""
