@@ -1,0 +1,9 @@
+#!/bin/sh
+# Runs the whole ladder: `tools/test.sh WORKERS [pytest's arguments]`. Results stand in .build/tests.xml.
+set -eu
+cd "$(dirname "$0")/.."
+workers=$1
+shift
+mkdir -p .build
+rm -f .build/tests.xml
+exec .venv/bin/pytest tests -n "$workers" --dist loadscope --junitxml=.build/tests.xml "$@"
