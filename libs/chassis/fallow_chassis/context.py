@@ -1,0 +1,113 @@
+"""Who is calling and how long they will wait: two facts that every layer of one call may read.
+
+The server's interceptors set them, in the task of the call; clients, the pool and queries read them. Outside a call
+(consumers, jobs) there is no identity, and no deadline unless ``deadline_in`` sets one.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Final
+
+from fallow_chassis.clock import SystemClock
+from fallow_chassis.errors import UNAUTHENTICATED, DomainError
+
+RIGHTS: Final = frozenset({"workload.read", "logs.read", "exec", "status.read"})
+"""What a grant can allow on its lease generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrantClaims:
+    """A permission on one generation of one group: who (``accounts/…`` or ``providers/…``), on what, which rights."""
+
+    subject: str
+    order: str
+    group: int
+    generation: int
+    lease: str
+    provider: str
+    rights: frozenset[str]
+
+    def __post_init__(self) -> None:
+        """Hold the bounds that a signer and a verifier both rely on."""
+        assert self.rights <= RIGHTS, f"unknown rights: {sorted(self.rights - RIGHTS)}"
+        assert self.group >= 0, "a group is numbered from 0"
+        assert self.generation >= 1, "a generation is numbered from 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A verified caller. ``address`` is the EVM address the account signed in with, or empty."""
+
+    subject: str
+    issuer: str
+    scopes: frozenset[str] = frozenset()
+    address: str = ""
+    grant: GrantClaims | None = None
+
+    @property
+    def is_service(self) -> bool:
+        """Whether the caller is one of our own services."""
+        return self.subject.startswith("services/")
+
+    @property
+    def is_account(self) -> bool:
+        """Whether the caller is an account, not a service and not the holder of a grant."""
+        return self.grant is None and self.subject.startswith("accounts/")
+
+
+_identity: ContextVar[Identity | None] = ContextVar("fallow_identity", default=None)
+_deadline_ms: ContextVar[int | None] = ContextVar("fallow_deadline_ms", default=None)
+_clock: Final = SystemClock()
+
+
+def current_identity() -> Identity:
+    """The verified caller of the present call; raises UNAUTHENTICATED where there is none."""
+    identity = _identity.get()
+    if identity is None:
+        raise DomainError(UNAUTHENTICATED, "this needs a caller, and none was verified")
+    return identity
+
+
+def optional_identity() -> Identity | None:
+    """The verified caller, or None on a public method called without a token, or outside a call."""
+    return _identity.get()
+
+
+@contextmanager
+def identity_set(identity: Identity | None) -> Iterator[None]:
+    """Make ``identity`` the caller of what runs inside."""
+    token = _identity.set(identity)
+    try:
+        yield
+    finally:
+        _identity.reset(token)
+
+
+def remaining_seconds() -> float | None:
+    """Seconds left of the present call's deadline, never below 0; None where there is no deadline."""
+    deadline_ms = _deadline_ms.get()
+    if deadline_ms is None:
+        return None
+    return max(0, deadline_ms - _clock.monotonic_ms()) / 1_000
+
+
+def bounded_seconds(limit_seconds: float) -> float:
+    """The smaller of a limit of one's own and what is left of the call's deadline."""
+    remaining = remaining_seconds()
+    return limit_seconds if remaining is None else min(limit_seconds, remaining)
+
+
+@contextmanager
+def deadline_in(seconds: float | None) -> Iterator[None]:
+    """Give what runs inside at most ``seconds`` more; an earlier deadline from outside stays. None changes nothing."""
+    outer = _deadline_ms.get()
+    inner = None if seconds is None else _clock.monotonic_ms() + round(seconds * 1_000)
+    if inner is None or (outer is not None and outer < inner):
+        inner = outer
+    token = _deadline_ms.set(inner)
+    try:
+        yield
+    finally:
+        _deadline_ms.reset(token)
