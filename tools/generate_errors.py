@@ -9,7 +9,8 @@ import importlib.metadata
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+
+from fallow_chassis.errors import ErrorReason
 
 OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
 HEAD = """# Errors
@@ -20,26 +21,13 @@ is `fallow`. Programs decide by the reason, never by the message, which is for p
 """
 
 
-class Reason(Protocol):
-    """What this program needs of an error reason."""
-
-    @property
-    def reason(self) -> str: ...
-    @property
-    def code(self) -> str: ...
-    @property
-    def summary(self) -> str: ...
-    @property
-    def action(self) -> str: ...
-
-
-def registered() -> dict[str, list[Reason]]:
+def registered() -> dict[str, list[ErrorReason]]:
     """The reasons by the name under which their package registers them, names sorted."""
     points = importlib.metadata.entry_points(group="fallow.error_reasons")
     return {point.name: sorted(point.load(), key=lambda reason: reason.reason) for point in sorted(points)}
 
 
-def table(reasons: Iterable[Reason]) -> str:
+def table(reasons: Iterable[ErrorReason]) -> str:
     """One table of reasons in Markdown."""
     rows = [
         f"| `{reason.reason}` | `{reason.code}` | {reason.summary} | {reason.action} |".replace("\n", " ")

@@ -100,7 +100,9 @@ def main() -> int:
     """Generate, check, or write the descriptor set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if the committed code is not current")
-    parser.add_argument("--descriptors", type=Path, help="write the descriptor set with comments to this file, and stop")
+    parser.add_argument(
+        "--descriptors", type=Path, help="write the descriptor set with comments to this file, and stop"
+    )
     arguments = parser.parse_args()
     if arguments.descriptors:
         write_descriptors(arguments.descriptors)

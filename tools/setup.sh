@@ -20,6 +20,12 @@ inputs() {
     for distribution in $distributions; do cat "$distribution/pyproject.toml"; done
 }
 
+# Two at once would install into the same folder: the second waits, and then finds it done.
+if [ -z "${FALLOW_SETUP_LOCKED:-}" ] && command -v flock >/dev/null 2>&1; then
+    mkdir -p .build
+    FALLOW_SETUP_LOCKED=1 exec flock .build/setup.lock sh tools/setup.sh
+fi
+
 wanted=$(inputs | cksum)
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && suits "$venv/bin/python"; then
     exit 0
