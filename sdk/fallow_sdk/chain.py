@@ -1,0 +1,119 @@
+"""The few calls to an EVM node that a client needs: pay into the vault, read what the anchor says.
+
+JSON-RPC over HTTP with one connection pool; each call has a deadline. Nothing here is trusted for receipts: a root
+that a node reports is only as good as the node (see `fallow receipt verify`).
+"""
+
+import asyncio
+from typing import Any, Self
+
+import aiohttp
+from eth_abi.abi import decode, encode
+from eth_utils.crypto import keccak
+
+from fallow_sdk.wallet import Wallet
+
+CALL_SECONDS = 10.0
+RECEIPT_SECONDS = 60.0
+RECEIPT_POLL_SECONDS = 0.2
+# Room above the estimate: state may move between the estimate and the block.
+GAS_MARGIN_PERCENT = 125
+# Above any price of a development chain; the base fee decides what is really paid.
+PRIORITY_FEE_WEI = 1_000_000_000
+
+
+class ChainError(Exception):
+    """A node refused a call, or a transaction was mined and reverted."""
+
+
+def call_data(signature: str, *values: object) -> str:
+    """Calldata of a function such as `deposit(uint256,bytes32)`."""
+    types = [item for item in signature[signature.index("(") + 1 : -1].split(",") if item]
+    return "0x" + (keccak(text=signature)[:4] + encode(types, values)).hex()
+
+
+class ChainClient:
+    """One EVM node. Use as `async with`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session: aiohttp.ClientSession | None = None
+        self._identifier = 0
+
+    async def __aenter__(self) -> Self:
+        """Open the connection pool."""
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_SECONDS))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connection pool."""
+        assert self._session is not None
+        await self._session.close()
+
+    async def rpc(self, method: str, *parameters: object) -> Any:  # JSON is whatever the node says
+        """One JSON-RPC call. Raises ChainError with the node's own words."""
+        assert self._session is not None, "use `async with ChainClient(...)`"
+        self._identifier += 1
+        body = {"jsonrpc": "2.0", "id": self._identifier, "method": method, "params": parameters}
+        try:
+            async with self._session.post(self._url, json=body) as response:
+                answer = await response.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ChainError(f"{method}: the node at {self._url} does not answer ({error})") from error
+        if "error" in answer:
+            raise ChainError(f"{method}: {answer['error'].get('message', answer['error'])}")
+        return answer["result"]
+
+    async def read(self, address: str, signature: str, output: str, *values: object) -> Any:
+        """The single value of type `output` that a view function returns."""
+        data = call_data(signature, *values)
+        result = await self.rpc("eth_call", {"to": address, "data": data}, "latest")
+        return decode([output], bytes.fromhex(result[2:]))[0]
+
+    async def send(self, wallet: Wallet, target: str, data: str = "0x", *, value_wei: int = 0) -> str:
+        """Sign, send and await one transaction; its hash. Raises ChainError when it reverts or stays out."""
+        sender = wallet.address
+        request = {"from": sender, "to": target, "data": data, "value": hex(value_wei)}
+        gas = int(await self.rpc("eth_estimateGas", request), 16) * GAS_MARGIN_PERCENT // 100
+        block = await self.rpc("eth_getBlockByNumber", "latest", False)
+        signed = wallet.account.sign_transaction(
+            {
+                "chainId": int(await self.rpc("eth_chainId"), 16),
+                "nonce": int(await self.rpc("eth_getTransactionCount", sender, "pending"), 16),
+                "to": bytes.fromhex(target[2:]),
+                "data": bytes.fromhex(data[2:]),
+                "value": value_wei,
+                "gas": gas,
+                "maxFeePerGas": 2 * int(block["baseFeePerGas"], 16) + PRIORITY_FEE_WEI,
+                "maxPriorityFeePerGas": PRIORITY_FEE_WEI,
+            }
+        )
+        transaction = str(await self.rpc("eth_sendRawTransaction", "0x" + signed.raw_transaction.hex()))
+        await self._mined(transaction)
+        return transaction
+
+    async def _mined(self, transaction: str) -> None:
+        try:
+            async with asyncio.timeout(RECEIPT_SECONDS):
+                while True:
+                    receipt = await self.rpc("eth_getTransactionReceipt", transaction)
+                    if receipt is not None:
+                        break
+                    await asyncio.sleep(RECEIPT_POLL_SECONDS)
+        except TimeoutError:
+            raise ChainError(f"transaction {transaction} was not mined within {RECEIPT_SECONDS:.0f} s") from None
+        if int(receipt["status"], 16) != 1:
+            raise ChainError(f"transaction {transaction} was reverted")
+
+    async def deposit(self, wallet: Wallet, *, token: str, vault: str, account_reference: str, micros: int) -> str:
+        """Pay tokens into the vault for an account; the hash of the deposit's transaction."""
+        assert micros > 0
+        allowance = "approve(address,uint256)"
+        await self.send(wallet, token, call_data(allowance, vault, micros))
+        reference = bytes.fromhex(account_reference.removeprefix("0x"))
+        return await self.send(wallet, vault, call_data("deposit(uint256,bytes32)", micros, reference))
+
+    async def anchored_commitment(self, anchor: str, batch: int) -> str:
+        """What the anchor on the chain holds for a batch: 0x and 64 digits; all zero when there is none."""
+        value: bytes = await self.read(anchor, "commitments(uint256)", "bytes32", batch)
+        return "0x" + value.hex()

@@ -1,0 +1,303 @@
+"""A typed asynchronous client of the Fallow API.
+
+One channel a service. Each call has a deadline, carries the access token, retries what is safe to repeat (every write
+carries a `request_id`, so a repeat answers the same) while a service cannot be reached, and raises FallowError with
+code, reason, field paths and facts.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
+
+import grpc
+
+from fallow.bidding.v1 import (
+    lease_pb2,
+    lease_service_pb2,
+    lease_service_pb2_grpc,
+    provider_pb2,
+    provider_service_pb2,
+    provider_service_pb2_grpc,
+)
+from fallow.order.v1 import (
+    order_pb2,
+    order_service_pb2,
+    order_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+)
+from fallow.provider.v1 import provider_service_pb2 as door_pb2
+from fallow.provider.v1 import provider_service_pb2_grpc as door_pb2_grpc
+from fallow.settlement.v1 import (
+    charge_pb2,
+    ledger_pb2,
+    settlement_service_pb2,
+    settlement_service_pb2_grpc,
+)
+from fallow.type.v1 import money_pb2
+from fallow_sdk.errors import FallowError
+from fallow_sdk.wallet import Wallet
+
+CALL_SECONDS = 15.0
+ATTEMPTS = 5
+FIRST_PAUSE_SECONDS = 0.2
+PAGE_SIZE = 200
+
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class _Unary(Protocol[Request_contra, Answer_co]):
+    def __call__(
+        self, request: Request_contra, /, *, timeout: float | None, metadata: tuple[tuple[str, str], ...]
+    ) -> Awaitable[Answer_co]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Addresses of the services, `host:port` each."""
+
+    order: str
+    bidding: str
+    settlement: str
+
+
+def new_request_id() -> str:
+    """An id for one write. Keep it to repeat the same write safely."""
+    return secrets.token_hex(16)
+
+
+class Client:
+    """The market as one signed-in account sees it. Use as `async with Client(endpoints) as client`."""
+
+    def __init__(self, endpoints: Endpoints, *, token: str = "") -> None:
+        self.token = token
+        self.endpoints = endpoints
+        self._channels: list[grpc.aio.Channel] = []
+
+    async def __aenter__(self) -> Self:
+        """Open the channels; nothing is sent yet."""
+        order, bidding, settlement = (
+            grpc.aio.insecure_channel(address)
+            for address in (self.endpoints.order, self.endpoints.bidding, self.endpoints.settlement)
+        )
+        self._channels = [order, bidding, settlement]
+        self._sessions = session_service_pb2_grpc.SessionServiceStub(order)
+        self._orders = order_service_pb2_grpc.OrderServiceStub(order)
+        self._leases = lease_service_pb2_grpc.LeaseServiceStub(bidding)
+        self._registry = provider_service_pb2_grpc.ProviderRegistryServiceStub(bidding)
+        self._funds = settlement_service_pb2_grpc.FundsServiceStub(settlement)
+        self._receipts = settlement_service_pb2_grpc.ReceiptServiceStub(settlement)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the channels."""
+        for channel in self._channels:
+            await channel.close()
+
+    def _metadata(self, token: str = "") -> tuple[tuple[str, str], ...]:
+        bearer = token or self.token
+        return (("authorization", f"Bearer {bearer}"),) if bearer else ()
+
+    async def _call(self, method: _Unary[Request_contra, Answer_co], request: Request_contra) -> Answer_co:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await method(request, timeout=CALL_SECONDS, metadata=self._metadata())
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or attempt == ATTEMPTS:
+                    raise FallowError.from_rpc(error) from error
+                await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+        raise AssertionError("the last attempt returns or raises")
+
+    # Sessions
+
+    async def sign_in(self, wallet: Wallet) -> session_service_pb2.Session:
+        """Sign in with a wallet (EIP-4361); later calls carry the token."""
+        challenge = await self._call(
+            self._sessions.CreateSignInChallenge,
+            session_service_pb2.CreateSignInChallengeRequest(address=wallet.address),
+        )
+        request = session_service_pb2.SignInRequest(
+            message=challenge.message, signature=wallet.sign_text(challenge.message)
+        )
+        session = await self._call(self._sessions.SignIn, request)
+        self.token = session.access_token
+        return session
+
+    async def create_api_key(self, display_name: str, scopes: Sequence[str] = ()) -> session_service_pb2.ApiKey:
+        """Make an API key; its `secret` is shown here and never again."""
+        request = session_service_pb2.CreateApiKeyRequest(
+            parent="accounts/me",
+            api_key=session_service_pb2.ApiKey(display_name=display_name, scopes=scopes),
+            request_id=new_request_id(),
+        )
+        return await self._call(self._sessions.CreateApiKey, request)
+
+    # Orders
+
+    async def estimate_order(self, sdl: str) -> order_service_pb2.EstimateOrderResponse:
+        """What an order would cost now, and the funds that it needs. Stores nothing."""
+        return await self._call(self._orders.EstimateOrder, order_service_pb2.EstimateOrderRequest(sdl=sdl))
+
+    async def create_order(
+        self, *, sdl: str | None = None, order: order_pb2.Order | None = None, request_id: str = ""
+    ) -> order_pb2.Order:
+        """Place an order, from SDL text or from an Order; the same `request_id` never places two."""
+        assert (sdl is None) != (order is None), "give the text or the order"
+        request = order_service_pb2.CreateOrderRequest(request_id=request_id or new_request_id(), order=order)
+        if sdl is not None:
+            request.sdl = sdl
+        return await self._call(self._orders.CreateOrder, request)
+
+    async def get_order(self, name: str) -> order_pb2.Order:
+        """The order `orders/{order}` as it is now."""
+        return await self._call(self._orders.GetOrder, order_service_pb2.GetOrderRequest(name=name))
+
+    async def list_orders(self) -> list[order_pb2.Order]:
+        """All orders of the account, newest first."""
+        orders: list[order_pb2.Order] = []
+        token = ""
+        while True:
+            request = order_service_pb2.ListOrdersRequest(page_size=PAGE_SIZE, page_token=token)
+            page = await self._call(self._orders.ListOrders, request)
+            orders += page.orders
+            if not (token := page.next_page_token):
+                return orders
+
+    async def close_order(self, name: str, *, reason: str = "", request_id: str = "") -> order_pb2.Order:
+        """Ask the market to end an order; `wait_order` tells when its money is back."""
+        request = order_service_pb2.CloseOrderRequest(
+            name=name, reason=reason, request_id=request_id or new_request_id()
+        )
+        return await self._call(self._orders.CloseOrder, request)
+
+    async def explain_order(self, name: str) -> order_service_pb2.ExplainOrderResponse:
+        """Why an order has its match, or none."""
+        return await self._call(self._orders.ExplainOrder, order_service_pb2.ExplainOrderRequest(name=name))
+
+    async def watch_order(self, name: str) -> AsyncIterator[order_service_pb2.WatchOrderResponse]:
+        """The order as it is, then each change; goes on by itself where a broken stream stopped."""
+        seen = 0
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            request = order_service_pb2.WatchOrderRequest(name=name, after_sequence=seen)
+            try:
+                async for step in self._orders.WatchOrder(request, metadata=self._metadata()):
+                    seen = max(seen, step.transition.sequence)
+                    pause = FIRST_PAUSE_SECONDS
+                    yield step
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or pause > CALL_SECONDS:
+                    raise FallowError.from_rpc(error) from error
+                await asyncio.sleep(pause)
+                pause *= 2
+            else:
+                return
+
+    async def wait_order(
+        self, name: str, states: Sequence[int], *, seconds: float, on_step: Callable[[str], None] = lambda _: None
+    ) -> order_pb2.Order:
+        """The order once it is in one of `states`. Raises TimeoutError, or FallowError when it closed instead."""
+        async with asyncio.timeout(seconds):
+            async for step in self.watch_order(name):
+                on_step(order_pb2.OrderState.Name(step.order.state).removeprefix("ORDER_STATE_"))
+                if step.order.state in states:
+                    return step.order
+        order = await self.get_order(name)
+        raise FallowError("FAILED_PRECONDITION", "ORDER_CLOSED", f"{name} closed: {order.close_detail or 'no detail'}")
+
+    # Leases
+
+    async def list_leases(self, order: str) -> list[lease_pb2.Lease]:
+        """The leases of an order, newest first."""
+        request = lease_service_pb2.ListLeasesRequest(page_size=PAGE_SIZE, order=order)
+        return list((await self._call(self._leases.ListLeases, request)).leases)
+
+    async def stream_logs(
+        self, lease: str, *, follow: bool = False, tail: int = 0
+    ) -> AsyncIterator[door_pb2.StreamLogsResponse]:
+        """Log lines of a lease's containers, straight from its provider, with a grant of the market."""
+        request = lease_service_pb2.IssueGrantRequest(lease=lease, rights=["logs.read"])
+        issued = await self._call(self._leases.IssueGrant, request)
+        if not issued.provider_address:
+            raise FallowError("UNIMPLEMENTED", "NOT_YET_AVAILABLE", "this provider has no address of its own")
+        async with grpc.aio.insecure_channel(issued.provider_address) as channel:
+            door = door_pb2_grpc.WorkloadAccessServiceStub(channel)
+            lines = door.StreamLogs(
+                door_pb2.StreamLogsRequest(lease=lease, follow=follow, tail=tail),
+                metadata=self._metadata(issued.grant),
+            )
+            try:
+                async for line in lines:
+                    yield line
+            except grpc.aio.AioRpcError as error:
+                raise FallowError.from_rpc(error) from error
+
+    # Market
+
+    async def list_providers(self) -> list[provider_pb2.Provider]:
+        """The first page of providers, newest first."""
+        request = provider_service_pb2.ListProvidersRequest(page_size=PAGE_SIZE)
+        return list((await self._call(self._registry.ListProviders, request)).providers)
+
+    async def list_offers(self) -> list[provider_pb2.Offer]:
+        """The first page of offers, newest first."""
+        request = provider_service_pb2.ListOffersRequest(page_size=PAGE_SIZE)
+        return list((await self._call(self._registry.ListOffers, request)).offers)
+
+    # Money
+
+    async def balance(self, asset: str) -> ledger_pb2.Balance:
+        """What the account has in an asset: free, held, earned, on its way."""
+        request = settlement_service_pb2.GetBalanceRequest(name=f"accounts/me/balances/{asset}")
+        return await self._call(self._funds.GetBalance, request)
+
+    async def deposit_instructions(self, asset: str) -> settlement_service_pb2.DepositInstructions:
+        """Where and how to deposit an asset."""
+        request = settlement_service_pb2.GetDepositInstructionsRequest(asset=asset)
+        return await self._call(self._funds.GetDepositInstructions, request)
+
+    async def wait_balance(self, least: money_pb2.Amount, *, seconds: float) -> ledger_pb2.Balance:
+        """The balance once its free part is at least `least`. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while True:
+                balance = await self.balance(least.asset)
+                if balance.free.micros >= least.micros:
+                    return balance
+                await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    async def list_charges(self, order: str = "") -> list[charge_pb2.Charge]:
+        """Charges of the account, or of one order, newest first."""
+        charges: list[charge_pb2.Charge] = []
+        token = ""
+        while True:
+            request = settlement_service_pb2.ListChargesRequest(page_size=PAGE_SIZE, order=order, page_token=token)
+            page = await self._call(self._receipts.ListCharges, request)
+            charges += page.charges
+            if not (token := page.next_page_token):
+                return charges
+
+    async def get_receipt(self, charge: str) -> charge_pb2.Receipt:
+        """A charge with its proof. FallowError RECEIPT_NOT_READY until its batch is anchored."""
+        return await self._call(self._receipts.GetReceipt, settlement_service_pb2.GetReceiptRequest(charge=charge))
+
+    async def wait_receipt(self, charge: str, *, seconds: float) -> charge_pb2.Receipt:
+        """The receipt once its batch is on the chain. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    receipt = await self.get_receipt(charge)
+                except FallowError as error:
+                    if error.reason != "RECEIPT_NOT_READY":
+                        raise
+                else:
+                    if receipt.batch.state >= charge_pb2.BATCH_STATE_MINED:
+                        return receipt
+                await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    async def list_batches(self) -> list[charge_pb2.Batch]:
+        """The first page of batches, newest first."""
+        request = settlement_service_pb2.ListBatchesRequest(page_size=PAGE_SIZE)
+        return list((await self._call(self._receipts.ListBatches, request)).batches)

@@ -1,0 +1,31 @@
+"""A signed-in client for one run of the command."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from fallow_sdk.client import Client
+from fallow_sdk.profile import Profile, load_profile, save_profile
+from fallow_sdk.wallet import Wallet
+
+
+@asynccontextmanager
+async def signed_in() -> AsyncIterator[tuple[Client, Profile]]:
+    """A client that has just signed in with the profile's wallet, and the profile."""
+    profile = load_profile()
+    async with Client(profile.endpoints) as client:
+        session = await client.sign_in(Wallet.load(Path(profile.wallet_key_file)))
+        profile = profile.with_session(session.account, session.access_token)
+        save_profile(profile)
+        yield client, profile
+
+
+def as_json(message: Message | list[Message]) -> str:
+    """A message, or a list of them, as JSON for programs."""
+    if isinstance(message, Message):
+        return json.dumps(MessageToDict(message), indent=2)
+    return json.dumps([MessageToDict(item) for item in message], indent=2)

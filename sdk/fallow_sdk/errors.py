@@ -1,0 +1,52 @@
+"""Errors of the API as a client sees them: a code, a reason, field paths, and what to do next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import grpc
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field that was wrong: its path, such as `order.groups[0].price_limit`, and what is wrong."""
+
+    path: str
+    description: str
+
+
+@dataclass(slots=True)
+class FallowError(Exception):
+    """A call that the service refused, or that did not arrive.
+
+    `code` is the gRPC status name, `reason` the UPPER_SNAKE word of docs/errors.md (empty when the call never
+    reached a service), `metadata` the dynamic facts, `violations` the fields that were wrong.
+    """
+
+    code: str
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    violations: tuple[FieldViolation, ...] = ()
+
+    def __str__(self) -> str:
+        """One line for people, then one line a field."""
+        head = f"{self.reason or self.code}: {self.message}"
+        return "\n".join([head, *(f"  {item.path}: {item.description}" for item in self.violations)])
+
+    @classmethod
+    def from_rpc(cls, error: grpc.aio.AioRpcError) -> "FallowError":
+        """The same error with its details unpacked."""
+        reason, metadata, violations = "", {}, []
+        status = rpc_status.from_call(error)
+        for detail in status.details if status is not None else ():
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo()
+                detail.Unpack(info)
+                reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+                request = error_details_pb2.BadRequest()
+                detail.Unpack(request)
+                violations += [FieldViolation(item.field, item.description) for item in request.field_violations]
+        return cls(error.code().name, reason, error.details() or "no detail", metadata, tuple(violations))
