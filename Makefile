@@ -8,7 +8,7 @@ BIN := .venv/bin
 WORKERS ?= auto
 # Whatever is passed on to pytest, such as ARGUMENTS="-k escrow -x".
 ARGUMENTS ?=
-LINTED := libs/chassis libs/receipts libs/sdl sdk stack services tests tools
+LINTED := libs/chassis libs/receipts libs/sdl sdk stack services contracts tests tools conftest.py
 
 .PHONY: help
 help: ## Print this help

@@ -5,7 +5,7 @@
 set -u
 cd "$(dirname "$0")/.."
 bin=.venv/bin
-linted="libs/chassis libs/receipts libs/sdl sdk stack services tests tools"
+linted="libs/chassis libs/receipts libs/sdl sdk stack services contracts tests tools conftest.py"
 failed=
 
 check() {

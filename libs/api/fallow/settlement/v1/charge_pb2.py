@@ -24,36 +24,41 @@ _sym_db = _symbol_database.Default()
 
 from fallow.type.v1 import lease_pb2 as fallow_dot_type_dot_v1_dot_lease__pb2
 from fallow.type.v1 import money_pb2 as fallow_dot_type_dot_v1_dot_money__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fallow/settlement/v1/charge.proto\x12\x14\x66\x61llow.settlement.v1\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1a\x66\x61llow/type/v1/money.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x03\n\x06\x45scrow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x30\n\x05state\x18\x03 \x01(\x0e\x32!.fallow.settlement.v1.EscrowState\x12)\n\tdeposited\x18\x04 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12\'\n\x07\x63harged\x18\x05 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12$\n\x04held\x18\x06 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12(\n\x08refunded\x18\x07 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12)\n\x06runway\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x06top_up\x18\t \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp:9\xea\x41\x36\n\x11\x66\x61llow.dev/Escrow\x12\x10\x65scrows/{escrow}*\x07\x65scrows2\x06\x65scrow\"\x82\x04\n\x06\x43harge\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\r\n\x05lease\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x18\n\x10provider_account\x18\x06 \x01(\t\x12\x17\n\x0f\x66rom_running_ms\x18\x07 \x01(\x03\x12\x15\n\rto_running_ms\x18\x08 \x01(\x03\x12$\n\x05price\x18\t \x01(\x0b\x32\x15.fallow.type.v1.Price\x12&\n\x06\x61mount\x18\n \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12#\n\x03\x66\x65\x65\x18\x0b \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12$\n\x04pool\x18\x0c \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12/\n\x0bproof_level\x18\r \x01(\x0e\x32\x1a.fallow.type.v1.ProofLevel\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62\x61tch\x18\x0f \x01(\t:9\xea\x41\x36\n\x11\x66\x61llow.dev/Charge\x12\x10\x63harges/{charge}*\x07\x63harges2\x06\x63harge\"\xc7\x01\n\x0b\x42\x61tchHeader\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x12\x19\n\x11parent_commitment\x18\x02 \x01(\t\x12\x15\n\rpayout_parent\x18\x03 \x01(\x03\x12\x17\n\x0fsettlement_root\x18\x04 \x01(\t\x12\x13\n\x0bpayout_root\x18\x05 \x01(\t\x12\x14\n\x0c\x63harge_count\x18\x06 \x01(\x03\x12\x1b\n\x13payout_total_micros\x18\x07 \x01(\x03\x12\x13\n\x0btotals_hash\x18\x08 \x01(\t\"\xd0\x02\n\x05\x42\x61tch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x06header\x18\x02 \x01(\x0b\x32!.fallow.settlement.v1.BatchHeader\x12\x12\n\ncommitment\x18\x03 \x01(\t\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .fallow.settlement.v1.BatchState\x12\x10\n\x08\x63hain_id\x18\x05 \x01(\x03\x12\x16\n\x0e\x61nchor_address\x18\x06 \x01(\t\x12\x18\n\x10transaction_hash\x18\x07 \x01(\t\x12\x14\n\x0c\x62lock_number\x18\x08 \x01(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp:6\xea\x41\x33\n\x10\x66\x61llow.dev/Batch\x12\x0f\x62\x61tches/{batch}*\x07\x62\x61tches2\x05\x62\x61tch\"\x94\x01\n\x07Receipt\x12,\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Charge\x12*\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1b.fallow.settlement.v1.Batch\x12\x12\n\nleaf_index\x18\x03 \x01(\x03\x12\r\n\x05proof\x18\x04 \x03(\t\x12\x0c\n\x04json\x18\x05 \x01(\t*\xc3\x01\n\x0b\x45scrowState\x12\x1c\n\x18\x45SCROW_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45SCROW_STATE_OPEN\x10\x01\x12\x14\n\x10\x45SCROW_STATE_LOW\x10\x02\x12\x1a\n\x16\x45SCROW_STATE_SUSPENDED\x10\x03\x12\x18\n\x14\x45SCROW_STATE_CLOSING\x10\x04\x12\x17\n\x13\x45SCROW_STATE_CLOSED\x10\x05\x12\x1a\n\x16\x45SCROW_STATE_TOMBSTONE\x10\x06*\x9e\x01\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_STATE_PENDING\x10\x01\x12\x16\n\x12\x42\x41TCH_STATE_SIGNED\x10\x02\x12\x14\n\x10\x42\x41TCH_STATE_SENT\x10\x03\x12\x15\n\x11\x42\x41TCH_STATE_MINED\x10\x04\x12\x15\n\x11\x42\x41TCH_STATE_FINAL\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fallow/settlement/v1/charge.proto\x12\x14\x66\x61llow.settlement.v1\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1a\x66\x61llow/type/v1/money.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x03\n\x06\x45scrow\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32!.fallow.settlement.v1.EscrowStateB\x04\xe2\x41\x01\x03\x12)\n\tdeposited\x18\x04 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12\'\n\x07\x63harged\x18\x05 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12$\n\x04held\x18\x06 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12(\n\x08refunded\x18\x07 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12)\n\x06runway\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x06top_up\x18\t \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp:9\xea\x41\x36\n\x11\x66\x61llow.dev/Escrow\x12\x10\x65scrows/{escrow}*\x07\x65scrows2\x06\x65scrow\"\x82\x04\n\x06\x43harge\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\r\n\x05lease\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x03\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x18\n\x10provider_account\x18\x06 \x01(\t\x12\x17\n\x0f\x66rom_running_ms\x18\x07 \x01(\x03\x12\x15\n\rto_running_ms\x18\x08 \x01(\x03\x12$\n\x05price\x18\t \x01(\x0b\x32\x15.fallow.type.v1.Price\x12&\n\x06\x61mount\x18\n \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12#\n\x03\x66\x65\x65\x18\x0b \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12$\n\x04pool\x18\x0c \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12/\n\x0bproof_level\x18\r \x01(\x0e\x32\x1a.fallow.type.v1.ProofLevel\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x62\x61tch\x18\x0f \x01(\t:9\xea\x41\x36\n\x11\x66\x61llow.dev/Charge\x12\x10\x63harges/{charge}*\x07\x63harges2\x06\x63harge\"\xc7\x01\n\x0b\x42\x61tchHeader\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\x03\x12\x19\n\x11parent_commitment\x18\x02 \x01(\t\x12\x15\n\rpayout_parent\x18\x03 \x01(\x03\x12\x17\n\x0fsettlement_root\x18\x04 \x01(\t\x12\x13\n\x0bpayout_root\x18\x05 \x01(\t\x12\x14\n\x0c\x63harge_count\x18\x06 \x01(\x03\x12\x1b\n\x13payout_total_micros\x18\x07 \x01(\x03\x12\x13\n\x0btotals_hash\x18\x08 \x01(\t\"\xd6\x02\n\x05\x42\x61tch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\x06header\x18\x02 \x01(\x0b\x32!.fallow.settlement.v1.BatchHeader\x12\x12\n\ncommitment\x18\x03 \x01(\t\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32 .fallow.settlement.v1.BatchStateB\x04\xe2\x41\x01\x03\x12\x10\n\x08\x63hain_id\x18\x05 \x01(\x03\x12\x16\n\x0e\x61nchor_address\x18\x06 \x01(\t\x12\x18\n\x10transaction_hash\x18\x07 \x01(\t\x12\x14\n\x0c\x62lock_number\x18\x08 \x01(\x03\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp:6\xea\x41\x33\n\x10\x66\x61llow.dev/Batch\x12\x0f\x62\x61tches/{batch}*\x07\x62\x61tches2\x05\x62\x61tch\"\x94\x01\n\x07Receipt\x12,\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Charge\x12*\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x1b.fallow.settlement.v1.Batch\x12\x12\n\nleaf_index\x18\x03 \x01(\x03\x12\r\n\x05proof\x18\x04 \x03(\t\x12\x0c\n\x04json\x18\x05 \x01(\t*\xc3\x01\n\x0b\x45scrowState\x12\x1c\n\x18\x45SCROW_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45SCROW_STATE_OPEN\x10\x01\x12\x14\n\x10\x45SCROW_STATE_LOW\x10\x02\x12\x1a\n\x16\x45SCROW_STATE_SUSPENDED\x10\x03\x12\x18\n\x14\x45SCROW_STATE_CLOSING\x10\x04\x12\x17\n\x13\x45SCROW_STATE_CLOSED\x10\x05\x12\x1a\n\x16\x45SCROW_STATE_TOMBSTONE\x10\x06*\x9e\x01\n\nBatchState\x12\x1b\n\x17\x42\x41TCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41TCH_STATE_PENDING\x10\x01\x12\x16\n\x12\x42\x41TCH_STATE_SIGNED\x10\x02\x12\x14\n\x10\x42\x41TCH_STATE_SENT\x10\x03\x12\x15\n\x11\x42\x41TCH_STATE_MINED\x10\x04\x12\x15\n\x11\x42\x41TCH_STATE_FINAL\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fallow.settlement.v1.charge_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ESCROW'].fields_by_name['state']._loaded_options = None
+  _globals['_ESCROW'].fields_by_name['state']._serialized_options = b'\342A\001\003'
   _globals['_ESCROW']._loaded_options = None
   _globals['_ESCROW']._serialized_options = b'\352A6\n\021fallow.dev/Escrow\022\020escrows/{escrow}*\007escrows2\006escrow'
   _globals['_CHARGE']._loaded_options = None
   _globals['_CHARGE']._serialized_options = b'\352A6\n\021fallow.dev/Charge\022\020charges/{charge}*\007charges2\006charge'
+  _globals['_BATCH'].fields_by_name['state']._loaded_options = None
+  _globals['_BATCH'].fields_by_name['state']._serialized_options = b'\342A\001\003'
   _globals['_BATCH']._loaded_options = None
   _globals['_BATCH']._serialized_options = b'\352A3\n\020fallow.dev/Batch\022\017batches/{batch}*\007batches2\005batch'
-  _globals['_ESCROWSTATE']._serialized_start=1912
-  _globals['_ESCROWSTATE']._serialized_end=2107
-  _globals['_BATCHSTATE']._serialized_start=2110
-  _globals['_BATCHSTATE']._serialized_end=2268
-  _globals['_ESCROW']._serialized_start=208
-  _globals['_ESCROW']._serialized_end=700
-  _globals['_CHARGE']._serialized_start=703
-  _globals['_CHARGE']._serialized_end=1217
-  _globals['_BATCHHEADER']._serialized_start=1220
-  _globals['_BATCHHEADER']._serialized_end=1419
-  _globals['_BATCH']._serialized_start=1422
-  _globals['_BATCH']._serialized_end=1758
-  _globals['_RECEIPT']._serialized_start=1761
-  _globals['_RECEIPT']._serialized_end=1909
+  _globals['_ESCROWSTATE']._serialized_start=1957
+  _globals['_ESCROWSTATE']._serialized_end=2152
+  _globals['_BATCHSTATE']._serialized_start=2155
+  _globals['_BATCHSTATE']._serialized_end=2313
+  _globals['_ESCROW']._serialized_start=241
+  _globals['_ESCROW']._serialized_end=739
+  _globals['_CHARGE']._serialized_start=742
+  _globals['_CHARGE']._serialized_end=1256
+  _globals['_BATCHHEADER']._serialized_start=1259
+  _globals['_BATCHHEADER']._serialized_end=1458
+  _globals['_BATCH']._serialized_start=1461
+  _globals['_BATCH']._serialized_end=1803
+  _globals['_RECEIPT']._serialized_start=1806
+  _globals['_RECEIPT']._serialized_end=1954
 # @@protoc_insertion_point(module_scope)

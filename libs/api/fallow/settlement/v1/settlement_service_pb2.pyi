@@ -778,7 +778,7 @@ class ListTransfersRequest(_message.Message):
     page_token: _builtins.str
     """Token of the page; empty means the first."""
     ledger_account: _builtins.str
-    """Account of the ledger to list; empty lists all."""
+    """Account of the ledger to list, `ledgerAccounts/{ledger_account}`; empty lists all."""
     def __init__(
         self,
         *,
