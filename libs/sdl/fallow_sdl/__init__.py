@@ -1,1 +1,45 @@
-"""Akash's Stack Definition Language in, a Fallow order out."""
+"""Akash's Stack Definition Language, 2.0 and 2.1, in; a Fallow order out.
+
+Four stages, each in a module of its own: ``document`` (YAML with lines), ``reader`` (fields and types into ``model``),
+``checks`` (do the parts fit), ``convert`` (the order). A stage that finds problems ends the work with all of them.
+"""
+
+from dataclasses import dataclass
+
+from fallow.order.v1 import order_pb2
+from fallow_sdl.checks import check_stack
+from fallow_sdl.convert import convert_stack
+from fallow_sdl.document import read_document
+from fallow_sdl.fields import Notes
+from fallow_sdl.problems import Problem, SdlError
+from fallow_sdl.reader import read_stack
+from fallow_sdl.settings import SdlSettings
+
+__all__ = ["Conversion", "Problem", "SdlError", "SdlSettings", "convert", "parse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """An order, and what in the file has no effect or another one than on Akash."""
+
+    order: order_pb2.Order
+    warnings: tuple[Problem, ...]
+
+
+def parse(text: str, settings: SdlSettings | None = None) -> order_pb2.Order:
+    """The order that the text asks for; raises SdlError with every problem of the first stage that fails."""
+    return convert(text, settings).order
+
+
+def convert(text: str, settings: SdlSettings | None = None) -> Conversion:
+    """As ``parse``, with the warnings."""
+    chosen = settings or SdlSettings()
+    document = read_document(text)
+    notes = Notes()
+    stack = read_stack(document, notes)
+    if notes.problems:
+        raise SdlError(notes.problems)
+    check_stack(stack, chosen, notes)
+    if notes.problems:
+        raise SdlError(notes.problems)
+    return Conversion(convert_stack(stack, chosen), tuple(sorted(notes.warnings)))

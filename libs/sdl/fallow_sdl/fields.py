@@ -1,0 +1,163 @@
+"""Reading typed fields out of a document, collecting what is wrong.
+
+A ``Fields`` wraps one mapping. Each reader takes a key, marks it as known, and gives a value of the type that the field
+ought to have or a harmless default with a problem noted. ``done`` refuses what was not asked for: a field that nobody
+reads is a mistake in the file, and silence about it would cost the tenant money.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+from fallow_sdl.document import Mapping, Node, Scalar, Sequence
+from fallow_sdl.model import Place
+from fallow_sdl.problems import Problem, child, item
+
+T = TypeVar("T")
+
+_TRUE: Final = frozenset({"true", "yes", "on", "y"})
+_FALSE: Final = frozenset({"false", "no", "off", "n"})
+
+
+class Notes:
+    """What was found so far: problems refuse the file, warnings do not."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+
+    def refuse(self, place: Place, reason: str) -> None:
+        """Note a problem."""
+        self.problems.append(Problem(place.line, place.path, reason))
+
+    def warn(self, place: Place, reason: str) -> None:
+        """Note something that is accepted but has no effect, or another one than on Akash."""
+        self.warnings.append(Problem(place.line, place.path, reason))
+
+
+def place_of(node: Node, path: str) -> Place:
+    """Where a node stands."""
+    return Place(node.line, path)
+
+
+def is_null(node: Node) -> bool:
+    """Whether nothing stands there."""
+    return isinstance(node, Scalar) and node.is_null
+
+
+class Fields:
+    """The fields of one mapping, read one by one."""
+
+    def __init__(self, node: Node | None, place: Place, notes: Notes) -> None:
+        """Wrap a node; anything but a mapping (or nothing) is a problem and reads as empty."""
+        self.place = place
+        self.notes = notes
+        self._known: set[str] = set()
+        self._mapping = Mapping((), place.line)
+        if isinstance(node, Mapping):
+            self._mapping = node
+        elif node is not None and not is_null(node):
+            notes.refuse(place, "must be a mapping")
+
+    def place_at(self, key: str) -> Place:
+        """Where a field stands, or would."""
+        for entry in self._mapping.entries:
+            if entry.key == key:
+                return Place(entry.line, child(self.place.path, key))
+        return Place(self.place.line, child(self.place.path, key))
+
+    def node(self, key: str) -> Node | None:
+        """The value of a field as it is, or None where it is missing or null."""
+        self._known.add(key)
+        node = self._mapping.get(key)
+        return None if node is None or is_null(node) else node
+
+    def has(self, key: str) -> bool:
+        """Whether the field stands there, null or not."""
+        return self._mapping.get(key) is not None
+
+    def text(self, key: str, *, required: bool = False) -> str:
+        """Text; a number or a boolean reads as it was written; empty where missing."""
+        node = self.node(key)
+        if node is None:
+            if required:
+                self.notes.refuse(self.place_at(key), "is missing")
+            return ""
+        return self._scalar(node, self.place_at(key))
+
+    def parsed(self, key: str, parse: Callable[[str], T], default: T, *, required: bool = False) -> T:
+        """Text put through ``parse``; its ValueError becomes the problem's reason."""
+        text = self.text(key, required=required)
+        if self.node(key) is None:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.notes.refuse(self.place_at(key), str(error))
+            return default
+
+    def boolean(self, key: str, *, default: bool = False) -> bool:
+        """A boolean as YAML 1.1 and Akash know them, quoted or not."""
+        return self.parsed(key, parse_boolean, default)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts; missing and null read as empty."""
+        return tuple(self._scalar(node, place) for place, node in self.items(key))
+
+    def items(self, key: str) -> Iterator[tuple[Place, Node]]:
+        """The items of a list with their places."""
+        node = self.node(key)
+        place = self.place_at(key)
+        if node is None:
+            return
+        if not isinstance(node, Sequence):
+            self.notes.refuse(place, "must be a list")
+            return
+        for index, entry in enumerate(node.items):
+            yield place_of(entry, item(place.path, index)), entry
+
+    def section(self, key: str, *, required: bool = False) -> "Fields":
+        """A mapping below this one."""
+        node = self.node(key)
+        if node is None and required:
+            self.notes.refuse(self.place_at(key), "is missing")
+        return Fields(node, self.place_at(key), self.notes)
+
+    def entries(self) -> Iterator[tuple[str, Place, Node]]:
+        """All fields of a mapping whose keys are names of the tenant's own."""
+        for entry in self._mapping.entries:
+            self._known.add(entry.key)
+            yield entry.key, Place(entry.line, child(self.place.path, entry.key)), entry.value
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """All fields as text pairs."""
+        return tuple((key, self._scalar(node, place)) for key, place, node in self.entries())
+
+    def ignore(self, key: str, reason: str) -> None:
+        """Accept a field that has no effect here, with a warning where it stands."""
+        if self.has(key):
+            self._known.add(key)
+            self.notes.warn(self.place_at(key), reason)
+
+    def done(self) -> None:
+        """Refuse every field that was not read."""
+        for entry in self._mapping.entries:
+            if entry.key not in self._known:
+                self.notes.refuse(Place(entry.line, child(self.place.path, entry.key)), "is an unknown field")
+
+    def _scalar(self, node: Node, place: Place) -> str:
+        """The text of a scalar; anything else is a problem and reads as empty."""
+        if isinstance(node, Scalar):
+            return "" if node.is_null else node.text
+        self.notes.refuse(place, "must be a single value")
+        return ""
+
+
+def parse_boolean(text: str) -> bool:
+    """A boolean; ValueError for anything else."""
+    lowered = text.lower()
+    if lowered in _TRUE:
+        return True
+    if lowered in _FALSE:
+        return False
+    raise ValueError("must be true or false")
