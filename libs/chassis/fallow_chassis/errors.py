@@ -192,9 +192,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
 
 def invalid_field(field: str, description: str) -> DomainError:
     """The error for one bad field of a request."""
-    return DomainError(
-        INVALID_FIELD, f"{field}: {description}", violations=(FieldViolation(field, description),)
-    )
+    return DomainError(INVALID_FIELD, f"{field}: {description}", violations=(FieldViolation(field, description),))
 
 
 def not_yet_available(what: str) -> DomainError:

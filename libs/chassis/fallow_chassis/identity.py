@@ -21,7 +21,7 @@ import os
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -96,9 +96,7 @@ class TokenSigner:
         """Read a PEM key file; ``issuer`` is the service's name; KeyFileError if it holds no Ed25519 key."""
         return cls(_load_private_key(key_file), issuer, clock or SystemClock())
 
-    def access_token(
-        self, subject: str, scopes: Iterable[str], lifetime_seconds: int, address: str = ""
-    ) -> str:
+    def access_token(self, subject: str, scopes: Iterable[str], lifetime_seconds: int, address: str = "") -> str:
         """A token for an account (``accounts/…``); only the order service's are believed."""
         claims: dict[str, Any] = {"scope": " ".join(sorted(set(scopes)))}
         if address:
@@ -106,7 +104,7 @@ class TokenSigner:
         return self._sign(ACCESS_TYPE, subject, claims, lifetime_seconds)
 
     def service_token(self) -> str:
-        """This service's own token, made anew once half of its five minutes have passed."""
+        """The token of this service itself, made anew once half of its five minutes have passed."""
         now_s = self._now_s()
         if now_s >= self._service_token_renewed_at_s + SERVICE_LIFETIME_SECONDS // 2 or not self._service_token:
             self._service_token = self._sign(SERVICE_TYPE, f"services/{self.issuer}", {}, SERVICE_LIFETIME_SECONDS)
@@ -259,15 +257,15 @@ def _grant_of(subject: str, grant: Any) -> GrantClaims:
     order, lease, provider = (str(text) for text in texts)
     # A right that this release does not know is no reason to refuse those it does.
     known = frozenset(rights) & RIGHTS
-    return GrantClaims(subject, order, int(group), int(generation), lease, provider, known)
+    return GrantClaims(subject, order, group, generation, lease, provider, known)
 
 
-def _is_count(value: Any, least: int) -> bool:
+def _is_count(value: Any, least: int) -> TypeGuard[int]:
     """Whether a claim is a whole number from ``least`` on; JSON's true is not 1 here."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_instant(value: Any) -> bool:
+def _is_instant(value: Any) -> TypeGuard[int]:
     """Whether a claim is a whole number of seconds that a date can have."""
     return _is_count(value, 0) and value < _MAX_INSTANT_SECONDS
 

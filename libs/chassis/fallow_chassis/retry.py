@@ -10,6 +10,7 @@ from typing import Final
 import asyncpg
 import grpc
 import nats.errors
+import nats.js.errors
 
 from fallow_chassis.errors import DomainError
 
@@ -39,6 +40,9 @@ _RETRYABLE_ERRORS: Final[tuple[type[BaseException], ...]] = (
     nats.errors.ConnectionClosedError,
     nats.errors.ConnectionReconnectingError,
     nats.errors.StaleConnectionError,
+    nats.js.errors.NoStreamResponseError,
+    nats.js.errors.ServiceUnavailableError,
+    nats.js.errors.ServerError,
 )
 
 
@@ -52,7 +56,8 @@ def is_retryable(error: BaseException) -> bool:
         return error.code() in _RETRYABLE_STATUS
     if isinstance(error, asyncpg.InterfaceError):
         return _is_lost_connection(error)
-    return isinstance(error, _RETRYABLE_ERRORS)
+    # The Kafka client says of each of its errors whether it passes; it is not imported where it is not used.
+    return isinstance(error, _RETRYABLE_ERRORS) or getattr(error, "retriable", False) is True
 
 
 def _is_lost_connection(error: asyncpg.InterfaceError) -> bool:

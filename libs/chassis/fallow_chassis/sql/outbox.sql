@@ -1,0 +1,25 @@
+-- name: insert_outbox
+INSERT INTO outbox (event_id, topic, key, version, type, subject, payload, headers, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: notify_outbox
+SELECT pg_notify('fallow_outbox', '');
+
+-- name: lock_outbox
+SELECT pg_try_advisory_lock($1);
+
+-- name: load_unsent
+SELECT sequence, topic, key, payload, headers, created_at
+FROM outbox
+WHERE sent_at IS NULL
+ORDER BY sequence
+LIMIT $1;
+
+-- name: mark_sent
+UPDATE outbox SET sent_at = $2 WHERE sequence = ANY ($1::bigint []) AND sent_at IS NULL;
+
+-- name: delete_sent
+DELETE FROM outbox
+WHERE sequence IN (
+    SELECT sequence FROM outbox WHERE sent_at < $1 ORDER BY sent_at LIMIT $2
+);
