@@ -29,7 +29,7 @@ buf_lint() {
 }
 
 artifacts() {
-    [ ! -f contracts/build.py ] || "$bin/python" contracts/build.py --check
+    "$bin/python" contracts/compile.py --check
 }
 
 # shellcheck disable=SC2086

@@ -24,6 +24,8 @@ CHASSIS_PACKAGE: Final = "fallow_chassis"
 LOCK_KEY: Final = 0x0FA1_1033_0000_0001
 """The advisory lock that migrating processes wait for, one a database."""
 CONNECT_SECONDS: Final = 30.0
+LOCK_WAIT: Final = "10s"
+"""Longest wait for a lock on a table, as Postgres writes it."""
 
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _QUERIES: Final = Queries.load(CHASSIS_PACKAGE)
@@ -146,6 +148,8 @@ async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", migration: Mi
     """Run one migration and note it, in one transaction."""
     try:
         async with connection.transaction():
+            # A table that is in use makes the migration fail rather than everybody behind it wait.
+            await connection.execute(_QUERIES.get("limit_lock_wait"), LOCK_WAIT)
             await connection.execute(migration.text)
             await connection.execute(
                 _QUERIES.get("insert_migration"),

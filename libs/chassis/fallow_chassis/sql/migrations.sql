@@ -22,3 +22,6 @@ SELECT number, name, checksum FROM chassis_migration WHERE package = $1 ORDER BY
 
 -- name: insert_migration
 INSERT INTO chassis_migration (package, number, name, checksum) VALUES ($1, $2, $3, $4);
+
+-- name: limit_lock_wait
+SELECT set_config('lock_timeout', $1, true);
