@@ -57,8 +57,8 @@ Handle = Callable[[Record], Awaitable[None]]
 OnPoison = Callable[[Record, Exception], Awaitable[PoisonOutcome]]
 
 
-class StreamClosedError(Exception):
-    """The stream was closed and is used all the same."""
+class StreamUnavailableError(ConnectionError):
+    """The broker is away or not ready; the same call may succeed later (``retry.is_retryable`` says so)."""
 
 
 class EventStream(Protocol):
