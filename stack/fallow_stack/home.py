@@ -1,0 +1,144 @@
+"""The folder that keeps all data of an embedded stack, and who runs one there.
+
+A lock file says whether a supervisor runs (the kernel drops the lock when it dies, however it dies); a status file
+says what runs. The status file is replaced whole at each change, so a reader never sees half of one.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+
+
+class StackRunningError(Exception):
+    """Another supervisor holds the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """One process of a stack as the status file shows it. Times are seconds since 1970."""
+
+    name: str
+    state: str
+    pid: int
+    port: int
+    started: float
+    restarts: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StackStatus:
+    """All processes of a stack, and the supervisor's own pid."""
+
+    pid: int
+    members: tuple[MemberStatus, ...]
+
+
+class Home:
+    """Paths under the folder, its lock and its status."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._lock: int | None = None
+
+    def folder(self, *parts: str) -> Path:
+        """A folder under the root, made if need be."""
+        path = self.root.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def keys(self) -> Path:
+        """Development keys; readable by the owner only."""
+        path = self.folder("keys")
+        path.chmod(0o700)
+        return path
+
+    @property
+    def logs(self) -> Path:
+        """One log file a process."""
+        return self.folder("logs")
+
+    @property
+    def profile(self) -> Path:
+        """The profile of the development tenant, for the `fallow` command."""
+        return self.root / "client.json"
+
+    @property
+    def _status_file(self) -> Path:
+        return self.root / "stack.json"
+
+    def lock(self) -> None:
+        """Take the folder for this process. Raises StackRunningError when another has it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise StackRunningError(f"a stack runs already in {self.root}") from None
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Give the folder back."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def is_locked(self) -> bool:
+        """Whether another process holds the folder now."""
+        if not self.root.exists():
+            return False
+        try:
+            self.lock()
+        except StackRunningError:
+            return True
+        self.unlock()
+        return False
+
+    def write_status(self, status: StackStatus) -> None:
+        """Replace the status file."""
+        draft = self._status_file.with_suffix(".draft")
+        draft.write_text(json.dumps(asdict(status), indent=2), "utf-8")
+        draft.replace(self._status_file)
+
+    def read_status(self) -> StackStatus | None:
+        """What the status file says; None when there is none."""
+        try:
+            content = json.loads(self._status_file.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        return StackStatus(content["pid"], tuple(MemberStatus(**item) for item in content["members"]))
+
+    def ports(self, names: Iterable[str]) -> dict[str, int]:
+        """A loopback port for each name: the one of the last run where it is still free, otherwise a new one."""
+        file = self.root / "ports.json"
+        known: dict[str, int] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+        ports = {name: free_port(known.get(name, 0)) for name in names}
+        file.write_text(json.dumps(known | ports, indent=2), "utf-8")
+        return ports
+
+    def wipe(self) -> None:
+        """Forget everything. The caller holds the lock, or knows that nobody does."""
+        shutil.rmtree(self.root, ignore_errors=False)
+
+
+def free_port(wanted: int = 0) -> int:
+    """`wanted` when it can be bound on loopback, otherwise a port that can."""
+    for port in (wanted, 0):
+        with closing(socket.socket()) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise OSError("no loopback port can be bound")

@@ -1,0 +1,21 @@
+"""Settings of the embedded stack. The only module of the stack that reads the environment."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StackSettings(BaseSettings):
+    """`FALLOW_HOME`, `FALLOW_PROVIDERS` and so on; options of `fallow up` go before them."""
+
+    model_config = SettingsConfigDict(env_prefix="FALLOW_", extra="ignore")
+
+    home: Path = Field(default=Path(".fallow"), description="Folder that keeps all data of the stack.")
+    providers: int = Field(default=1, ge=1, le=32, description="Provider services to run, each with its own devices.")
+    event_stream: str = Field(default="jetstream", pattern="jetstream|kafka", description="`jetstream` or `kafka`.")
+    runtime: str = Field(default="auto", pattern="auto|docker|exec", description="How providers run workloads.")
+    block_ms: int = Field(default=500, ge=50, le=60_000, description="Time between blocks of the local chain.")
+    heartbeat_seconds: float = Field(default=1.0, gt=0, le=60, description="Time between heartbeats of a provider.")
+    charge_interval_seconds: float = Field(default=2.0, gt=0, description="Time between two charges of a lease.")
+    batch_interval_seconds: float = Field(default=2.0, gt=0, description="Time between two batches.")
