@@ -6,4 +6,4 @@ workers=$1
 shift
 mkdir -p .build
 rm -f .build/tests.xml
-exec .venv/bin/pytest tests -n "$workers" --dist loadscope --junitxml=.build/tests.xml "$@"
+exec .venv/bin/pytest tests -n "$workers" --maxprocesses=4 --dist loadfile --junitxml=.build/tests.xml "$@"
