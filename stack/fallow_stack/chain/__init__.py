@@ -3,6 +3,7 @@
 `python -m fallow_stack.chain --listen HOST:PORT --data DIR` runs it. It mines a block at each transaction, answers with
 the words of go-ethereum, and holds development money only.
 
+settings  the environment
 errors    what a call is refused with
 store     py-evm's database, the log index and the settings in SQLite; one transaction a block
 pool      transactions that wait for their nonce or for a lower base fee

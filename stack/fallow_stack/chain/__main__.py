@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Before anything imports eth_hash: its choice by itself is six times slower.
-os.environ.setdefault("ETH_HASH_BACKEND", "pysha3")
+from fallow_stack.chain.settings import DEFAULT_CHAIN_ID, default_port_file  # isort: skip - see there: it comes first
 
 from aiohttp import web
 
@@ -23,7 +22,6 @@ from fallow_stack.chain.methods import Methods
 from fallow_stack.chain.node import ChainMismatchError, Node
 from fallow_stack.chain.store import ChainStore
 
-DEFAULT_CHAIN_ID = 31337
 ACCOUNT_FILE = "development-account.json"
 
 logger = logging.getLogger("fallow_stack.chain")
@@ -44,7 +42,7 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--port-file",
         type=Path,
-        default=os.environ.get("FALLOW_PORT_FILE") or None,
+        default=default_port_file(),
         metavar="FILE",
         help="write the bound HOST:PORT here once serving; default: FALLOW_PORT_FILE",
     )
