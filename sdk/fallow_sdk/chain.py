@@ -117,3 +117,15 @@ class ChainClient:
         """What the anchor on the chain holds for a batch: 0x and 64 digits; all zero when there is none."""
         value: bytes = await self.read(anchor, "commitments(uint256)", "bytes32", batch)
         return "0x" + value.hex()
+
+    async def anchored_root(self, anchor: str, batch: int) -> str:
+        """The settlement root that the anchor announced for a batch. Raises ChainError when it has none."""
+        topics = [
+            "0x" + keccak(text="Anchored(uint256,bytes32,bytes32,bytes32,uint256)").hex(),
+            "0x" + batch.to_bytes(32, "big").hex(),
+        ]
+        query = {"address": anchor, "topics": topics, "fromBlock": "0x0", "toBlock": "latest"}
+        logs = await self.rpc("eth_getLogs", query)
+        if not logs:
+            raise ChainError(f"the anchor {anchor} has no batch {batch}")
+        return "0x" + str(logs[0]["data"])[2:66]

@@ -48,7 +48,11 @@ def profile_path() -> Path:
 
 def load_profile() -> Profile:
     """The present profile. Raises ProfileError with what to do."""
-    path = profile_path()
+    return read_profile(profile_path())
+
+
+def read_profile(path: Path) -> Profile:
+    """The profile in a file. Raises ProfileError with what to do."""
     try:
         return Profile(**json.loads(path.read_text("utf-8")))
     except FileNotFoundError:

@@ -79,6 +79,7 @@ class Stack:
 
     async def start(self) -> None:
         """Bring everything up. Raises EngineError with the log to look at; the caller stops what did start."""
+        self.home.profile.unlink(missing_ok=True)
         self._say("starting Postgres, NATS and the local chain")
         async with asyncio.TaskGroup() as group:
             group.create_task(self.supervisor.start("postgres", self._postgres, self.ports["postgres"]))
@@ -100,6 +101,7 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop everything, the last started first."""
+        self.home.profile.unlink(missing_ok=True)
         await self.supervisor.stop()
 
     def _chain(self) -> Service:

@@ -1,0 +1,367 @@
+"""`fallow demo`: one order the whole way, over real parts, narrated.
+
+Nothing here is played: each line that is printed is read from a service, the local chain or the workload itself. What
+is not the real thing says so where it is shown: the GPUs are declared, the asset is a test token on a local chain, and
+the `exec` driver runs a plain process with no isolation. The receipt is checked after every process has been stopped.
+"""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import aiohttp
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fallow.order.v1 import order_pb2
+from fallow.settlement.v1 import charge_pb2
+from fallow.type.v1 import money_pb2
+from fallow_chassis.clock import SystemClock
+from fallow_sdk.chain import ChainClient
+from fallow_sdk.client import Client
+from fallow_sdk.commands.order import explanation_tables, state_name
+from fallow_sdk.money import show_amount, show_micros, show_price
+from fallow_sdk.wallet import Wallet
+from fallow_stack.commands import given, run_reporting, running_stack
+from fallow_stack.demo_image import engine_socket, load_demo_image
+from fallow_stack.home import Home, StackRunningError
+from fallow_stack.settings import StackSettings
+from fallow_stack.sites import choose_asks
+from fallow_stack.stack import ASSET, Stack
+from fallow_stack.table import status_table
+
+console = Console(highlight=False)
+PROVIDERS = 3
+DEPOSIT_MICROS = 25_000_000
+# A limit far above the asking prices of the sites, so that every site is in the comparison.
+PRICE_LIMIT_USDC_PER_HOUR = 5
+METERED_SECONDS = 6
+STEP_SECONDS = 60.0
+EXEC_IMAGE = "exec:host"
+
+# The workload. It serves HTTP on the port that the runtime tells it (the container's own port in an image).
+PROGRAM = """
+import http.server, json, os, random, sys, time
+SIZE = 48
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        rows = [[random.random() for _ in range(SIZE)] for _ in range(SIZE)]
+        started = time.perf_counter()
+        total = sum(sum(a * b for a, b in zip(row, column)) for row in rows for column in zip(*rows))
+        spent = (time.perf_counter() - started) * 1000
+        body = json.dumps({"pid": os.getpid(), "matrix": SIZE, "sum": round(total, 3), "ms": round(spent, 2)})
+        self.send_response(200); self.end_headers(); self.wfile.write(body.encode())
+        print("answered", self.path, body, flush=True)
+    def log_message(self, *_):
+        pass
+port = int(os.environ.get("PORT", "8080"))
+print("serving on port", port, "with Python", sys.version.split()[0], flush=True)
+http.server.ThreadingHTTPServer(("", port), Handler).serve_forever()
+"""
+
+
+class DemoError(Exception):
+    """Something was not as it must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is left once everything has been stopped: a receipt, and the root that the chain told."""
+
+    receipt_file: Path
+    root: str
+
+
+def check(condition: bool, claim: str) -> None:  # noqa: FBT001
+    """Hold a claim, or end the demo with it."""
+    if not condition:
+        raise DemoError(f"this should hold and does not: {claim}")
+
+
+def heading(text: str) -> None:
+    """Start a step."""
+    console.print(f"\n[bold]{text}[/]")
+
+
+def order_text(image: str, model: str) -> str:
+    """The SDL of the demo's order."""
+    program = "\n".join(f"        {line}" for line in PROGRAM.strip().splitlines())
+    return f"""version: "2.0"
+services:
+  web:
+    image: {image}
+    command:
+      - python3
+      - -u
+      - -c
+      - |
+{program}
+    expose:
+      - port: 8080
+        as: 80
+        to:
+          - global: true
+profiles:
+  compute:
+    web:
+      resources:
+        cpu:
+          units: 1
+        memory:
+          size: 512Mi
+        storage:
+          size: 1Gi
+        gpu:
+          units: 1
+          attributes:
+            vendor:
+              nvidia:
+                - model: {model}
+  placement:
+    anywhere:
+      pricing:
+        web:
+          denom: usdc
+          amount: {PRICE_LIMIT_USDC_PER_HOUR}
+deployment:
+  web:
+    anywhere:
+      profile: web
+      count: 1
+"""
+
+
+async def show_market(client: Client) -> None:
+    """Show who offers what."""
+    heading("Providers (declared devices: no such GPU is in this machine; prices are a public market's asks)")
+    offers = {offer.provider: offer for offer in await client.list_offers()}
+    table = Table("PROVIDER", "SITE", "REGION", "MODEL", "PRICE OF ONE GPU", box=None)
+    for provider in await client.list_providers():
+        prices = offers[provider.name].prices
+        for model, micros in prices.gpu_micros_per_hour_by_model.items():
+            price = f"{show_micros(micros, prices.asset)}/h"
+            table.add_row(provider.name, provider.display_name, provider.region, model, price)
+    console.print(table)
+
+
+async def deposit(client: Client, stack: Stack) -> None:
+    """Pay test USDC into the vault on the chain and see it credited."""
+    heading("Deposit")
+    wallet = Wallet.load(stack.keys.wallet("tenant"))
+    session = await client.sign_in(wallet)
+    console.print(f"signed in with wallet {wallet.address} as {session.account}")
+    instructions = await client.deposit_instructions(ASSET)
+    before = (await client.balance(ASSET)).free.micros
+    async with ChainClient(stack.chain_url) as chain:
+        transaction = await chain.deposit(
+            wallet,
+            token=instructions.token_address,
+            vault=instructions.vault_address,
+            account_reference=instructions.account_reference,
+            micros=DEPOSIT_MICROS,
+        )
+    console.print(f"paid {show_micros(DEPOSIT_MICROS, ASSET)} (test token) into the vault: {transaction}")
+    wanted = money_pb2.Amount(asset=ASSET, micros=before + DEPOSIT_MICROS)
+    with console.status(f"waiting for {instructions.confirmations} confirmations", spinner="line"):
+        balance = await client.wait_balance(wanted, seconds=STEP_SECONDS)
+    console.print(f"credited; free balance {show_amount(balance.free)}")
+
+
+async def place_order(client: Client, stack: Stack, image: str) -> order_pb2.Order:
+    """Quote, order, match, start."""
+    model = choose_asks(PROVIDERS)[0].model
+    file = stack.home.root / "order.yaml"
+    file.write_text(order_text(image, model), "utf-8")
+    sdl = file.read_text("utf-8")
+    heading(f"Order: one {model}, from {file}")
+    quote = await client.estimate_order(sdl)
+    console.print(
+        f"quote: {show_price(quote.best_price)} (dearest of {quote.fitting_providers}: "
+        f"{show_price(quote.worst_price)}); holds {show_amount(quote.funds_needed)}"
+    )
+    clock = SystemClock()
+    started = clock.monotonic_ms()
+    order = await client.create_order(sdl=sdl)
+
+    def show_step(state: str) -> None:
+        console.print(f"  {clock.monotonic_ms() - started:>6} ms  {state}")
+
+    order = await client.wait_order(
+        order.name, [order_pb2.ORDER_STATE_RUNNING], seconds=STEP_SECONDS, on_step=show_step
+    )
+    check(order.groups[0].price.micros_per_hour <= quote.best_price.micros_per_hour, "no price above the quote")
+    heading("Match: the funnel, and why the others lost")
+    for table in explanation_tables(await client.explain_order(order.name)):
+        console.print(table)
+    return order
+
+
+async def use_workload(client: Client, order: order_pb2.Order) -> None:
+    """Look at the lease, call the workload, read its live log."""
+    heading("Lease")
+    (lease,) = await client.list_leases(order.name)
+    devices = ", ".join(share.device_id for place in lease.placements for share in place.devices)
+    console.print(f"{lease.name} generation {lease.key.generation} at {lease.provider}: {show_price(lease.price)}")
+    console.print(f"devices {devices}; endpoint {lease.endpoints[0].uri}")
+    heading("Workload")
+    async with aiohttp.ClientSession() as http, http.get(lease.endpoints[0].uri) as response:
+        answer = await response.text()
+    check(response.status == 200 and "sum" in json.loads(answer), "the workload answers")
+    console.print(f"GET {lease.endpoints[0].uri}: {answer}")
+    async with asyncio.timeout(STEP_SECONDS):
+        async for line in client.stream_logs(lease.name, follow=True):
+            console.print(f"log {line.service}/{line.replica}: {line.line}", style="dim", markup=False)
+            if line.line.startswith("answered"):
+                break
+
+
+async def meter() -> None:
+    """Let it run for some seconds."""
+    heading("Meter")
+    columns = (TextColumn("running, proofs every second"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=not console.is_terminal) as progress:
+        task = progress.add_task("", total=METERED_SECONDS * 10)
+        for _ in range(METERED_SECONDS * 10):
+            await asyncio.sleep(0.1)
+            progress.advance(task)
+
+
+async def settle(client: Client, order: order_pb2.Order) -> list[charge_pb2.Charge]:
+    """Close the order and show what it cost."""
+    heading("Close and settle")
+    with console.status("stopping, final proof, final charge", spinner="line"):
+        await client.close_order(order.name, reason="demo is over")
+        order = await client.wait_order(order.name, [order_pb2.ORDER_STATE_CLOSED], seconds=STEP_SECONDS)
+    charges = await client.list_charges(order.name)
+    table = Table("CHARGE", "PROVEN", "AMOUNT", "PROVIDER", "FEE", "POOL", box=None)
+    for charge in reversed(charges):
+        provider = charge.amount.micros - charge.fee.micros - charge.pool.micros
+        table.add_row(
+            charge.name,
+            f"{(charge.to_running_ms - charge.from_running_ms) / 1000:.3f} s",
+            show_amount(charge.amount),
+            show_micros(provider, ASSET),
+            show_amount(charge.fee),
+            show_amount(charge.pool),
+        )
+    console.print(table)
+    totals = order.totals
+    console.print(
+        f"{state_name(order)}: charged {show_amount(totals.charged)}, refunded {show_amount(totals.refunded)}"
+    )
+    check(bool(charges), "the order was charged")
+    check(sum(charge.amount.micros for charge in charges) == totals.charged.micros, "charges add up to the total")
+    return charges
+
+
+async def fetch_receipt(client: Client, stack: Stack, charge: charge_pb2.Charge) -> Evidence:
+    """Fetch a receipt once its batch is anchored; read the root from the chain, not from the service."""
+    heading("Receipt")
+    with console.status("waiting for the batch on the chain", spinner="line"):
+        receipt = await client.wait_receipt(charge.name, seconds=STEP_SECONDS)
+    batch = receipt.batch
+    async with ChainClient(stack.chain_url) as chain:
+        root = await chain.anchored_root(batch.anchor_address, batch.header.batch_id)
+    console.print(
+        f"batch {batch.header.batch_id}: {batch.header.charge_count} charges, anchored by {batch.transaction_hash}"
+    )
+    console.print(f"settlement root on the chain: {root}")
+    file = stack.home.root / "receipt.json"
+    file.write_text(receipt.json, "utf-8")
+    return Evidence(file, root)
+
+
+def verify(file: Path, root: str) -> int:
+    """Run `fallow receipt verify` as anybody would; its exit status."""
+    command = ["fallow", "receipt", "verify", str(file), "--root", root]
+    console.print(f"$ {' '.join(command)}", markup=False)
+    program = Path(sys.executable).with_name("fallow")
+    result = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
+    console.print((result.stdout + result.stderr).rstrip(), markup=False)
+    return result.returncode
+
+
+def verify_offline(evidence: Evidence) -> None:
+    """Check the receipt with nothing running, then a copy whose amount was changed."""
+    heading("Verify offline: every process of the stack has been stopped")
+    check(verify(evidence.receipt_file, evidence.root) == 0, "the receipt is good")
+    content = json.loads(evidence.receipt_file.read_text("utf-8"))
+    content["charge"]["amount_micros"] = str(int(content["charge"]["amount_micros"]) - 1)
+    tampered = evidence.receipt_file.with_name("tampered.json")
+    tampered.write_text(json.dumps(content), "utf-8")
+    console.print("the same receipt with one micro less:", style="dim")
+    check(verify(tampered, evidence.root) == 1, "a tampered receipt is refused")
+
+
+@asynccontextmanager
+async def watched(stack: Stack) -> AsyncIterator[None]:
+    """Watch the members while the demo goes on; a member that cannot be kept ends the demo."""
+    async with asyncio.TaskGroup() as group:
+        watcher = group.create_task(stack.supervisor.watch())
+        yield
+        watcher.cancel()
+
+
+async def run_demo(home: Home, settings: StackSettings, say: Callable[[str], None]) -> None:
+    """The whole way."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    clock = SystemClock()
+    started = clock.monotonic_ms()
+    socket = await engine_socket() if settings.runtime in {"auto", "docker"} else None
+    if settings.runtime == "docker" and socket is None:
+        raise DemoError("no container engine answers; start one, or use --runtime exec")
+    image = EXEC_IMAGE
+    if socket is not None:
+        say(f"building and loading the demo's image at {socket}")
+        image = await load_demo_image(socket)
+    say(
+        f"workload: container {image}"
+        if socket is not None
+        else "workload: a plain process by the exec driver, with no isolation (no container engine answers)"
+    )
+    runtime = "exec" if socket is None else "docker"
+    async with running_stack(home, settings.model_copy(update={"runtime": runtime}), console) as stack, watched(stack):
+        console.print(status_table(stack.supervisor.status()))
+        async with Client(stack.endpoints) as client:
+            await show_market(client)
+            await deposit(client, stack)
+            order = await place_order(client, stack, image)
+            await use_workload(client, order)
+            await meter()
+            charges = await settle(client, order)
+            evidence = await fetch_receipt(client, stack, charges[0])
+        say("stopping everything")
+    verify_offline(evidence)
+    console.print(f"\n[bold green]done[/] in {(clock.monotonic_ms() - started) / 1000:.1f} s")
+
+
+def demo(
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Folder of the demo's data; default .fallow/demo.")
+    ] = None,
+    event_stream: Annotated[str | None, typer.Option(help="jetstream or kafka.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="auto, docker or exec.")] = None,
+) -> None:
+    """Start a stack and take one order the whole way: funds, match, container, proofs, ledger, chain, receipt."""
+    options = given({"event_stream": event_stream, "runtime": runtime})
+    settings = StackSettings.model_validate(StackSettings().model_dump() | options | {"providers": PROVIDERS})
+    place = Home(home or settings.home / "demo")
+    try:
+        run_reporting(run_demo(place, settings, lambda line: console.print(line, style="dim", markup=False)))
+    except StackRunningError as error:
+        console.print(f"error: {error}; stop it first (`fallow down --home {place.root}`)", style="red", markup=False)
+        raise typer.Exit(1) from error
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None

@@ -1,0 +1,116 @@
+"""A whole marketplace for tests: the real `fallow up` in a folder of its own, with its members' processes to kill.
+
+Nothing of the stack runs in the test's own process, so a test that is killed leaves only what follows its parent.
+"""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fallow_sdk.client import Client, Endpoints
+from fallow_sdk.profile import Profile, read_profile
+from fallow_sdk.wallet import Wallet
+from fallow_stack.home import Home, MemberStatus
+
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+POLL_SECONDS = 0.1
+FALLOW = Path(sys.executable).with_name("fallow")
+
+
+class RunningStack:
+    """One `fallow up`. `start`, use, `stop`; a second `start` goes on with the same folder."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        self.home = Home(root)
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def output(self) -> Path:
+        """What `fallow up` printed."""
+        return self.home.root / "up.log"
+
+    async def start(self) -> None:
+        """Start it; returns once everything runs. Raises AssertionError with what it printed."""
+        self.home.root.mkdir(parents=True, exist_ok=True)
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [FALLOW, "up", "--home", self.home.root, *self._options],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        await self._poll(self.home.profile.exists, START_SECONDS, "everything runs")
+
+    async def _poll(self, condition: object, seconds: float, what: str) -> None:
+        assert callable(condition)
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    if condition():
+                        return
+                    assert self.is_running, f"fallow up ended: {self.output.read_text('utf-8')}"
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}: {self.output.read_text('utf-8')}") from None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether `fallow up` is there."""
+        return self._process is not None and self._process.poll() is None
+
+    async def stop(self) -> int:
+        """Stop it as Ctrl-C does; its exit status."""
+        assert self._process is not None
+        if self.is_running:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while self.is_running:  # noqa: ASYNC110  # a foreign process: there is no event to wait for
+                    await asyncio.sleep(POLL_SECONDS)
+        finally:
+            if self.is_running:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait()
+
+    def member(self, name: str) -> MemberStatus:
+        """A member as the status file shows it now."""
+        status = self.home.read_status()
+        assert status is not None, "no status file"
+        (found,) = [member for member in status.members if member.name == name]
+        return found
+
+    async def kill(self, name: str) -> None:
+        """End a member with SIGKILL, and wait until the supervisor has it running again."""
+        before = self.member(name)
+        os.kill(before.pid, signal.SIGKILL)
+
+        def again() -> bool:
+            now = self.member(name)
+            return now.restarts > before.restarts and now.state == "running"
+
+        await self._poll(again, START_SECONDS, f"{name} runs again")
+
+    @property
+    def profile(self) -> Profile:
+        """The development tenant's profile."""
+        return read_profile(self.home.profile)
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Addresses of the services."""
+        return self.profile.endpoints
+
+    @asynccontextmanager
+    async def tenant(self) -> AsyncIterator[Client]:
+        """A client that is signed in with the development tenant's wallet."""
+        async with Client(self.endpoints) as client:
+            await client.sign_in(Wallet.load(Path(self.profile.wallet_key_file)))
+            yield client
