@@ -1,0 +1,121 @@
+"""Domain errors on the wire: ``google.rpc.Status`` with details, in the trailing metadata ``grpc-status-details-bin``.
+
+Every error carries ``ErrorInfo`` (reason, domain ``fallow``, metadata). The violations of an INVALID_ARGUMENT become
+``BadRequest`` with field paths, those of any other code ``PreconditionFailure``; a wait becomes ``RetryInfo``. Sizes are
+bounded, because metadata has room for some kilobytes only. The same module reads them back, so both ends agree.
+"""
+
+from typing import Final
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from fallow_chassis.errors import STATUS_CODES, DomainError, ErrorReason, FieldViolation
+from fallow_chassis.wire import from_duration, to_duration
+
+DETAILS_HEADER: Final = "grpc-status-details-bin"
+ERROR_DOMAIN: Final = "fallow"
+MAX_MESSAGE_CHARACTERS: Final = 500
+MAX_VIOLATIONS: Final = 20
+MAX_VIOLATION_CHARACTERS: Final = 150
+MAX_METADATA_ITEMS: Final = 20
+MAX_METADATA_CHARACTERS: Final = 150
+
+
+class RemoteError(DomainError):
+    """What another service answered: its code, reason, sentence, metadata and violations."""
+
+
+def to_status(error: DomainError) -> status_pb2.Status:
+    """The Status of an error, cut to what metadata has room for."""
+    status = status_pb2.Status(
+        code=code_pb2.Code.Value(error.code), message=_cut(error.message, MAX_MESSAGE_CHARACTERS)
+    )
+    metadata = {
+        _cut(name, MAX_METADATA_CHARACTERS): _cut(value, MAX_METADATA_CHARACTERS)
+        for name, value in list(error.metadata.items())[:MAX_METADATA_ITEMS]
+    }
+    info = error_details_pb2.ErrorInfo(reason=error.reason.reason, domain=ERROR_DOMAIN, metadata=metadata)
+    _add(status, info)
+    violations = error.violations[:MAX_VIOLATIONS]
+    if violations and error.code == "INVALID_ARGUMENT":
+        request = error_details_pb2.BadRequest()
+        for violation in violations:
+            request.field_violations.add(
+                field=_cut(violation.field, MAX_VIOLATION_CHARACTERS),
+                description=_cut(violation.description, MAX_VIOLATION_CHARACTERS),
+            )
+        _add(status, request)
+    elif violations:
+        failure = error_details_pb2.PreconditionFailure()
+        for violation in violations:
+            failure.violations.add(
+                type=error.reason.reason,
+                subject=_cut(violation.field, MAX_VIOLATION_CHARACTERS),
+                description=_cut(violation.description, MAX_VIOLATION_CHARACTERS),
+            )
+        _add(status, failure)
+    if error.retry_after_ms is not None:
+        _add(status, error_details_pb2.RetryInfo(retry_delay=to_duration(error.retry_after_ms)))
+    return status
+
+
+def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
+    """Read an error of a call; without details (a proxy, a cut line) the code itself is the reason."""
+    code = error.code().name
+    assert code in STATUS_CODES, "an error has a code other than OK"
+    status = _read_status(error)
+    info = error_details_pb2.ErrorInfo()
+    violations: list[FieldViolation] = []
+    retry_after_ms: int | None = None
+    for detail in status.details:
+        retry = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            continue
+        if detail.Unpack(retry):
+            retry_after_ms = max(0, from_duration(Duration.FromString(retry.retry_delay.SerializeToString())))
+            continue
+        violations.extend(_read_violations(detail))
+    reason = ErrorReason(info.reason or code, code, "Another service answered so.", "See that service's reasons.")
+    return RemoteError(
+        reason,
+        status.message or error.details() or code,
+        metadata=dict(info.metadata),
+        violations=violations,
+        retry_after_ms=retry_after_ms,
+    )
+
+
+def _read_status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """The Status in the trailing metadata; an empty one where there is none or it is malformed."""
+    for name, value in error.trailing_metadata() or ():
+        if name == DETAILS_HEADER and isinstance(value, bytes):
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                break
+    return status_pb2.Status()
+
+
+def _read_violations(detail: AnyMessage) -> list[FieldViolation]:
+    """The violations in a BadRequest or a PreconditionFailure; none in any other detail."""
+    request = error_details_pb2.BadRequest()
+    if detail.Unpack(request):
+        return [FieldViolation(violation.field, violation.description) for violation in request.field_violations]
+    failure = error_details_pb2.PreconditionFailure()
+    if detail.Unpack(failure):
+        return [FieldViolation(violation.subject, violation.description) for violation in failure.violations]
+    return []
+
+
+def _add(status: status_pb2.Status, detail: Message) -> None:
+    """Append one detail."""
+    status.details.add().Pack(detail)
+
+
+def _cut(text: str, characters: int) -> str:
+    """A text that fits, with a mark where it was cut."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"

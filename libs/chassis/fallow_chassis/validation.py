@@ -1,0 +1,262 @@
+"""Requests held against the contract before a servicer sees them.
+
+The rules stand in the proto: ``(fallow.type.v1.rules)`` and ``google.api.field_behavior = REQUIRED``. They are compiled
+once per message type. A request with a field that this release does not know is refused (UNKNOWN_FIELD) rather than
+half understood: a caller who sends a limit that we would ignore must learn it. All violations of a request are told at
+once, with paths such as ``order.groups[0].price_limit.micros``.
+
+Semantics: ``required`` means present (message, oneof or optional field), non-zero, non-empty. ``min`` and ``max`` hold
+for every integer that is set, and for an integer without presence even when it is 0. ``max_length``, ``pattern`` and the
+general bounds hold for each text; an empty text passes a pattern, because emptiness is ``required``'s matter. The rules
+of a list hold for each item, those of a map for each value. An enum must have a value that the contract names. Where a
+request has a non-empty ``update_mask``, ``required`` is held only at the top level: the mask says what is meant.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from fallow.type.v1 import annotations_pb2
+from fallow_chassis.errors import INVALID_FIELD, UNKNOWN_FIELD, DomainError, FieldViolation
+
+MAX_TEXT_CHARACTERS: Final = 65_536
+"""The longest text, and the longest bytes value in bytes, where the contract names no other bound."""
+MAX_ITEMS: Final = 10_000
+"""The most items of a list or map where the contract names no other bound."""
+MAX_DEPTH: Final = 32
+MAX_VIOLATIONS: Final = 20
+
+_INTEGER_KINDS: Final = frozenset(
+    {
+        FieldDescriptor.TYPE_INT32,
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_SINT32,
+        FieldDescriptor.TYPE_SINT64,
+        FieldDescriptor.TYPE_SFIXED32,
+        FieldDescriptor.TYPE_SFIXED64,
+        FieldDescriptor.TYPE_UINT32,
+        FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_FIXED32,
+        FieldDescriptor.TYPE_FIXED64,
+    }
+)
+
+
+class FieldRulesError(Exception):
+    """A rule of the contract makes no sense, such as a pattern that does not compile."""
+
+
+@dataclass(frozen=True, slots=True)
+class _FieldCheck:
+    """What one field must hold."""
+
+    name: str
+    required: bool
+    has_presence: bool
+    repeated: bool
+    map_value: FieldDescriptor | None
+    is_message: bool
+    is_integer: bool
+    is_text: bool
+    is_bytes: bool
+    least: int | None
+    most: int | None
+    max_length: int
+    max_items: int
+    pattern: re.Pattern[str] | None
+    enum: EnumDescriptor | None
+
+
+_compiled: dict[str, tuple[_FieldCheck, ...]] = {}
+
+
+def compile_rules(descriptor: Descriptor) -> None:
+    """Compile the rules of a message type and of all that it holds; FieldRulesError where one makes no sense."""
+    waiting, seen = [descriptor], set[str]()
+    while waiting:
+        current = waiting.pop()
+        if current.full_name in seen:
+            continue
+        seen.add(current.full_name)
+        _checks_of(current)
+        waiting.extend(field.message_type for field in current.fields if field.message_type is not None)
+
+
+def validate(request: Message) -> None:
+    """Pass, or raise UNKNOWN_FIELD or INVALID_FIELD with every violation (the first ``MAX_VIOLATIONS``)."""
+    unknown = _take(_unknown_fields(request, "", 0))
+    if unknown:
+        raise DomainError(
+            UNKNOWN_FIELD,
+            f"the request holds fields that this server does not know: {unknown[0].field}",
+            violations=unknown,
+        )
+    invalid = _take(_violations(request, "", 0, partial=_has_mask(request)))
+    if invalid:
+        first = invalid[0]
+        raise DomainError(INVALID_FIELD, f"{first.field}: {first.description}", violations=invalid)
+
+
+def _take(violations: Iterator[FieldViolation]) -> list[FieldViolation]:
+    """The first violations, as many as an error holds."""
+    return [violation for violation, _ in zip(violations, range(MAX_VIOLATIONS), strict=False)]
+
+
+def _has_mask(request: Message) -> bool:
+    """Whether a request says by a mask which fields it means."""
+    field = request.DESCRIPTOR.fields_by_name.get("update_mask")
+    if field is None or field.message_type is None:
+        return False
+    return field.message_type.full_name == "google.protobuf.FieldMask" and bool(request.update_mask.paths)  # type: ignore[attr-defined]  # the line above shows that the request has it
+
+
+def _unknown_fields(message: Message, path: str, depth: int) -> Iterator[FieldViolation]:
+    """The fields of a message and of all in it that the contract does not have, by number."""
+    if depth > MAX_DEPTH:
+        yield FieldViolation(path, f"is nested more than {MAX_DEPTH} deep")
+        return
+    unknown = UnknownFieldSet(message)
+    for index in range(len(unknown)):
+        yield FieldViolation(f"{path}#{unknown[index].field_number}", "is not known to this server")
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for place, inner in _inner_messages(field, value, path):
+            yield from _unknown_fields(inner, place + ".", depth + 1)
+
+
+def _inner_messages(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[str, Message]]:
+    """The messages that a message-typed field holds, each with its path."""
+    name = f"{path}{field.name}"
+    if not field.is_repeated:
+        yield name, value
+        return
+    entry_value = _map_value(field)
+    if entry_value is None:
+        for index, item in enumerate(value):
+            yield f"{name}[{index}]", item
+    elif entry_value.message_type is not None:
+        for key in value:
+            yield f'{name}["{key}"]', value[key]
+
+
+def _violations(message: Message, path: str, depth: int, *, partial: bool) -> Iterator[FieldViolation]:
+    """The violations in a message and in all that it holds; ``partial`` drops ``required`` below the top."""
+    for check in _checks_of(message.DESCRIPTOR):
+        name = path + check.name
+        value = getattr(message, check.name)
+        if check.repeated or check.map_value is not None:
+            present = len(value) > 0
+        elif check.has_presence:
+            present = message.HasField(check.name)
+        else:
+            present = bool(value)
+        if not present and check.required and not (partial and depth > 0):
+            yield FieldViolation(name, "must be set")
+            continue
+        if not present and (check.has_presence or check.repeated or check.map_value is not None):
+            continue
+        if not present and check.required:
+            continue
+        yield from _field_violations(check, value, name, depth, partial=partial)
+
+
+def _field_violations(
+    check: _FieldCheck, value: Any, name: str, depth: int, *, partial: bool
+) -> Iterator[FieldViolation]:
+    """The violations of one field that is there."""
+    if not check.repeated and check.map_value is None:
+        yield from _value_violations(check, value, name, depth, partial=partial)
+        return
+    if len(value) > check.max_items:
+        yield FieldViolation(name, f"must have at most {check.max_items} items")
+        return
+    if check.map_value is None:
+        for index, item in enumerate(value):
+            yield from _value_violations(check, item, f"{name}[{index}]", depth, partial=partial)
+        return
+    for key in value:
+        if isinstance(key, str) and len(key) > MAX_TEXT_CHARACTERS:
+            yield FieldViolation(name, f"must have keys of at most {MAX_TEXT_CHARACTERS} characters")
+            continue
+        yield from _value_violations(check, value[key], f'{name}["{key}"]', depth, partial=partial)
+
+
+def _value_violations(
+    check: _FieldCheck, value: Any, name: str, depth: int, *, partial: bool
+) -> Iterator[FieldViolation]:
+    """The violations of one value: a field's, an item's or a map entry's."""
+    if check.is_message:
+        yield from _violations(value, name + ".", depth + 1, partial=partial)
+    elif check.is_integer:
+        if check.least is not None and value < check.least:
+            yield FieldViolation(name, f"must be at least {check.least}")
+        if check.most is not None and value > check.most:
+            yield FieldViolation(name, f"must be at most {check.most}")
+    elif check.is_text:
+        if len(value) > check.max_length:
+            yield FieldViolation(name, f"must have at most {check.max_length} characters")
+        elif check.pattern is not None and value and not check.pattern.fullmatch(value):
+            yield FieldViolation(name, f"must match {check.pattern.pattern}")
+    elif check.is_bytes:
+        if len(value) > check.max_length:
+            yield FieldViolation(name, f"must have at most {check.max_length} bytes")
+    elif check.enum is not None and value not in check.enum.values_by_number:
+        yield FieldViolation(name, f"{value} is no value of {check.enum.name}")
+
+
+def _checks_of(descriptor: Any) -> tuple[_FieldCheck, ...]:
+    """The compiled checks of a message type."""
+    checks = _compiled.get(descriptor.full_name)
+    if checks is None:
+        checks = tuple(_compile(field) for field in descriptor.fields)
+        _compiled[descriptor.full_name] = checks
+    return checks
+
+
+def _compile(field: FieldDescriptor) -> _FieldCheck:
+    """The check of one field, from its options."""
+    options = field.GetOptions()
+    rules = options.Extensions[annotations_pb2.rules]
+    behaviors = options.Extensions[field_behavior_pb2.field_behavior]
+    map_value = _map_value(field)
+    value_field = map_value or field
+    try:
+        pattern = re.compile(rules.pattern) if rules.pattern else None
+    except re.error as error:
+        raise FieldRulesError(f"{field.full_name}: the pattern {rules.pattern!r} does not compile: {error}") from error
+    least = rules.min if rules.HasField("min") else None
+    most = rules.max if rules.HasField("max") else None
+    if least is not None and most is not None and least > most:
+        raise FieldRulesError(f"{field.full_name}: the least value {least} is above the most, {most}")
+    return _FieldCheck(
+        name=field.name,
+        required=rules.required or field_behavior_pb2.REQUIRED in behaviors,
+        has_presence=field.has_presence,
+        repeated=field.is_repeated and map_value is None,
+        map_value=map_value,
+        is_message=value_field.message_type is not None,
+        is_integer=value_field.type in _INTEGER_KINDS,
+        is_text=value_field.type == FieldDescriptor.TYPE_STRING,
+        is_bytes=value_field.type == FieldDescriptor.TYPE_BYTES,
+        least=least,
+        most=most,
+        max_length=rules.max_length or MAX_TEXT_CHARACTERS,
+        max_items=rules.max_items or MAX_ITEMS,
+        pattern=pattern,
+        enum=value_field.enum_type,
+    )
+
+
+def _map_value(field: FieldDescriptor) -> FieldDescriptor | None:
+    """The field of a map's values; None where the field is no map."""
+    entry = field.message_type
+    if entry is None or not entry.GetOptions().map_entry:
+        return None
+    return entry.fields_by_name["value"]
