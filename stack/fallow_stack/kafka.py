@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return asyncio.run(_run(options.pom, options.directory, options.port, fetch_only=options.fetch_only))
     except EngineError as error:
-        print(f"kafka: {error}", file=sys.stderr)
+        sys.stderr.write(f"kafka: {error}\n")
         return 1
 
 
@@ -34,7 +34,7 @@ async def _run(pom: Path, directory: Path, port: int, *, fetch_only: bool) -> in
     libraries = directory / "lib"
     await asyncio.to_thread(fetch, pom, libraries)
     if fetch_only:
-        print(f"kafka: fetched into {libraries}")
+        sys.stdout.write(f"kafka: fetched into {libraries}\n")
         return 0
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -42,14 +42,15 @@ async def _run(pom: Path, directory: Path, port: int, *, fetch_only: bool) -> in
         loop.add_signal_handler(number, stopped.set)
     node = Kafka(directory / "node", libraries=libraries, port=port)
     await node.start()
-    print(f"kafka: one node serves at {node.url} (process {node.pid}, log {node.log}); Ctrl-C stops it", flush=True)
-    while node.is_running and not stopped.is_set():
+    sys.stdout.write(f"kafka: one node serves at {node.url} (process {node.pid}, log {node.log}); Ctrl-C stops it\n")
+    sys.stdout.flush()
+    while node.is_running and not stopped.is_set():  # noqa: ASYNC110 - a process has no event
         await asyncio.sleep(0.2)
     if node.is_running:
         await node.stop()
-        print("kafka: stopped")
+        sys.stdout.write("kafka: stopped\n")
         return 0
-    print(f"kafka: the node ended by itself (status {node.exit_code}); see {node.log}", file=sys.stderr)
+    sys.stderr.write(f"kafka: the node ended by itself (status {node.exit_code}); see {node.log}\n")
     return 1
 
 

@@ -14,6 +14,9 @@ class StackSettings(BaseSettings):
     home: Path = Field(default=Path(".fallow"), description="Folder that keeps all data of the stack.")
     providers: int = Field(default=1, ge=1, le=32, description="Provider services to run, each with its own devices.")
     event_stream: str = Field(default="jetstream", pattern="jetstream|kafka", description="`jetstream` or `kafka`.")
+    kafka_libraries: Path = Field(
+        default=Path(".fallow") / "kafka" / "lib", description="Apache Kafka's jars, as `make kafka` fetches them."
+    )
     runtime: str = Field(default="auto", pattern="auto|docker|exec", description="How providers run workloads.")
     block_ms: int = Field(default=500, ge=50, le=60_000, description="Time between blocks of the local chain.")
     heartbeat_seconds: float = Field(default=1.0, gt=0, le=60, description="Time between heartbeats of a provider.")

@@ -52,7 +52,9 @@ class Stack:
         )
         self._postgres = Postgres(home.folder("postgres"), port=self.ports["postgres"])
         self._nats = Nats(home.folder("nats"), port=self.ports["nats"])
-        self._kafka = Kafka(home.folder("kafka"), port=self.ports["kafka"])
+        self._kafka = Kafka(
+            home.folder("kafka"), libraries=settings.kafka_libraries.resolve(), port=self.ports["kafka"]
+        )
 
     def address(self, name: str) -> str:
         """`host:port` of a member."""

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,19 +38,25 @@ class RunningStack:
 
     async def start(self) -> None:
         """Start it; returns once everything runs. Raises AssertionError with what it printed."""
+        self._launch()
+        await self._poll(self.home.profile.exists, START_SECONDS, "everything runs")
+
+    def command(self) -> list[str]:
+        """The command that starts it."""
+        return [str(FALLOW), "up", "--home", str(self.home.root), *self._options]
+
+    def _launch(self) -> None:
         self.home.root.mkdir(parents=True, exist_ok=True)
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [FALLOW, "up", "--home", self.home.root, *self._options],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-        await self._poll(self.home.profile.exists, START_SECONDS, "everything runs")
 
-    async def _poll(self, condition: object, seconds: float, what: str) -> None:
-        assert callable(condition)
+    async def _poll(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -72,9 +78,7 @@ class RunningStack:
         if self.is_running:
             self._process.send_signal(signal.SIGINT)
         try:
-            async with asyncio.timeout(STOP_SECONDS):
-                while self.is_running:  # noqa: ASYNC110  # a foreign process: there is no event to wait for
-                    await asyncio.sleep(POLL_SECONDS)
+            await asyncio.to_thread(self._process.wait, STOP_SECONDS)
         finally:
             if self.is_running:
                 os.killpg(self._process.pid, signal.SIGKILL)
