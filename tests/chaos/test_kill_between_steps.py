@@ -5,6 +5,7 @@ with one lease, its charges are contiguous and add up, the tenant paid exactly t
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -50,7 +51,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runni
     assert await stack.stop() == 0
 
 
-async def wait_state(client: Client, name: str, state: order_pb2.OrderState) -> order_pb2.Order:
+async def wait_state(client: Client, name: str, state: order_pb2.OrderState.ValueType) -> order_pb2.Order:
     """The order once it has come at least as far as `state`."""
     later = [value for value in order_pb2.OrderState.values() if value >= state]
     return await client.wait_order(name, later, seconds=WAIT_SECONDS)
@@ -88,9 +89,7 @@ async def test_a_kill_between_steps_loses_and_doubles_nothing(stack: RunningStac
         assert charges, "it ran, so it was charged"
         assert len(await client.list_leases(order.name)) == 1
         assert charges[0].from_running_ms == 0
-        assert all(
-            left.to_running_ms == right.from_running_ms for left, right in zip(charges, charges[1:], strict=False)
-        )
+        assert all(left.to_running_ms == right.from_running_ms for left, right in itertools.pairwise(charges))
         charged = sum(charge.amount.micros for charge in charges)
         price, through = charges[0].price.micros_per_hour, charges[-1].to_running_ms
         assert charged == price * through // 3_600_000 == order.totals.charged.micros

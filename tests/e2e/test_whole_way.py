@@ -160,9 +160,14 @@ async def test_a_request_id_is_good_for_one_input(stack: RunningStack) -> None:
 async def test_a_stranger_sees_nothing(stack: RunningStack, tmp_path: Path) -> None:
     """Goal: an account sees its own only; no token, no entry. Method: a second wallet, then none, then a broken token."""
     async with stack.tenant() as client:
-        orders = await client.list_orders()
-        charges = await client.list_charges()
-    assert orders and charges, "the tests before this one left some"
+        await fund(stack, client)
+        order = await client.create_order(sdl=sdl())
+        await client.wait_order(order.name, [order_pb2.ORDER_STATE_RUNNING], seconds=WAIT_SECONDS)
+        await asyncio.sleep(2)
+        await client.close_order(order.name)
+        await client.wait_order(order.name, [order_pb2.ORDER_STATE_CLOSED], seconds=WAIT_SECONDS)
+        charges = await client.list_charges(order.name)
+    assert charges
     async with Client(stack.endpoints) as stranger:
         with pytest.raises(FallowError) as nobody:
             await stranger.list_orders()
@@ -170,8 +175,8 @@ async def test_a_stranger_sees_nothing(stack: RunningStack, tmp_path: Path) -> N
         await stranger.sign_in(Wallet.load_or_create(tmp_path / "stranger.key"))
         assert await stranger.list_orders() == []
         for call in (
-            stranger.get_order(orders[-1].name),
-            stranger.close_order(orders[-1].name),
+            stranger.get_order(order.name),
+            stranger.close_order(order.name),
             stranger.get_receipt(charges[-1].name),
         ):
             with pytest.raises(FallowError) as foreign:
