@@ -54,7 +54,8 @@ class MethodAccess:
         if identity.grant is not None:
             if not self.grant:
                 return "a grant does not open it"
-            return "" if self.grant_right in identity.grant.rights else f"the grant lacks {self.grant_right}"
+            opens = not self.grant_right or self.grant_right in identity.grant.rights
+            return "" if opens else f"the grant lacks {self.grant_right}"
         if identity.is_service:
             if not self.service:
                 return "it is not for services"
@@ -102,8 +103,6 @@ def method_access(method: MethodDescriptor) -> MethodAccess:
     }
     if not callers or not callers <= known:
         raise AccessOptionError(f"{name} names no callers, or some that are of no kind")
-    if annotations_pb2.CALLER_GRANT in callers and not option.grant_right:
-        raise AccessOptionError(f"{name} lets grants in without saying which right they need")
     return MethodAccess(
         method=name,
         public=annotations_pb2.CALLER_PUBLIC in callers,

@@ -102,9 +102,8 @@ class DomainError(Exception):
         return self.reason.reason == reason.reason
 
     def __str__(self) -> str:
-        """The reason, the sentence and the fields at fault, for logs."""
-        fields = "".join(f"; {violation.field}: {violation.description}" for violation in self.violations)
-        return f"{self.reason.reason}: {self.message}{fields}"
+        """The reason and the sentence, for logs."""
+        return f"{self.reason.reason}: {self.message}"
 
 
 INVALID_FIELD: Final = ErrorReason(

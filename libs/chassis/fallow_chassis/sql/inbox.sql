@@ -53,8 +53,5 @@ GROUP BY topic, key
 HAVING bool_or(reason = 'POISON')
 ORDER BY parked_at;
 
--- name: count_parked
-SELECT reason, count(*) AS events FROM parked_event WHERE consumer = $1 GROUP BY reason;
-
 -- name: delete_parked
 DELETE FROM parked_event WHERE consumer = $1 AND event_id = $2;
