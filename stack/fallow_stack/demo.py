@@ -42,8 +42,8 @@ from fallow_stack.table import status_table
 console = Console(highlight=False)
 PROVIDERS = 3
 DEPOSIT_MICROS = 25_000_000
-# A limit far above the asking prices of the sites, so that every site is in the comparison.
-PRICE_LIMIT_USDC_PER_HOUR = 5
+# SDL files price per block of 6.098 s: about 5 USDC an hour, far above the sites' asks, so that all are compared.
+PRICE_LIMIT_UACT_PER_BLOCK = 8500
 METERED_SECONDS = 6
 STEP_SECONDS = 60.0
 EXEC_IMAGE = "exec:host"
@@ -130,8 +130,8 @@ profiles:
     anywhere:
       pricing:
         web:
-          denom: usdc
-          amount: {PRICE_LIMIT_USDC_PER_HOUR}
+          denom: uact
+          amount: {PRICE_LIMIT_UACT_PER_BLOCK}
 deployment:
   web:
     anywhere:

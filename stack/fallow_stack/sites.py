@@ -7,6 +7,7 @@ of models so that the sites differ.
 
 import csv
 import importlib.resources
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -63,14 +64,15 @@ def read_asks() -> list[Ask]:
 
 
 def choose_asks(count: int) -> list[Ask]:
-    """`count` rows for sites that compete: the rows of the most listed model first, cheapest machines first."""
-    asks = read_asks()
-    rows: dict[str, list[Ask]] = {}
-    for ask in asks:
-        rows.setdefault(ask.model, []).append(ask)
-    ordered = sorted(rows.values(), key=lambda same: (-len(same), same[0].model))
-    flat = [ask for same in ordered for ask in sorted(same, key=lambda ask: (ask.device_micros_per_hour, ask.devices))]
-    return [flat[index % len(flat)] for index in range(count)]
+    """`count` rows for sites that compete: the most listed model first, and of each model one row a price, cheapest first."""
+    models: dict[str, dict[int, Ask]] = {}
+    for ask in sorted(read_asks(), key=lambda ask: (ask.device_micros_per_hour, ask.region)):
+        models.setdefault(ask.model, {}).setdefault(ask.device_micros_per_hour, ask)
+    listed = Counter(ask.model for ask in read_asks())
+    rows = [
+        ask for model in sorted(models, key=lambda model: (-listed[model], model)) for ask in models[model].values()
+    ]
+    return [rows[index % len(rows)] for index in range(count)]
 
 
 def site_toml(name: str, ask: Ask) -> str:

@@ -127,7 +127,7 @@ class Stack:
         own = {
             "order": {
                 "FALLOW_CHAIN_ID": str(CHAIN_ID),
-                "FALLOW_WORKLOAD_KEY_FILE": str(self.keys.workload),
+                "FALLOW_WORKLOAD_KEYS": self.keys.workload.read_text("utf-8").strip(),
             },
             "bidding": {
                 "FALLOW_NATS_ACCOUNT_SEED_FILE": str(self._nats.account_seed_file),
