@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from fallow_sdk.chain import ChainError
-from fallow_sdk.commands import funds, logs, order, receipt, session
+from fallow_sdk.commands import call, funds, logs, order, receipt, session
 from fallow_sdk.errors import FallowError
 from fallow_sdk.profile import ProfileError
 
@@ -31,6 +31,7 @@ def build() -> typer.Typer:
     app.add_typer(order.app, name="order")
     app.add_typer(funds.app, name="funds")
     app.command("logs")(logs.logs)
+    app.command("call")(call.call)
     app.add_typer(receipt.app, name="receipt")
     for point in sorted(entry_points(group=GROUP), key=lambda item: item.name):
         addition = point.load()
