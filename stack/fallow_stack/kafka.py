@@ -44,7 +44,7 @@ async def _run(pom: Path, directory: Path, port: int, *, fetch_only: bool) -> in
     await node.start()
     sys.stdout.write(f"kafka: one node serves at {node.url} (process {node.pid}, log {node.log}); Ctrl-C stops it\n")
     sys.stdout.flush()
-    while node.is_running and not stopped.is_set():  # noqa: ASYNC110 - a process has no event
+    while node.is_running and not stopped.is_set():
         await asyncio.sleep(0.2)
     if node.is_running:
         await node.stop()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 POLL_SECONDS: Final = 0.02
@@ -80,9 +81,8 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._popen = subprocess.Popen(
-                leashed(program, self._death_signal, identity),
+                leashed(program, self._death_signal, identity, environment or {}),
                 cwd=directory,
-                env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -135,9 +135,16 @@ class Process:
         return ""
 
 
-def leashed(program: Sequence[str | Path], death_signal: signal.Signals, identity: Identity | None = None) -> list[str]:
+def leashed(
+    program: Sequence[str | Path],
+    death_signal: signal.Signals,
+    identity: Identity | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> list[str]:
     """The command line that runs ``program`` on a leash."""
     options = ["--parent", str(os.getpid()), "--signal", str(int(death_signal))]
+    for name, value in environment.items():
+        options += ["--set", f"{name}={value}"]
     if identity is not None and identity.map_user is not None:
         options += ["--map-user", str(identity.map_user)]
     if identity is not None and identity.user is not None:

@@ -60,7 +60,7 @@ async def test_a_member_that_ends_is_started_again_and_said(tmp_path: Path) -> N
         watcher = group.create_task(supervisor.watch())
         engine.is_running = False
         async with asyncio.timeout(5):
-            while "order runs again (restart 1)" not in lines:  # noqa: ASYNC110
+            while "order runs again (restart 1)" not in lines:
                 await asyncio.sleep(0)
         watcher.cancel()
     status = home.read_status()
