@@ -8,8 +8,8 @@
     changes nothing: a sender who lost the receipt may always send again. Anything else in its place is refused.
 @dev
     Batches count from 1; commitments[0] is the genesis commitment, which binds the chain of headers to this contract on
-    this chain. `payout_parent` is the last header whose payouts count; a veto will move it back, and the next header
-    has to name it, so that a veto stops payouts and not the chain of settlements.
+    this chain. A header names as `payout_parent` the last header whose payouts count, so that a veto can stop payouts
+    and not the chain of settlements. There is no veto yet, so that is the header before.
 """
 
 import batch_header
@@ -37,7 +37,6 @@ event AnchorerSet:
 
 
 next_batch: public(uint256)
-payout_parent: public(uint256)
 commitments: public(HashMap[uint256, bytes32])
 anchored_at: public(HashMap[uint256, uint256])
 is_anchorer: public(HashMap[address, bool])
@@ -71,10 +70,9 @@ def anchor(header: batch_header.Header) -> bool:
         return False
     assert header.batch_id == next_batch, "anchor: gap"
     assert header.prev == self.commitments[next_batch - 1], "anchor: wrong parent"
-    assert header.payout_parent == self.payout_parent, "anchor: wrong payout parent"
+    assert header.payout_parent == self._payout_parent(), "anchor: wrong payout parent"
     self.commitments[next_batch] = commitment
     self.anchored_at[next_batch] = block.timestamp
-    self.payout_parent = next_batch
     self.next_batch = next_batch + 1
     log Anchored(
         batch_id=next_batch,
@@ -84,6 +82,15 @@ def anchor(header: batch_header.Header) -> bool:
         count=header.count,
     )
     return True
+
+
+@external
+@view
+def payout_parent() -> uint256:
+    """
+    @notice The batch that the next header has to name as its payout parent; 0 before any.
+    """
+    return self._payout_parent()
 
 
 @external
@@ -99,3 +106,9 @@ def set_anchorer(anchorer: address, allowed: bool):
 def _set_anchorer(anchorer: address, allowed: bool):
     self.is_anchorer[anchorer] = allowed
     log AnchorerSet(anchorer=anchorer, allowed=allowed)
+
+
+@internal
+@view
+def _payout_parent() -> uint256:
+    return self.next_batch - 1
