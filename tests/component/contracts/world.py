@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from eth_abi import decode, encode
+from eth_abi.abi import decode, encode
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
@@ -176,8 +176,8 @@ class World:
 
     def deploy(self, name: str, *values: Any, sender: LocalAccount | None = None) -> Contract:
         made = artifact(name)
-        constructor = next((item for item in made["abi"] if item["type"] == "constructor"), {"inputs": []})
-        arguments = encode([type_of(part) for part in constructor["inputs"]], values)
+        inputs = [part for item in made["abi"] if item["type"] == "constructor" for part in item["inputs"]]
+        arguments = encode([type_of(part) for part in inputs], values)
         receipt = self.transact(bytes.fromhex(made["bytecode"][2:]) + arguments, to=None, sender=sender or self.bank)
         assert receipt["status"] == "0x1", f"{name} was not deployed"
         return Contract(self, receipt["contractAddress"], made["abi"])
