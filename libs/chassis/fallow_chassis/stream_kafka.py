@@ -290,7 +290,7 @@ async def _create_topics(admin: AIOKafkaAdminClient, names: Sequence[str]) -> No
             raise failure(name)
     async with asyncio.timeout(TOPIC_VISIBLE_SECONDS):
         # The broker offers nothing to wait for; its view follows the controller's within milliseconds.
-        while not all(_is_usable(found) for found in await admin.describe_topics(names)):  # noqa: ASYNC110
+        while not all(_is_usable(found) for found in await admin.describe_topics(names)):
             await asyncio.sleep(0.02)
 
 

@@ -267,9 +267,8 @@ class _Place:
         ]
         with log.open("wb") as output:
             done = subprocess.run(
-                leashed(command, signal.SIGKILL, self.identity),
+                leashed(command, signal.SIGKILL, self.identity, _ENVIRONMENT),
                 cwd=self.cluster,
-                env={**os.environ, **_ENVIRONMENT},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

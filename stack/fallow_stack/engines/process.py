@@ -114,7 +114,7 @@ class Process:
         popen.send_signal(how)
         try:
             async with asyncio.timeout(timeout):
-                while popen.poll() is None:  # noqa: ASYNC110 - a process has no event
+                while popen.poll() is None:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             popen.kill()
@@ -122,7 +122,7 @@ class Process:
 
     async def wait(self) -> int:
         """Wait for the program's end by itself; its exit status."""
-        while self.is_running:  # noqa: ASYNC110 - a process has no event
+        while self.is_running:
             await asyncio.sleep(POLL_SECONDS * 5)
         code = self.exit_code
         assert code is not None, "a program that was started and does not run has ended"
