@@ -15,7 +15,9 @@ from tests.unit.chassis.sample import ThingHappened
 
 
 def draft(version: int = 1, key: str = "a") -> EventDraft:
-    return EventDraft("sample.things.v1", key, version, ThingHappened(thing=key, number=version), subject=f"things/{key}")
+    return EventDraft(
+        "sample.things.v1", key, version, ThingHappened(thing=key, number=version), subject=f"things/{key}"
+    )
 
 
 async def test_events_are_written_with_the_commit(database: Database) -> None:

@@ -29,7 +29,12 @@ def _compile() -> None:
         pass
     else:
         return
-    includes = [_HERE, _ROOT / "proto", Path(protoc.__file__).parent / "_proto", Path(field_behavior_pb2.__file__).parents[2]]
+    includes = [
+        _HERE,
+        _ROOT / "proto",
+        Path(protoc.__file__).parent / "_proto",
+        Path(field_behavior_pb2.__file__).parents[2],
+    ]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "sample.bin"
         arguments = ["protoc", *(f"-I{path}" for path in includes), f"--descriptor_set_out={output}", "sample.proto"]
