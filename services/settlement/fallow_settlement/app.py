@@ -1,0 +1,63 @@
+"""Puts settlement together: one place builds and wires."""
+
+from pathlib import Path
+
+from fallow.settlement.v1 import settlement_service_pb2_grpc as doors
+from fallow_chassis.application import Application
+from fallow_chassis.inbox import Consumer, Poison
+from fallow_settlement.charging import Charging
+from fallow_settlement.clients import BiddingClient
+from fallow_settlement.commands import EscrowCommands
+from fallow_settlement.events import BATCHES_TOPIC, ESCROWS_TOPIC
+from fallow_settlement.facts import LEASES_TOPIC, PROOFS_TOPIC, Facts
+from fallow_settlement.queries import Reads
+from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
+from fallow_settlement.settings import Contracts, SettlementSettings
+
+PARKED_PROOFS_SECONDS = 3_600.0
+
+
+async def build(application: Application[SettlementSettings]) -> None:
+    """Wire the service on an application."""
+    settings = application.settings
+    rules = settings.rules()
+    database = await application.database()
+    stream = await application.stream()
+    await stream.ensure_topics([ESCROWS_TOPIC, BATCHES_TOPIC])
+    contracts = Contracts.load(Path(settings.required("contracts_file"))) if settings.chain_rpc_url else None
+
+    reads = Reads(database, rules)
+    _add_doors(application, EscrowCommands(database, rules), reads, contracts)
+    application.relay()
+
+    facts = Facts(rules)
+    # Two consumers, because a parked key of leases must not hold back a provider's proofs, and the reverse.
+    for name, topic, handlers in (
+        ("settlement", LEASES_TOPIC, facts.lease_handlers()),
+        ("settlement-proofs", PROOFS_TOPIC, facts.proof_handlers()),
+    ):
+        application.consume(Consumer(name, [topic], database, stream, handlers, poison=Poison.PARK_KEY))
+
+    ender = BiddingClient(application.channel(settings.bidding_address)) if settings.bidding_address else None
+    charging = Charging(database, rules, ender)
+    application.every(settings.charge_interval_seconds, charging.charge_due, name="charge_due")
+    application.every(settings.close_interval_seconds, charging.close_ended, name="close_ended")
+    application.every(settings.close_interval_seconds, charging.end_used_up, name="end_used_up")
+    application.every(PARKED_PROOFS_SECONDS, charging.drop_parked, name="drop_parked")
+
+
+def _add_doors(
+    application: Application[SettlementSettings], commands: EscrowCommands, reads: Reads, contracts: Contracts | None
+) -> None:
+    """Add the gRPC services."""
+    settings = application.settings
+    server = application.server
+    package = "fallow.settlement.v1"
+    server.add(doors.add_EscrowServiceServicer_to_server, EscrowServicer(commands, reads), f"{package}.EscrowService")
+    funds = FundsServicer(
+        reads, contracts, settings.chain_asset, settings.chain_confirmations, settings.chain_public_rpc_url
+    )
+    server.add(doors.add_FundsServiceServicer_to_server, funds, f"{package}.FundsService")
+    server.add(doors.add_ReceiptServiceServicer_to_server, ReceiptServicer(reads), f"{package}.ReceiptService")
+    server.add(doors.add_LedgerServiceServicer_to_server, LedgerServicer(reads), f"{package}.LedgerService")
+    server.add(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{package}.ProgrammeService")

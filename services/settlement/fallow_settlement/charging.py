@@ -1,0 +1,153 @@
+"""Charging as it is done: one transaction for each escrow that charges, tops up, suspends or closes it.
+
+The escrow's row is locked first, then its generations, so two ticks never charge the same time. Charges, their ledger
+transfers, the sums of escrow and generations and the events stand or fall together: a kill at any moment leaves either
+none of them or all, and the next tick goes on from what is proven and not charged.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_settlement import escrow_store, metering_store
+from fallow_settlement.commands import free_balance, hold_funds, return_rest
+from fallow_settlement.domain import escrow as escrows
+from fallow_settlement.domain import moves
+from fallow_settlement.domain.charge import Metering, charge_all
+from fallow_settlement.domain.escrow import FILLABLE, LIVE, Escrow, EscrowState
+from fallow_settlement.domain.rules import Rules
+from fallow_settlement.events import state_charged, state_closed, state_low, state_suspended, state_topped_up
+from fallow_settlement.ledger_store import must_post
+from fallow_settlement.ports import OrderEnder
+
+PAGE_ORDERS: Final = 500
+"""How many orders one look at the database lists."""
+KEEP_PARKED_PROOFS: Final = timedelta(days=1)
+
+
+class Charging:
+    """The timers of charging."""
+
+    def __init__(self, database: Database, rules: Rules, ender: OrderEnder | None) -> None:
+        """``ender`` asks bidding to end an order; None where no bidding service is configured."""
+        self._database = database
+        self._rules = rules
+        self._ender = ender
+
+    async def charge_due(self) -> None:
+        """Charge every escrow whose generations have proven time that is not charged."""
+        after = ""
+        while True:
+            async with self._database.read() as connection:
+                orders = await escrow_store.list_chargeable(connection, after, PAGE_ORDERS)
+            for order_id in orders:
+                async with self._database.transaction() as unit:
+                    await charge_order(unit, order_id, self._rules)
+            if len(orders) < PAGE_ORDERS:
+                return
+            after = orders[-1]
+
+    async def close_ended(self) -> None:
+        """Make the final charges of ended orders whose final proofs are there or waited for long enough."""
+        after = ""
+        while True:
+            async with self._database.read() as connection:
+                orders = await escrow_store.list_closing(connection, after, PAGE_ORDERS)
+            for order_id in orders:
+                async with self._database.transaction() as unit:
+                    await close_order(unit, order_id, self._rules)
+            if len(orders) < PAGE_ORDERS:
+                return
+            after = orders[-1]
+
+    async def end_used_up(self) -> None:
+        """Ask bidding to end the orders whose escrow is used up; asked again until it answers."""
+        if self._ender is None:
+            return
+        async with self._database.read() as connection:
+            orders = await escrow_store.list_used_up(connection, PAGE_ORDERS)
+        for order_id in orders:
+            await self._ender.end_order(order_id)
+            async with self._database.transaction() as unit:
+                escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
+                assert escrow is not None, "an escrow is never deleted"
+                await escrow_store.save_escrow(unit.connection, replace(escrow, funds_end_asked=True))
+
+    async def drop_parked(self) -> None:
+        """Forget proofs whose lease never came."""
+        async with self._database.transaction() as unit:
+            await metering_store.drop_parked_before(unit.connection, unit.clock.now() - KEEP_PARKED_PROOFS)
+
+
+async def charge_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
+    """Charge what is proven; top up or warn where the runway is short; suspend where the funds fell short."""
+    escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
+    assert escrow is not None, "an order with a metered lease has an escrow"
+    if escrow.state not in LIVE:
+        return
+    meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
+    before = escrow
+    escrow = await _topped_up(unit, escrow, meterings, rules)
+    escrow = await _charged(unit, escrow, meterings)
+    if escrow.state is EscrowState.OPEN:
+        # What was due is charged by now.
+        runway_ms = escrows.runway_ms(escrow.held, 0, _running_price(meterings))
+        if runway_ms is not None and runway_ms < rules.low_runway_ms:
+            escrow = state_low(unit, escrows.low(escrow), runway_ms)
+    if escrow != before:
+        await escrow_store.save_escrow(unit.connection, escrow)
+
+
+async def close_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
+    """Close an ended order's escrow, once nothing more can be proven or the wait is over."""
+    escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
+    assert escrow is not None, "an escrow is never deleted"
+    if escrow.state is not EscrowState.CLOSING:
+        return
+    assert escrow.end_time is not None, "a closing escrow knows when its order ended"
+    meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
+    waited = unit.clock.now() - escrow.end_time >= timedelta(milliseconds=rules.final_wait_ms)
+    if not waited and not all(metering.is_settled for metering in meterings):
+        return
+    escrow = await _charged(unit, escrow, meterings)
+    await return_rest(unit, escrow)
+    escrow = state_closed(unit, escrows.closed(escrow, unit.clock.now()))
+    await escrow_store.save_escrow(unit.connection, escrow)
+
+
+def runway(escrow: Escrow, meterings: tuple[Metering, ...]) -> int | None:
+    """Milliseconds that the rest lasts after what is due already; None while nothing runs."""
+    return escrows.runway_ms(escrow.held, sum(metering.due for metering in meterings), _running_price(meterings))
+
+
+def _running_price(meterings: tuple[Metering, ...]) -> int:
+    """Micros an hour of all generations that run now."""
+    return sum(metering.price_micros_per_hour for metering in meterings if metering.is_running)
+
+
+async def _topped_up(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> Escrow:
+    """The escrow with more funds, where its runway is short and its tenant allows it."""
+    runway_ms = runway(escrow, meterings)
+    if escrow.top_up == 0 or escrow.state not in FILLABLE or runway_ms is None or runway_ms >= rules.low_runway_ms:
+        return escrow
+    amount = escrows.next_top_up(escrow, await free_balance(unit.connection, escrow.account_id, escrow.asset))
+    if amount == 0:
+        return escrow
+    after = escrows.topped_up(escrow, amount)
+    await hold_funds(unit, after, amount, f"top-up-{escrow.version + 1}")
+    return state_topped_up(unit, after)
+
+
+async def _charged(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...]) -> Escrow:
+    """Charge all that is proven; the escrow after it, used up where the funds fell short."""
+    charges, changed, short = charge_all(meterings, escrow.held, unit.clock.now())
+    await metering_store.insert_charges(unit.connection, charges)
+    await metering_store.save_meterings(unit.connection, changed)
+    move = moves.charge(charges)
+    await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+    for charge in charges:
+        escrow = state_charged(unit, escrows.charged(escrow, charge.amount), charge)
+    if short and escrow.state in FILLABLE:
+        escrow = state_suspended(unit, escrows.used_up(escrow))
+    return escrow

@@ -1,0 +1,166 @@
+"""Between settlement's domain and its protobuf messages; with ``rpc`` the only modules that know both."""
+
+from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2
+from fallow.type.v1 import lease_pb2, money_pb2
+from fallow_chassis.wire import to_duration, to_timestamp
+from fallow_receipts import Header
+from fallow_settlement.chain_store import Batch, Deposit
+from fallow_settlement.domain.charge import Charge
+from fallow_settlement.domain.escrow import Escrow, EscrowState
+from fallow_settlement.domain.ledger import Account, Transfer
+
+
+def amount(asset: str, micros: int) -> money_pb2.Amount:
+    """A sum."""
+    return money_pb2.Amount(asset=asset, micros=micros)
+
+
+def escrow_message(escrow: Escrow, runway_ms: int | None = None) -> charge_pb2.Escrow:
+    """An escrow; the sums of a tombstone are left out, because it has no asset."""
+    message = charge_pb2.Escrow(
+        name=f"escrows/{escrow.order_id}",
+        state=charge_pb2.EscrowState.Value(f"ESCROW_STATE_{escrow.state.value}"),
+        create_time=to_timestamp(escrow.create_time),
+    )
+    if escrow.close_time is not None:
+        message.close_time.CopyFrom(to_timestamp(escrow.close_time))
+    if escrow.state is EscrowState.TOMBSTONE:
+        return message
+    message.account = f"accounts/{escrow.account_id}"
+    message.deposited.CopyFrom(amount(escrow.asset, escrow.deposited))
+    message.charged.CopyFrom(amount(escrow.asset, escrow.charged))
+    message.held.CopyFrom(amount(escrow.asset, escrow.held))
+    message.refunded.CopyFrom(amount(escrow.asset, escrow.refunded))
+    if runway_ms is not None:
+        message.runway.CopyFrom(to_duration(runway_ms))
+    if escrow.top_up:
+        message.top_up.CopyFrom(amount(escrow.asset, escrow.top_up))
+    return message
+
+
+def charge_message(charge: Charge) -> charge_pb2.Charge:
+    """A charge."""
+    return charge_pb2.Charge(
+        name=f"charges/{charge.id}",
+        key=lease_pb2.GenerationKey(
+            order=f"orders/{charge.order_id}", group=charge.group, generation=charge.generation
+        ),
+        lease=f"leases/{charge.lease_id}",
+        sequence=charge.sequence,
+        tenant=f"accounts/{charge.tenant_id}",
+        provider_account=f"accounts/{charge.provider_account_id}",
+        from_running_ms=charge.from_running_ms,
+        to_running_ms=charge.to_running_ms,
+        price=money_pb2.Price(asset=charge.asset, micros_per_hour=charge.price_micros_per_hour),
+        amount=amount(charge.asset, charge.amount),
+        fee=amount(charge.asset, charge.fee),
+        pool=amount(charge.asset, charge.pool),
+        proof_level=lease_pb2.ProofLevel.Value(f"PROOF_LEVEL_{charge.proof_level}"),
+        create_time=to_timestamp(charge.create_time),
+        batch=f"batches/{charge.batch_number}" if charge.batch_number else "",
+    )
+
+
+def header_message(header: Header) -> charge_pb2.BatchHeader:
+    """A batch's header."""
+    return charge_pb2.BatchHeader(
+        batch_id=header.batch_id,
+        parent_commitment=hexadecimal(header.prev),
+        payout_parent=header.payout_parent,
+        settlement_root=hexadecimal(header.settlement_root),
+        payout_root=hexadecimal(header.payout_root),
+        charge_count=header.count,
+        payout_total_micros=header.payout_total,
+        totals_hash=hexadecimal(header.totals_hash),
+    )
+
+
+def batch_message(batch: Batch) -> charge_pb2.Batch:
+    """A batch."""
+    return charge_pb2.Batch(
+        name=f"batches/{batch.number}",
+        header=header_message(batch.header),
+        commitment=hexadecimal(batch.commitment),
+        state=charge_pb2.BatchState.Value(f"BATCH_STATE_{batch.state.value}"),
+        chain_id=batch.chain_id,
+        anchor_address=batch.anchor_address,
+        transaction_hash=batch.transaction_hash,
+        block_number=batch.block_number,
+        create_time=to_timestamp(batch.create_time),
+    )
+
+
+def deposit_message(deposit: Deposit, head: int, confirmations_needed: int) -> ledger_pb2.Deposit:
+    """A deposit; ``head`` is the newest block that was scanned."""
+    return ledger_pb2.Deposit(
+        name=f"accounts/{deposit.account_id}/deposits/{deposit.id}",
+        amount=amount(deposit.asset, deposit.amount),
+        state=ledger_pb2.DepositState.Value(f"DEPOSIT_STATE_{deposit.state}"),
+        transaction_hash=deposit.transaction_hash,
+        block_number=deposit.block_number,
+        confirmations=min(max(0, head - deposit.block_number + 1), confirmations_needed),
+        confirmations_needed=confirmations_needed,
+        create_time=to_timestamp(deposit.create_time),
+    )
+
+
+def ledger_account_message(account: Account) -> ledger_pb2.LedgerAccount:
+    """An account of the ledger."""
+    collection = "orders" if account.kind.value == "ESCROW" else "accounts"
+    return ledger_pb2.LedgerAccount(
+        name=f"ledgerAccounts/{account.id}",
+        kind=ledger_pb2.LedgerAccountKind.Value(f"LEDGER_ACCOUNT_KIND_{account.kind.value}"),
+        owner=f"{collection}/{account.owner}" if account.owner else "",
+        asset=account.asset,
+        debits_posted_micros=account.debits_posted,
+        credits_posted_micros=account.credits_posted,
+        debits_pending_micros=account.debits_pending,
+        credits_pending_micros=account.credits_pending,
+        debits_must_not_exceed_credits=account.debits_must_not_exceed_credits,
+    )
+
+
+def transfer_message(transfer: Transfer) -> ledger_pb2.Transfer:
+    """A transfer, without its time."""
+    return ledger_pb2.Transfer(
+        name=f"transfers/{transfer.id}",
+        debit_account=f"ledgerAccounts/{transfer.debit_account}",
+        credit_account=f"ledgerAccounts/{transfer.credit_account}",
+        amount=amount(transfer.asset, transfer.amount),
+        phase=ledger_pb2.TransferPhase.Value(f"TRANSFER_PHASE_{transfer.phase.value}"),
+        pending_transfer=f"transfers/{transfer.pending_id}" if transfer.pending_id else "",
+        reason=ledger_pb2.TransferReason.Value(f"TRANSFER_REASON_{transfer.reason.value}"),
+        subject=transfer.subject,
+    )
+
+
+def balance_message(
+    account_id: str, asset: str, *, free: int, held: int, earned: int, pending: int
+) -> ledger_pb2.Balance:
+    """An account's money in one asset."""
+    return ledger_pb2.Balance(
+        name=f"accounts/{account_id}/balances/{asset}",
+        free=amount(asset, free),
+        held=amount(asset, held),
+        earned=amount(asset, earned),
+        pending_deposits=amount(asset, pending),
+    )
+
+
+def instructions_message(
+    *, chain_id: int, vault: str, token: str, account_reference: bytes, confirmations: int, rpc_url: str
+) -> settlement_service_pb2.DepositInstructions:
+    """Where and how to deposit."""
+    return settlement_service_pb2.DepositInstructions(
+        chain_id=chain_id,
+        vault_address=vault,
+        token_address=token,
+        account_reference=hexadecimal(account_reference),
+        confirmations=confirmations,
+        rpc_url=rpc_url,
+    )
+
+
+def hexadecimal(value: bytes) -> str:
+    """0x and lower-case hexadecimal digits."""
+    return "0x" + value.hex()

@@ -1,0 +1,184 @@
+"""Escrows: funds held for one order, from the opening to the return of the rest.
+
+    (none) -> OPEN, OPEN <-> LOW, either -> SUSPENDED     used up
+    OPEN, LOW, SUSPENDED -> CLOSING -> CLOSED             the order ended; the final charges are made
+    (none) -> TOMBSTONE                                   released before it was opened: a later open is refused
+    OPEN, LOW -> CLOSED                                   released before any lease was made
+
+At any moment ``deposited = charged + refunded + held``; held is never negative, and 0 once closed. An escrow is never
+charged beyond what is held: the tenant's other money is out of reach.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from fallow_chassis.errors import DomainError
+from fallow_settlement.domain.reasons import AMOUNT_INVALID, ESCROW_CLOSED, ESCROW_IN_USE
+
+LARGEST_MOVE_MICROS: Final = 10**15
+"""The largest sum that one call may move."""
+
+
+class EscrowState(StrEnum):
+    """State of an escrow."""
+
+    OPEN = "OPEN"
+    LOW = "LOW"
+    SUSPENDED = "SUSPENDED"
+    CLOSING = "CLOSING"
+    CLOSED = "CLOSED"
+    TOMBSTONE = "TOMBSTONE"
+
+
+LIVE: Final = frozenset({EscrowState.OPEN, EscrowState.LOW, EscrowState.SUSPENDED, EscrowState.CLOSING})
+"""States in which funds are held."""
+FILLABLE: Final = frozenset({EscrowState.OPEN, EscrowState.LOW})
+"""States in which funds may be added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Escrow:
+    """Funds held for an order; sums in micros of one asset.
+
+    ``top_up`` is the sum that each automatic top-up adds (0: none), ``budget`` the most that may be put in by
+    itself (0: as much as is free). ``version`` counts the events that were stated about it.
+    """
+
+    order_id: str
+    account_id: str
+    asset: str
+    state: EscrowState
+    deposited: int
+    create_time: datetime
+    charged: int = 0
+    refunded: int = 0
+    top_up: int = 0
+    budget: int = 0
+    end_time: datetime | None = None
+    close_time: datetime | None = None
+    funds_end_asked: bool = False
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        """Hold the sums."""
+        assert self.charged >= 0, "nothing is charged back"
+        assert self.refunded >= 0, "nothing is refunded back"
+        assert self.held >= 0, f"escrow {self.order_id} is charged beyond what it holds"
+        if self.state not in LIVE:
+            assert self.held == 0, "a closed escrow holds nothing"
+
+    @property
+    def held(self) -> int:
+        """What is left."""
+        return self.deposited - self.charged - self.refunded
+
+
+def check_amount(micros: int, field: str) -> None:
+    """Refuse a sum that is not from 1 to 10^15."""
+    if not 1 <= micros <= LARGEST_MOVE_MICROS:
+        raise DomainError(
+            AMOUNT_INVALID,
+            f"{field} is {micros} micros, and must be from 1 to {LARGEST_MOVE_MICROS}",
+            metadata={"field": field, "micros": str(micros)},
+        )
+
+
+def opened(
+    order_id: str, account_id: str, asset: str, amount: int, *, budget: int, auto_top_up: bool, now: datetime
+) -> Escrow:
+    """A new escrow with its first funds; each automatic top-up will add as much again, within the budget."""
+    assert amount > 0, "the amount was checked"
+    return Escrow(
+        order_id=order_id,
+        account_id=account_id,
+        asset=asset,
+        state=EscrowState.OPEN,
+        deposited=amount,
+        create_time=now,
+        top_up=amount if auto_top_up else 0,
+        budget=budget,
+    )
+
+
+def tombstone(order_id: str, now: datetime) -> Escrow:
+    """What a release leaves of an escrow that was never opened."""
+    return Escrow(order_id, "", "", EscrowState.TOMBSTONE, 0, now, close_time=now)
+
+
+def topped_up(escrow: Escrow, amount: int) -> Escrow:
+    """The escrow with more funds; refused once it is used up, closing or closed."""
+    assert amount > 0, "the amount was checked"
+    if escrow.state not in FILLABLE:
+        raise DomainError(
+            ESCROW_CLOSED,
+            f"the escrow is {escrow.state.value} and takes no more funds",
+            metadata={"state": escrow.state.value},
+        )
+    return replace(escrow, deposited=escrow.deposited + amount, state=EscrowState.OPEN)
+
+
+def charged(escrow: Escrow, amount: int) -> Escrow:
+    """The escrow after charges of ``amount`` in all."""
+    assert escrow.state in LIVE, "only a live escrow is charged"
+    assert 0 <= amount <= escrow.held, "never beyond the escrow"
+    return replace(escrow, charged=escrow.charged + amount)
+
+
+def low(escrow: Escrow) -> Escrow:
+    """The escrow with a short runway."""
+    assert escrow.state is EscrowState.OPEN, "only an open escrow runs low"
+    return replace(escrow, state=EscrowState.LOW)
+
+
+def used_up(escrow: Escrow) -> Escrow:
+    """The escrow when a charge found less than was due."""
+    assert escrow.state in FILLABLE, "an escrow is used up once"
+    return replace(escrow, state=EscrowState.SUSPENDED)
+
+
+def ended(escrow: Escrow, now: datetime) -> Escrow:
+    """The escrow after its order has ended: it waits for the final proofs; a repeat changes nothing."""
+    if escrow.state is EscrowState.CLOSING or escrow.state not in LIVE:
+        return escrow
+    return replace(escrow, state=EscrowState.CLOSING, end_time=now)
+
+
+def closed(escrow: Escrow, now: datetime) -> Escrow:
+    """The escrow with its rest returned."""
+    assert escrow.state in LIVE, "an escrow closes once"
+    after = replace(escrow, state=EscrowState.CLOSED, refunded=escrow.refunded + escrow.held, close_time=now)
+    assert after.charged + after.refunded == after.deposited, "what came in went out"
+    return after
+
+
+def released(escrow: Escrow, *, has_leases: bool, now: datetime) -> Escrow:
+    """The escrow returned whole, because its order never opened; a repeat changes nothing.
+
+    Errors: ESCROW_IN_USE where leases exist or the order has ended in the ordinary way.
+    """
+    if escrow.state not in LIVE:
+        return escrow
+    if has_leases or escrow.state is EscrowState.CLOSING or escrow.charged > 0:
+        raise DomainError(
+            ESCROW_IN_USE,
+            "leases of the order exist; its funds are returned after it has ended",
+            metadata={"state": escrow.state.value},
+        )
+    return closed(escrow, now)
+
+
+def runway_ms(held: int, owed: int, price_micros_per_hour: int) -> int | None:
+    """Milliseconds that the rest lasts at the present price of all running leases; None while nothing runs."""
+    if price_micros_per_hour == 0:
+        return None
+    return max(0, held - owed) * 3_600_000 // price_micros_per_hour
+
+
+def next_top_up(escrow: Escrow, free: int) -> int:
+    """Micros that an automatic top-up adds now: 0 where none is allowed, affordable or within the budget."""
+    if escrow.top_up == 0 or escrow.state not in FILLABLE:
+        return 0
+    room = max(0, escrow.budget - escrow.deposited) if escrow.budget else free
+    return min(escrow.top_up, free, room)

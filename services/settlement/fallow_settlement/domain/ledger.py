@@ -1,0 +1,290 @@
+"""The ledger: double entry after TigerBeetle's model, as a pure decision.
+
+An account has four sums: debits and credits, each pending and posted. A transfer moves one amount of one asset from
+the debit side of one account to the credit side of another, so debits equal credits by construction. It is immutable,
+idempotent by its id, and has one of four phases: POSTED at once; PENDING, which reserves; POST_PENDING and
+VOID_PENDING, which resolve a pending one, once. An account may forbid that its debits, pending ones included, ever
+exceed its posted credits.
+
+``create_transfers`` takes what the store loaded (accounts, transfers of these ids, pending transfers that are being
+resolved) and a list of new transfers, and answers one ``Result`` for each plus the rows to write. A refused transfer
+changes nothing; the others of the list stand. Whoever needs all or none lets the database transaction fail.
+
+Results are decided in the order in which ``Result`` lists them; the first that applies is the answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final
+
+LARGEST_MICROS: Final = (1 << 63) - 1
+"""The largest sum of an account: what a bigint holds."""
+
+
+class AccountKind(StrEnum):
+    """What a ledger account stands for."""
+
+    BALANCE = "BALANCE"
+    ESCROW = "ESCROW"
+    EARNINGS = "EARNINGS"
+    FEES = "FEES"
+    POOL = "POOL"
+    VAULT = "VAULT"
+    CHAIN_LOSS = "CHAIN_LOSS"
+
+
+BOUNDED_KINDS: Final = frozenset(
+    {AccountKind.BALANCE, AccountKind.ESCROW, AccountKind.EARNINGS, AccountKind.FEES, AccountKind.POOL}
+)
+"""Kinds whose debits may never exceed their credits; the vault is the other side of every deposit."""
+
+
+class Phase(StrEnum):
+    """Phase of a transfer."""
+
+    POSTED = "POSTED"
+    PENDING = "PENDING"
+    POST_PENDING = "POST_PENDING"
+    VOID_PENDING = "VOID_PENDING"
+
+
+RESOLVING: Final = frozenset({Phase.POST_PENDING, Phase.VOID_PENDING})
+"""Phases that resolve a pending transfer."""
+
+
+class TransferReason(StrEnum):
+    """Why money moved."""
+
+    DEPOSIT = "DEPOSIT"
+    HOLD = "HOLD"
+    RELEASE = "RELEASE"
+    CHARGE = "CHARGE"
+    FEE = "FEE"
+    POOL = "POOL"
+    WITHDRAWAL = "WITHDRAWAL"
+    INCENTIVE = "INCENTIVE"
+    GRANT = "GRANT"
+    CHAIN_LOSS = "CHAIN_LOSS"
+
+
+class Result(StrEnum):
+    """Answer to one transfer, in the order in which they are decided; the first that applies is the answer."""
+
+    EXISTS = "EXISTS"
+    EXISTS_WITH_DIFFERENT_INPUT = "EXISTS_WITH_DIFFERENT_INPUT"
+    AMOUNT_NOT_POSITIVE = "AMOUNT_NOT_POSITIVE"
+    AMOUNT_TOO_LARGE = "AMOUNT_TOO_LARGE"
+    ACCOUNTS_ARE_THE_SAME = "ACCOUNTS_ARE_THE_SAME"
+    DEBIT_ACCOUNT_NOT_FOUND = "DEBIT_ACCOUNT_NOT_FOUND"
+    CREDIT_ACCOUNT_NOT_FOUND = "CREDIT_ACCOUNT_NOT_FOUND"
+    ASSET_DIFFERS = "ASSET_DIFFERS"
+    PENDING_TRANSFER_UNEXPECTED = "PENDING_TRANSFER_UNEXPECTED"
+    PENDING_TRANSFER_NOT_FOUND = "PENDING_TRANSFER_NOT_FOUND"
+    PENDING_TRANSFER_NOT_PENDING = "PENDING_TRANSFER_NOT_PENDING"
+    PENDING_TRANSFER_HAS_DIFFERENT_ACCOUNTS = "PENDING_TRANSFER_HAS_DIFFERENT_ACCOUNTS"
+    PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT = "PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT"
+    PENDING_TRANSFER_ALREADY_POSTED = "PENDING_TRANSFER_ALREADY_POSTED"
+    PENDING_TRANSFER_ALREADY_VOIDED = "PENDING_TRANSFER_ALREADY_VOIDED"
+    OVERFLOWS = "OVERFLOWS"
+    EXCEEDS_CREDITS = "EXCEEDS_CREDITS"
+    OK = "OK"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One account with its sums in micros; ``version`` counts the writes that touched it."""
+
+    id: str
+    kind: AccountKind
+    owner: str
+    asset: str
+    debits_must_not_exceed_credits: bool
+    debits_posted: int = 0
+    credits_posted: int = 0
+    debits_pending: int = 0
+    credits_pending: int = 0
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        """Hold what must be true of an account at any moment."""
+        sums = (self.debits_posted, self.credits_posted, self.debits_pending, self.credits_pending)
+        assert all(0 <= value <= LARGEST_MICROS for value in sums), f"sums of {self.id} out of range: {sums}"
+        if self.debits_must_not_exceed_credits:
+            assert self.available >= 0, f"debits of {self.id} exceed its credits"
+
+    @property
+    def available(self) -> int:
+        """What may still be debited: posted credits less all debits, pending ones included."""
+        return self.credits_posted - self.debits_posted - self.debits_pending
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A movement of ``amount`` micros; ``pending_id`` names the transfer that a resolving phase resolves."""
+
+    id: str
+    debit_account: str
+    credit_account: str
+    asset: str
+    amount: int
+    reason: TransferReason
+    subject: str
+    phase: Phase = Phase.POSTED
+    pending_id: str = ""
+
+    def __post_init__(self) -> None:
+        """An id is derived by our own code, so a missing one is a programmer's error."""
+        assert self.id, "a transfer has an id"
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What a decision needs to know: accounts, transfers and resolutions (pending id to phase) that concern it."""
+
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    transfers: Mapping[str, Transfer] = field(default_factory=dict)
+    resolutions: Mapping[str, Phase] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One result for each transfer asked for; the accepted transfers and the touched accounts, to be written."""
+
+    results: tuple[Result, ...]
+    accepted: tuple[Transfer, ...]
+    accounts: Mapping[str, Account]
+
+
+def account_id(kind: AccountKind, owner: str, asset: str) -> str:
+    """The id of an account, derived from what it is; ``owner`` is a bare id, empty for the platform's own."""
+    assert asset, "an account has an asset"
+    parts = (kind.value.lower().replace("_", "-"), owner, asset)
+    return "-".join(part for part in parts if part)
+
+
+def new_account(kind: AccountKind, owner: str, asset: str) -> Account:
+    """An account with no movements yet."""
+    return Account(account_id(kind, owner, asset), kind, owner, asset, kind in BOUNDED_KINDS)
+
+
+def create_transfers(book: Book, transfers: Sequence[Transfer]) -> Outcome:
+    """Decide on a list of transfers, in order; each sees what those before it changed."""
+    accounts = dict(book.accounts)
+    known = dict(book.transfers)
+    resolutions = dict(book.resolutions)
+    results: list[Result] = []
+    accepted: list[Transfer] = []
+    touched: dict[str, Account] = {}
+    for transfer in transfers:
+        result = judge(Book(accounts, known, resolutions), transfer)
+        results.append(result)
+        if result is not Result.OK:
+            continue
+        pending = known.get(transfer.pending_id)
+        debit, credit = _apply(accounts[transfer.debit_account], accounts[transfer.credit_account], transfer, pending)
+        for account in (debit, credit):
+            # One list is one write to the account, however many of its transfers touch it.
+            versioned = replace(account, version=book.accounts[account.id].version + 1)
+            accounts[account.id] = touched[account.id] = versioned
+        known[transfer.id] = transfer
+        if transfer.phase in RESOLVING:
+            resolutions[transfer.pending_id] = transfer.phase
+        accepted.append(transfer)
+    assert len(results) == len(transfers), "one result for each transfer"
+    _assert_balanced(book.accounts, touched)
+    return Outcome(tuple(results), tuple(accepted), touched)
+
+
+def judge(book: Book, transfer: Transfer) -> Result:
+    """The result that one transfer would get now; the order of the checks is that of ``Result``."""
+    existing = book.transfers.get(transfer.id)
+    if existing is not None:
+        return Result.EXISTS if existing == transfer else Result.EXISTS_WITH_DIFFERENT_INPUT
+    if transfer.amount <= 0:
+        return Result.AMOUNT_NOT_POSITIVE
+    if transfer.amount > LARGEST_MICROS:
+        return Result.AMOUNT_TOO_LARGE
+    if transfer.debit_account == transfer.credit_account:
+        return Result.ACCOUNTS_ARE_THE_SAME
+    debit = book.accounts.get(transfer.debit_account)
+    if debit is None:
+        return Result.DEBIT_ACCOUNT_NOT_FOUND
+    credit = book.accounts.get(transfer.credit_account)
+    if credit is None:
+        return Result.CREDIT_ACCOUNT_NOT_FOUND
+    if not debit.asset == credit.asset == transfer.asset:
+        return Result.ASSET_DIFFERS
+    if transfer.phase in RESOLVING:
+        return _judge_resolving(book, transfer)
+    if transfer.pending_id:
+        return Result.PENDING_TRANSFER_UNEXPECTED
+    return _judge_bounds(debit, credit, transfer)
+
+
+def _judge_resolving(book: Book, transfer: Transfer) -> Result:
+    """The checks of a transfer that posts or voids a pending one; it always resolves the whole amount."""
+    pending = book.transfers.get(transfer.pending_id)
+    if pending is None:
+        return Result.PENDING_TRANSFER_NOT_FOUND
+    if pending.phase is not Phase.PENDING:
+        return Result.PENDING_TRANSFER_NOT_PENDING
+    if (pending.debit_account, pending.credit_account) != (transfer.debit_account, transfer.credit_account):
+        return Result.PENDING_TRANSFER_HAS_DIFFERENT_ACCOUNTS
+    if pending.amount != transfer.amount:
+        return Result.PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT
+    resolved = book.resolutions.get(transfer.pending_id)
+    if resolved is Phase.POST_PENDING:
+        return Result.PENDING_TRANSFER_ALREADY_POSTED
+    if resolved is Phase.VOID_PENDING:
+        return Result.PENDING_TRANSFER_ALREADY_VOIDED
+    # The pending amount was within bounds when it was reserved, and resolving it reserves nothing new.
+    return Result.OK
+
+
+def _judge_bounds(debit: Account, credit: Account, transfer: Transfer) -> Result:
+    """Whether the sums stay within a bigint, and the debit side within its credits where it must."""
+    if debit.debits_posted + debit.debits_pending + transfer.amount > LARGEST_MICROS:
+        return Result.OVERFLOWS
+    if credit.credits_posted + credit.credits_pending + transfer.amount > LARGEST_MICROS:
+        return Result.OVERFLOWS
+    if debit.debits_must_not_exceed_credits and debit.available < transfer.amount:
+        return Result.EXCEEDS_CREDITS
+    return Result.OK
+
+
+def _apply(debit: Account, credit: Account, transfer: Transfer, pending: Transfer | None) -> tuple[Account, Account]:
+    """Both accounts after an accepted transfer."""
+    posted = transfer.amount if transfer.phase in {Phase.POSTED, Phase.POST_PENDING} else 0
+    reserved = transfer.amount if transfer.phase is Phase.PENDING else 0
+    if transfer.phase in RESOLVING:
+        assert pending is not None, "a resolving transfer was judged against its pending one"
+        reserved = -pending.amount
+    return (
+        replace(
+            debit,
+            debits_posted=debit.debits_posted + posted,
+            debits_pending=debit.debits_pending + reserved,
+        ),
+        replace(
+            credit,
+            credits_posted=credit.credits_posted + posted,
+            credits_pending=credit.credits_pending + reserved,
+        ),
+    )
+
+
+def _assert_balanced(before: Mapping[str, Account], after: Mapping[str, Account]) -> None:
+    """What the debits of an asset grew by, its credits grew by."""
+    posted: dict[str, int] = {}
+    pending: dict[str, int] = {}
+    for key, account in after.items():
+        old = before[key]
+        debits = account.debits_posted - old.debits_posted
+        credits_ = account.credits_posted - old.credits_posted
+        posted[account.asset] = posted.get(account.asset, 0) + debits - credits_
+        debits = account.debits_pending - old.debits_pending
+        credits_ = account.credits_pending - old.credits_pending
+        pending[account.asset] = pending.get(account.asset, 0) + debits - credits_
+    assert not any(posted.values()), f"posted debits and credits differ: {posted}"
+    assert not any(pending.values()), f"pending debits and credits differ: {pending}"

@@ -1,0 +1,129 @@
+"""Which transfers each act of settlement makes, with ids derived from what they belong to."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fallow_settlement.domain.charge import Charge
+from fallow_settlement.domain.escrow import Escrow
+from fallow_settlement.domain.ledger import Account, AccountKind, Phase, Transfer, TransferReason, new_account
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Transfers with the accounts that they need; an account that is not there yet is made."""
+
+    accounts: tuple[Account, ...]
+    transfers: tuple[Transfer, ...]
+
+
+def _moves(steps: Iterable[tuple[Account, Account, Transfer]]) -> Moves:
+    """Collect the accounts of some transfers."""
+    listed = list(steps)
+    accounts = {account.id: account for debit, credit, _ in listed for account in (debit, credit)}
+    return Moves(tuple(accounts.values()), tuple(transfer for _, _, transfer in listed))
+
+
+def _step(
+    identifier: str,
+    debit: Account,
+    credit: Account,
+    amount: int,
+    reason: TransferReason,
+    subject: str,
+    *,
+    phase: Phase = Phase.POSTED,
+    pending_id: str = "",
+) -> tuple[Account, Account, Transfer]:
+    """One transfer between two accounts of one asset."""
+    transfer = Transfer(
+        identifier, debit.id, credit.id, debit.asset, amount, reason, subject, phase=phase, pending_id=pending_id
+    )
+    return debit, credit, transfer
+
+
+def hold(escrow: Escrow, amount: int, key: str) -> Moves:
+    """Free balance to escrow; ``key`` tells one hold of the order from the next."""
+    return _moves(
+        [
+            _step(
+                f"hold-{escrow.order_id}-{key}",
+                new_account(AccountKind.BALANCE, escrow.account_id, escrow.asset),
+                new_account(AccountKind.ESCROW, escrow.order_id, escrow.asset),
+                amount,
+                TransferReason.HOLD,
+                f"orders/{escrow.order_id}",
+            )
+        ]
+    )
+
+
+def release(escrow: Escrow) -> Moves:
+    """All that an escrow still holds back to the free balance; none where it holds nothing."""
+    if escrow.held == 0:
+        return Moves((), ())
+    return _moves(
+        [
+            _step(
+                f"release-{escrow.order_id}",
+                new_account(AccountKind.ESCROW, escrow.order_id, escrow.asset),
+                new_account(AccountKind.BALANCE, escrow.account_id, escrow.asset),
+                escrow.held,
+                TransferReason.RELEASE,
+                f"orders/{escrow.order_id}",
+            )
+        ]
+    )
+
+
+def charge(charges: Sequence[Charge]) -> Moves:
+    """Escrow to provider, platform and pool; parts of nothing make no transfer."""
+    steps = []
+    for item in charges:
+        source = new_account(AccountKind.ESCROW, item.order_id, item.asset)
+        parts = (
+            ("charge", AccountKind.EARNINGS, item.provider_account_id, item.provider_part, TransferReason.CHARGE),
+            ("fee", AccountKind.FEES, "", item.fee, TransferReason.FEE),
+            ("pool", AccountKind.POOL, "", item.pool, TransferReason.POOL),
+        )
+        for prefix, kind, owner, amount, reason in parts:
+            if amount > 0:
+                target = new_account(kind, owner, item.asset)
+                steps.append(_step(f"{prefix}-{item.id}", source, target, amount, reason, f"charges/{item.id}"))
+    return _moves(steps)
+
+
+def deposit_seen(deposit_id: str, account_id: str, asset: str, amount: int) -> Moves:
+    """Vault to free balance, pending until the chain has confirmed it."""
+    return _deposit(f"deposit-{deposit_id}", account_id, asset, amount, Phase.PENDING, "", deposit_id)
+
+
+def deposit_confirmed(deposit_id: str, account_id: str, asset: str, amount: int) -> Moves:
+    """Post a pending deposit."""
+    pending = f"deposit-{deposit_id}"
+    return _deposit(f"{pending}-post", account_id, asset, amount, Phase.POST_PENDING, pending, deposit_id)
+
+
+def deposit_vanished(deposit_id: str, account_id: str, asset: str, amount: int) -> Moves:
+    """Void a pending deposit whose block is gone."""
+    pending = f"deposit-{deposit_id}"
+    return _deposit(f"{pending}-void", account_id, asset, amount, Phase.VOID_PENDING, pending, deposit_id)
+
+
+def _deposit(
+    identifier: str, account_id: str, asset: str, amount: int, phase: Phase, pending_id: str, deposit_id: str
+) -> Moves:
+    """One phase of a deposit."""
+    return _moves(
+        [
+            _step(
+                identifier,
+                new_account(AccountKind.VAULT, "", asset),
+                new_account(AccountKind.BALANCE, account_id, asset),
+                amount,
+                TransferReason.DEPOSIT,
+                f"deposits/{deposit_id}",
+                phase=phase,
+                pending_id=pending_id,
+            )
+        ]
+    )

@@ -1,0 +1,94 @@
+"""The ways in which settlement refuses; each is registered, so that docs/errors.md lists it."""
+
+from typing import Final
+
+from fallow_chassis.errors import ErrorReason
+
+INSUFFICIENT_FUNDS: Final = ErrorReason(
+    "INSUFFICIENT_FUNDS",
+    "FAILED_PRECONDITION",
+    "The free balance is smaller than the sum asked for.",
+    "Deposit at least the metadata's short_micros of its asset and repeat with the same request_id.",
+)
+ASSET_UNKNOWN: Final = ErrorReason(
+    "ASSET_UNKNOWN",
+    "INVALID_ARGUMENT",
+    "This installation does not take the asset.",
+    "Use one of the assets that the metadata lists.",
+)
+AMOUNT_INVALID: Final = ErrorReason(
+    "AMOUNT_INVALID",
+    "INVALID_ARGUMENT",
+    "The sum is not more than 0, or too large for one movement.",
+    "Send a sum from 1 to 10^15 micros.",
+)
+ESCROW_NOT_FOUND: Final = ErrorReason(
+    "ESCROW_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such escrow, or it is another account's.",
+    "Check the name; the id of an escrow is its order's.",
+)
+ESCROW_RELEASED: Final = ErrorReason(
+    "ESCROW_RELEASED",
+    "FAILED_PRECONDITION",
+    "The escrow was released before this call; the order can no longer open.",
+    "Create a new order.",
+)
+ESCROW_IN_USE: Final = ErrorReason(
+    "ESCROW_IN_USE",
+    "FAILED_PRECONDITION",
+    "Leases of the order exist, so its funds are returned only after the order has ended.",
+    "Close the order instead.",
+)
+ESCROW_CLOSED: Final = ErrorReason(
+    "ESCROW_CLOSED",
+    "FAILED_PRECONDITION",
+    "The escrow takes no more funds: it is closing, closed or used up.",
+    "Create a new order.",
+)
+CHARGE_NOT_FOUND: Final = ErrorReason(
+    "CHARGE_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such charge, or the caller neither paid nor earned it.",
+    "List the charges of the account.",
+)
+RECEIPT_NOT_READY: Final = ErrorReason(
+    "RECEIPT_NOT_READY",
+    "FAILED_PRECONDITION",
+    "The charge is not in an anchored batch yet.",
+    "Ask again after the next batch; RetryInfo says when.",
+)
+BATCH_NOT_FOUND: Final = ErrorReason(
+    "BATCH_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no batch of that number.",
+    "List the batches.",
+)
+LEDGER_ACCOUNT_NOT_FOUND: Final = ErrorReason(
+    "LEDGER_ACCOUNT_NOT_FOUND",
+    "NOT_FOUND",
+    "The ledger has no such account.",
+    "List the accounts of the ledger.",
+)
+CHAIN_NOT_CONFIGURED: Final = ErrorReason(
+    "CHAIN_NOT_CONFIGURED",
+    "FAILED_PRECONDITION",
+    "This installation runs without a chain, so there is nowhere to deposit.",
+    "Ask the platform's operator.",
+)
+
+REASONS: Final[tuple[ErrorReason, ...]] = (
+    INSUFFICIENT_FUNDS,
+    ASSET_UNKNOWN,
+    AMOUNT_INVALID,
+    ESCROW_NOT_FOUND,
+    ESCROW_RELEASED,
+    ESCROW_IN_USE,
+    ESCROW_CLOSED,
+    CHARGE_NOT_FOUND,
+    RECEIPT_NOT_READY,
+    BATCH_NOT_FOUND,
+    LEDGER_ACCOUNT_NOT_FOUND,
+    CHAIN_NOT_CONFIGURED,
+)
+"""All of them."""

@@ -1,0 +1,35 @@
+"""What an installation decides about money: the assets it takes, its shares, its waits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fallow_chassis.errors import DomainError
+from fallow_settlement.domain.charging import Rates
+from fallow_settlement.domain.reasons import ASSET_UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Settings of money.
+
+    ``take_basis_points``: the platform's take by asset; its keys are the assets that are taken. ``final_wait_ms``: how
+    long an ended order waits for the final proofs. ``low_runway_ms``: below it an escrow is topped up, or is LOW.
+    """
+
+    take_basis_points: Mapping[str, int]
+    pool_basis_points: int
+    final_wait_ms: int
+    low_runway_ms: int
+
+    def rates(self, asset: str) -> Rates:
+        """The shares of a charge in an asset that is taken."""
+        return Rates(self.take_basis_points[asset], self.pool_basis_points)
+
+    def check_asset(self, asset: str) -> None:
+        """Refuse an asset that is not taken."""
+        if asset not in self.take_basis_points:
+            raise DomainError(
+                ASSET_UNKNOWN,
+                f"the asset {asset!r} is not taken here",
+                metadata={"asset": asset, "assets": ",".join(sorted(self.take_basis_points))},
+            )

@@ -1,0 +1,174 @@
+"""The ledger in Postgres: loads what a list of transfers concerns, lets the domain decide, writes everything at once.
+
+Accounts are locked in the order of their ids, transfers are written before the accounts whose versions they name, and
+the database checks both at commit (see the migration): a balance that moved by anything but its transfers never stands.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+
+from fallow_chassis.postgres import Connection
+from fallow_chassis.sql import Queries
+from fallow_settlement.domain.ledger import (
+    Account,
+    AccountKind,
+    Book,
+    Outcome,
+    Phase,
+    Result,
+    Transfer,
+    TransferReason,
+    create_transfers,
+)
+
+MAX_TRANSFERS: Final = 1_000
+"""The most transfers of one list."""
+
+QUERIES: Final = Queries.load("fallow_settlement")
+
+
+async def post_transfers(
+    connection: Connection, accounts: Iterable[Account], transfers: Sequence[Transfer], now: datetime
+) -> tuple[Result, ...]:
+    """Create transfers, each with its result; ``accounts`` are made first where they do not exist yet."""
+    assert len(transfers) <= MAX_TRANSFERS, "a longer list is several"
+    if not transfers:
+        return ()
+    await _ensure_accounts(connection, accounts, now)
+    book = await _lock_book(connection, transfers)
+    outcome = create_transfers(book, transfers)
+    await _write(connection, outcome, now)
+    return outcome.results
+
+
+async def must_post(
+    connection: Connection, accounts: Iterable[Account], transfers: Sequence[Transfer], now: datetime
+) -> None:
+    """Create transfers of which none may be refused; one that exists with the same input is fine."""
+    results = await post_transfers(connection, accounts, transfers, now)
+    refused = [
+        f"{transfer.id}: {result}"
+        for transfer, result in zip(transfers, results, strict=True)
+        if result not in {Result.OK, Result.EXISTS}
+    ]
+    assert not refused, f"transfers that had to pass were refused: {refused}"
+
+
+async def load_accounts(connection: Connection, ids: Sequence[str]) -> dict[str, Account]:
+    """Accounts by id; those that do not exist are left out."""
+    rows = await connection.fetch(QUERIES.get("load_ledger_accounts"), list(ids))
+    return {row["id"]: _account(row) for row in rows}
+
+
+async def list_accounts(connection: Connection, after: str, limit: int) -> list[Account]:
+    """Accounts in the order of their ids, from after ``after``."""
+    rows = await connection.fetch(QUERIES.get("list_ledger_accounts"), after, limit)
+    return [_account(row) for row in rows]
+
+
+async def list_transfers(
+    connection: Connection, account: str, before: tuple[datetime, str] | None, limit: int
+) -> list[tuple[Transfer, datetime]]:
+    """Transfers with their times, newest first; ``account`` filters, empty lists all."""
+    time, identifier = (None, "") if before is None else before
+    rows = await connection.fetch(QUERIES.get("list_transfers"), account, time, identifier, limit)
+    return [(_transfer(row), row["create_time"]) for row in rows]
+
+
+async def _ensure_accounts(connection: Connection, accounts: Iterable[Account], now: datetime) -> None:
+    """Make accounts that do not exist yet."""
+    wanted = sorted({account.id: account for account in accounts}.values(), key=lambda account: account.id)
+    await connection.execute(
+        QUERIES.get("ensure_ledger_accounts"),
+        [account.id for account in wanted],
+        [account.kind.value for account in wanted],
+        [account.owner for account in wanted],
+        [account.asset for account in wanted],
+        [account.debits_must_not_exceed_credits for account in wanted],
+        now,
+    )
+
+
+async def _lock_book(connection: Connection, transfers: Sequence[Transfer]) -> Book:
+    """Lock the accounts that the transfers touch and load what is known of them."""
+    account_ids = {transfer.debit_account for transfer in transfers} | {
+        transfer.credit_account for transfer in transfers
+    }
+    pending_ids = sorted({transfer.pending_id for transfer in transfers if transfer.pending_id})
+    ids = sorted({transfer.id for transfer in transfers} | set(pending_ids))
+    # The lock comes first: whoever holds the same accounts has committed before the transfers are read.
+    accounts = await connection.fetch(QUERIES.get("lock_ledger_accounts"), sorted(account_ids))
+    known = await connection.fetch(QUERIES.get("load_transfers"), ids)
+    resolved = await connection.fetch(QUERIES.get("load_resolutions"), pending_ids) if pending_ids else []
+    return Book(
+        {row["id"]: _account(row) for row in accounts},
+        {row["id"]: _transfer(row) for row in known},
+        {row["pending_id"]: Phase(row["phase"]) for row in resolved},
+    )
+
+
+async def _write(connection: Connection, outcome: Outcome, now: datetime) -> None:
+    """Write the accepted transfers, then the accounts."""
+    if not outcome.accepted:
+        return
+    accepted = outcome.accepted
+    await connection.execute(
+        QUERIES.get("insert_transfers"),
+        [transfer.id for transfer in accepted],
+        [transfer.debit_account for transfer in accepted],
+        [transfer.credit_account for transfer in accepted],
+        [transfer.asset for transfer in accepted],
+        [transfer.amount for transfer in accepted],
+        [transfer.phase.value for transfer in accepted],
+        [transfer.pending_id for transfer in accepted],
+        [transfer.reason.value for transfer in accepted],
+        [transfer.subject for transfer in accepted],
+        [outcome.accounts[transfer.debit_account].version for transfer in accepted],
+        [outcome.accounts[transfer.credit_account].version for transfer in accepted],
+        now,
+    )
+    accounts = sorted(outcome.accounts.values(), key=lambda account: account.id)
+    status = await connection.execute(
+        QUERIES.get("update_ledger_accounts"),
+        [account.id for account in accounts],
+        [account.debits_posted for account in accounts],
+        [account.credits_posted for account in accounts],
+        [account.debits_pending for account in accounts],
+        [account.credits_pending for account in accounts],
+        [account.version for account in accounts],
+    )
+    assert status == f"UPDATE {len(accounts)}", "every touched account was locked, so it is there"
+
+
+def _account(row: asyncpg.Record) -> Account:
+    """An account from its row."""
+    return Account(
+        id=row["id"],
+        kind=AccountKind(row["kind"]),
+        owner=row["owner"],
+        asset=row["asset"],
+        debits_must_not_exceed_credits=row["debits_must_not_exceed_credits"],
+        debits_posted=row["debits_posted"],
+        credits_posted=row["credits_posted"],
+        debits_pending=row["debits_pending"],
+        credits_pending=row["credits_pending"],
+        version=row["version"],
+    )
+
+
+def _transfer(row: asyncpg.Record) -> Transfer:
+    """A transfer from its row."""
+    return Transfer(
+        id=row["id"],
+        debit_account=row["debit_account"],
+        credit_account=row["credit_account"],
+        asset=row["asset"],
+        amount=row["amount"],
+        reason=TransferReason(row["reason"]),
+        subject=row["subject"],
+        phase=Phase(row["phase"]),
+        pending_id=row["pending_id"] or "",
+    )

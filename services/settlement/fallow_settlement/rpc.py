@@ -1,0 +1,284 @@
+"""The gRPC door. Servicers read requests, ask commands or reads, and write answers; they raise domain errors only.
+
+An account may name itself ``me``; it sees its own money, charges and deposits and nobody else's.
+"""
+
+from datetime import datetime
+from typing import Any, Final
+
+from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2, settlement_service_pb2_grpc
+from fallow_chassis.context import current_identity
+from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
+from fallow_chassis.wire import (
+    decode_page_token,
+    encode_page_token,
+    page_size,
+    resource_id,
+    to_timestamp,
+)
+from fallow_receipts import id_to_word
+from fallow_settlement import convert
+from fallow_settlement.commands import EscrowCommands, Opening
+from fallow_settlement.domain.reasons import CHAIN_NOT_CONFIGURED
+from fallow_settlement.queries import Cursor, Reads
+from fallow_settlement.settings import Contracts
+
+ME: Final = "me"
+
+
+def own_account() -> str:
+    """The id of the account that calls."""
+    return resource_id(current_identity().subject, "accounts")
+
+
+def own_or_refused(account: str) -> str:
+    """The id of an account that a request names, which must be the caller or ``me``."""
+    caller = own_account()
+    if account not in {ME, caller}:
+        raise DomainError(PERMISSION_DENIED, "an account sees its own money only", metadata={"account": account})
+    return caller
+
+
+def _time_cursor(token: str, request: Any) -> Cursor:
+    """Where a list by time goes on."""
+    cursor = decode_page_token(token, request)
+    if not cursor:
+        return None
+    return datetime.fromisoformat(str(cursor["time"])), str(cursor["id"])
+
+
+def _time_token(time: datetime, identifier: str, request: Any) -> str:
+    """The token of the page after an item."""
+    return encode_page_token({"time": time.isoformat(), "id": identifier}, request)
+
+
+class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
+    """Escrows, asked for by the order service."""
+
+    def __init__(self, commands: EscrowCommands, reads: Reads) -> None:
+        """Take the use-cases."""
+        self._commands = commands
+        self._reads = reads
+
+    async def OpenEscrow(self, request: settlement_service_pb2.OpenEscrowRequest, context: Any) -> charge_pb2.Escrow:
+        """Hold funds for an order."""
+        if request.HasField("budget") and request.budget.asset != request.amount.asset:
+            raise invalid_field("budget.asset", "must be the asset of the amount")
+        if request.HasField("budget") and request.budget.micros < request.amount.micros:
+            raise invalid_field("budget.micros", "must not be less than the amount")
+        opening = Opening(
+            order_id=resource_id(request.name, "escrows"),
+            account_id=resource_id(request.account, "accounts", field="account"),
+            asset=request.amount.asset,
+            amount=request.amount.micros,
+            budget=request.budget.micros if request.HasField("budget") else 0,
+            auto_top_up=request.auto_top_up,
+        )
+        return convert.escrow_message(await self._commands.open_escrow(opening))
+
+    async def TopUpEscrow(self, request: settlement_service_pb2.TopUpEscrowRequest, context: Any) -> charge_pb2.Escrow:
+        """Add funds."""
+        escrow = await self._commands.top_up(
+            resource_id(request.name, "escrows"),
+            request.amount.asset,
+            request.amount.micros,
+            caller=current_identity().subject,
+            request=request,
+        )
+        return convert.escrow_message(escrow)
+
+    async def ReleaseEscrow(
+        self, request: settlement_service_pb2.ReleaseEscrowRequest, context: Any
+    ) -> charge_pb2.Escrow:
+        """Return the funds of an order that never opened."""
+        return convert.escrow_message(await self._commands.release(resource_id(request.name, "escrows")))
+
+    async def GetEscrow(self, request: settlement_service_pb2.GetEscrowRequest, context: Any) -> charge_pb2.Escrow:
+        """Return an escrow."""
+        escrow, runway_ms = await self._reads.escrow(resource_id(request.name, "escrows"), current_identity().subject)
+        return convert.escrow_message(escrow, runway_ms)
+
+
+class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):
+    """Accounts' money."""
+
+    def __init__(self, reads: Reads, contracts: Contracts | None, asset: str, confirmations: int, rpc_url: str) -> None:
+        """``contracts`` is None where there is no chain."""
+        self._reads = reads
+        self._contracts = contracts
+        self._asset = asset
+        self._confirmations = confirmations
+        self._rpc_url = rpc_url
+
+    async def GetBalance(self, request: settlement_service_pb2.GetBalanceRequest, context: Any) -> ledger_pb2.Balance:
+        """Return a balance."""
+        _, named, _, asset = request.name.split("/")
+        account = own_or_refused(named)
+        money = await self._reads.money(account, asset)
+        return convert.balance_message(
+            account, asset, free=money.free, held=money.held, earned=money.earned, pending=money.pending
+        )
+
+    async def GetDepositInstructions(
+        self, request: settlement_service_pb2.GetDepositInstructionsRequest, context: Any
+    ) -> settlement_service_pb2.DepositInstructions:
+        """Say where and how to deposit."""
+        account = own_account()
+        if self._contracts is None:
+            raise DomainError(CHAIN_NOT_CONFIGURED, "there is no chain to deposit on")
+        if request.asset != self._asset:
+            raise invalid_field("asset", f"only {self._asset} is deposited on the chain")
+        return convert.instructions_message(
+            chain_id=self._contracts.chain_id,
+            vault=self._contracts.vault,
+            token=self._contracts.token,
+            account_reference=id_to_word(account),
+            confirmations=self._confirmations,
+            rpc_url=self._rpc_url,
+        )
+
+    async def ListDeposits(
+        self, request: settlement_service_pb2.ListDepositsRequest, context: Any
+    ) -> settlement_service_pb2.ListDepositsResponse:
+        """List deposits."""
+        account = own_or_refused(resource_id(request.parent, "accounts", field="parent"))
+        size = page_size(request.page_size)
+        found, head = await self._reads.deposits(account, _time_cursor(request.page_token, request), size + 1)
+        page = found[:size]
+        token = _time_token(page[-1].create_time, page[-1].id, request) if len(found) > size else ""
+        return settlement_service_pb2.ListDepositsResponse(
+            deposits=[convert.deposit_message(deposit, head, self._confirmations) for deposit in page],
+            next_page_token=token,
+        )
+
+    async def CreateWithdrawal(self, request: Any, context: Any) -> ledger_pb2.Withdrawal:
+        """Not built yet."""
+        raise not_yet_available("withdrawals")
+
+    async def ListWithdrawals(self, request: Any, context: Any) -> settlement_service_pb2.ListWithdrawalsResponse:
+        """Not built yet."""
+        raise not_yet_available("withdrawals")
+
+    async def GetClaim(self, request: Any, context: Any) -> settlement_service_pb2.Claim:
+        """Not built yet."""
+        raise not_yet_available("claims")
+
+
+class ReceiptServicer(settlement_service_pb2_grpc.ReceiptServiceServicer):
+    """Charges, receipts, batches."""
+
+    def __init__(self, reads: Reads) -> None:
+        """Take the reads."""
+        self._reads = reads
+
+    async def GetCharge(self, request: settlement_service_pb2.GetChargeRequest, context: Any) -> charge_pb2.Charge:
+        """Return a charge."""
+        return convert.charge_message(await self._reads.charge(resource_id(request.name, "charges"), own_account()))
+
+    async def ListCharges(
+        self, request: settlement_service_pb2.ListChargesRequest, context: Any
+    ) -> settlement_service_pb2.ListChargesResponse:
+        """List charges."""
+        order_id = resource_id(request.order, "orders", field="order") if request.order else ""
+        size = page_size(request.page_size)
+        found = await self._reads.charges(own_account(), order_id, _time_cursor(request.page_token, request), size + 1)
+        page = found[:size]
+        token = _time_token(page[-1].create_time, page[-1].id, request) if len(found) > size else ""
+        return settlement_service_pb2.ListChargesResponse(
+            charges=[convert.charge_message(charge) for charge in page], next_page_token=token
+        )
+
+    async def GetReceipt(self, request: settlement_service_pb2.GetReceiptRequest, context: Any) -> charge_pb2.Receipt:
+        """Return a charge with its proof."""
+        charge_id = resource_id(request.charge, "charges", field="charge")
+        charge, batch, receipt = await self._reads.receipt(charge_id, own_account())
+        return charge_pb2.Receipt(
+            charge=convert.charge_message(charge),
+            batch=convert.batch_message(batch),
+            leaf_index=receipt.index,
+            proof=[convert.hexadecimal(sibling) for sibling in receipt.proof],
+            json=receipt.to_json(),
+        )
+
+    async def GetBatch(self, request: settlement_service_pb2.GetBatchRequest, context: Any) -> charge_pb2.Batch:
+        """Return a batch."""
+        return convert.batch_message(await self._reads.batch(int(resource_id(request.name, "batches"))))
+
+    async def ListBatches(
+        self, request: settlement_service_pb2.ListBatchesRequest, context: Any
+    ) -> settlement_service_pb2.ListBatchesResponse:
+        """List batches."""
+        cursor = decode_page_token(request.page_token, request)
+        size = page_size(request.page_size)
+        found = await self._reads.batches(int(cursor.get("number", 0)), size + 1)
+        page = found[:size]
+        token = encode_page_token({"number": page[-1].number}, request) if len(found) > size else ""
+        return settlement_service_pb2.ListBatchesResponse(
+            batches=[convert.batch_message(batch) for batch in page], next_page_token=token
+        )
+
+    async def GetStatement(self, request: Any, context: Any) -> settlement_service_pb2.Statement:
+        """Not built yet."""
+        raise not_yet_available("statements")
+
+
+class LedgerServicer(settlement_service_pb2_grpc.LedgerServiceServicer):
+    """The ledger itself, for audits."""
+
+    def __init__(self, reads: Reads) -> None:
+        """Take the reads."""
+        self._reads = reads
+
+    async def GetLedgerAccount(
+        self, request: settlement_service_pb2.GetLedgerAccountRequest, context: Any
+    ) -> ledger_pb2.LedgerAccount:
+        """Return an account of the ledger."""
+        account = await self._reads.ledger_account(resource_id(request.name, "ledgerAccounts"))
+        return convert.ledger_account_message(account)
+
+    async def ListLedgerAccounts(
+        self, request: settlement_service_pb2.ListLedgerAccountsRequest, context: Any
+    ) -> settlement_service_pb2.ListLedgerAccountsResponse:
+        """List accounts of the ledger."""
+        cursor = decode_page_token(request.page_token, request)
+        size = page_size(request.page_size)
+        found = await self._reads.ledger_accounts(str(cursor.get("id", "")), size + 1)
+        page = found[:size]
+        token = encode_page_token({"id": page[-1].id}, request) if len(found) > size else ""
+        return settlement_service_pb2.ListLedgerAccountsResponse(
+            ledger_accounts=[convert.ledger_account_message(account) for account in page], next_page_token=token
+        )
+
+    async def ListTransfers(
+        self, request: settlement_service_pb2.ListTransfersRequest, context: Any
+    ) -> settlement_service_pb2.ListTransfersResponse:
+        """List transfers."""
+        identifier = ""
+        if request.ledger_account:
+            identifier = resource_id(request.ledger_account, "ledgerAccounts", field="ledger_account")
+        size = page_size(request.page_size)
+        found = await self._reads.transfers(identifier, _time_cursor(request.page_token, request), size + 1)
+        page = found[:size]
+        token = _time_token(page[-1][1], page[-1][0].id, request) if len(found) > size else ""
+        answer = settlement_service_pb2.ListTransfersResponse(next_page_token=token)
+        for transfer, time in page:
+            message = convert.transfer_message(transfer)
+            message.create_time.CopyFrom(to_timestamp(time))
+            answer.transfers.append(message)
+        return answer
+
+
+class ProgrammeServicer(settlement_service_pb2_grpc.ProgrammeServiceServicer):
+    """Incentive programmes; none is built yet."""
+
+    async def CreateProgramme(self, request: Any, context: Any) -> settlement_service_pb2.Programme:
+        """Not built yet."""
+        raise not_yet_available("incentive programmes")
+
+    async def GetProgramme(self, request: Any, context: Any) -> settlement_service_pb2.Programme:
+        """Not built yet."""
+        raise not_yet_available("incentive programmes")
+
+    async def ListProgrammes(self, request: Any, context: Any) -> settlement_service_pb2.ListProgrammesResponse:
+        """Not built yet."""
+        raise not_yet_available("incentive programmes")

@@ -1,0 +1,49 @@
+-- name: lock_escrow_name
+SELECT pg_advisory_xact_lock(hashtextextended('fallow-escrow-' || $1, 0));
+
+-- name: load_escrow
+SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
+       close_time, funds_end_asked, version, opening
+FROM escrow
+WHERE order_id = $1;
+
+-- name: lock_escrow
+SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
+       close_time, funds_end_asked, version, opening
+FROM escrow
+WHERE order_id = $1
+FOR NO KEY UPDATE;
+
+-- name: insert_escrow
+INSERT INTO escrow (order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time,
+                    end_time, close_time, funds_end_asked, version, opening)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
+-- name: update_escrow
+UPDATE escrow
+SET state = $2, deposited = $3, charged = $4, refunded = $5, end_time = $6, close_time = $7, funds_end_asked = $8,
+    version = $9
+WHERE order_id = $1;
+
+-- name: list_chargeable_orders
+SELECT DISTINCT metering.order_id
+FROM metering
+JOIN escrow USING (order_id)
+WHERE metering.charged_ms < metering.proven_ms
+  AND metering.price_micros_per_hour > 0
+  AND escrow.state IN ('OPEN', 'LOW', 'SUSPENDED', 'CLOSING')
+  AND escrow.deposited > escrow.charged + escrow.refunded
+  AND metering.order_id > $1
+ORDER BY metering.order_id
+LIMIT $2;
+
+-- name: list_closing_orders
+SELECT order_id FROM escrow WHERE state = 'CLOSING' AND order_id > $1 ORDER BY order_id LIMIT $2;
+
+-- name: list_used_up_orders
+SELECT order_id FROM escrow WHERE state = 'SUSPENDED' AND NOT funds_end_asked ORDER BY order_id LIMIT $1;
+
+-- name: sum_held
+SELECT coalesce(sum(deposited - charged - refunded), 0)::bigint
+FROM escrow
+WHERE account_id = $1 AND asset = $2 AND state IN ('OPEN', 'LOW', 'SUSPENDED', 'CLOSING');
