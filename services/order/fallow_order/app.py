@@ -1,0 +1,95 @@
+"""Where the order service is put together."""
+
+from datetime import timedelta
+
+from fallow.order.v1 import order_service_pb2_grpc, session_service_pb2_grpc
+from fallow_chassis.application import Application
+from fallow_chassis.inbox import Consumer
+from fallow_order import consumers
+from fallow_order.clients import EscrowClient, MarketClient
+from fallow_order.commands import ORDERS_TOPIC, OrderCommands
+from fallow_order.jobs import OrderJobs, SweepTimes
+from fallow_order.queries import OrderQueries, SessionQueries
+from fallow_order.rpc import OrderServicer, WorkloadServicer
+from fallow_order.rpc_sessions import SessionServicer
+from fallow_order.session_commands import SessionCommands, SignInRules
+from fallow_order.settings import OrderSettings
+from fallow_order.vault import Vault
+from fallow_order.watch import OrderSignals
+from fallow_sdl import SdlSettings
+
+JOB_SECONDS = 0.5
+SWEEP_SECONDS = 1.0
+FORGET_SECONDS = 60.0
+
+
+async def build(application: Application[OrderSettings]) -> None:
+    """Wire servicers, consumers and jobs."""
+    settings = application.settings
+    vault = Vault.parse(settings.workload_keys)
+    database = await application.database()
+    stream = await application.stream()
+    await stream.ensure_topics([ORDERS_TOPIC])
+    escrows = EscrowClient(application.channel(settings.required("settlement_address")))
+    market = MarketClient(application.channel(settings.required("bidding_address")))
+    commands = OrderCommands(database, escrows, vault)
+    sessions = SessionCommands(database, application.signer, sign_in_rules(settings))
+    signals = OrderSignals(database)
+    server = application.server
+    server.add(
+        order_service_pb2_grpc.add_OrderServiceServicer_to_server,
+        OrderServicer(commands, OrderQueries(database), market, signals, sdl_settings(settings)),
+        "fallow.order.v1.OrderService",
+    )
+    server.add(
+        order_service_pb2_grpc.add_WorkloadServiceServicer_to_server,
+        WorkloadServicer(commands),
+        "fallow.order.v1.WorkloadService",
+    )
+    server.add(
+        session_service_pb2_grpc.add_SessionServiceServicer_to_server,
+        SessionServicer(sessions, SessionQueries(database), application.clock),
+        "fallow.order.v1.SessionService",
+    )
+    application.relay()
+    application.consume(
+        Consumer("order", [consumers.LEASES_TOPIC, consumers.ESCROWS_TOPIC], database, stream, consumers.handlers())
+    )
+    application.background(signals.run, name="order_signals")
+    jobs = OrderJobs(database, commands, escrows, market, sweep_times(settings))
+    application.every(SWEEP_SECONDS, jobs.sweep_pending, name="sweep_pending")
+    application.every(JOB_SECONDS, jobs.expire_unmatched, name="expire_unmatched")
+    application.every(JOB_SECONDS, jobs.end_terms, name="end_terms")
+    application.every(JOB_SECONDS, jobs.carry_ends, name="carry_ends")
+    application.every(SWEEP_SECONDS, jobs.release_escrows, name="release_escrows")
+    application.every(FORGET_SECONDS, sessions.forget_nonces, name="forget_nonces")
+
+
+def sign_in_rules(settings: OrderSettings) -> SignInRules:
+    """What sign-in messages must say."""
+    entries = (entry.strip() for entry in settings.audit_accounts.split(","))
+    return SignInRules(
+        domain=settings.sign_in_domain,
+        uri=settings.sign_in_uri or f"https://{settings.sign_in_domain}",
+        chain_id=settings.chain_id,
+        challenge_seconds=settings.sign_in_seconds,
+        token_seconds=settings.access_token_seconds,
+        auditors=frozenset(entry.lower() for entry in entries if entry),
+    )
+
+
+def sdl_settings(settings: OrderSettings) -> SdlSettings:
+    """How prices of SDL files are read."""
+    rates = dict(SdlSettings().micros_per_million)
+    rates["uakt"] = settings.sdl_akt_micros
+    return SdlSettings(
+        asset=settings.sdl_asset, block_milliseconds=settings.sdl_block_milliseconds, micros_per_million=rates
+    )
+
+
+def sweep_times(settings: OrderSettings) -> SweepTimes:
+    """When orders left PENDING are finished and withdrawn."""
+    return SweepTimes(
+        finish_after=timedelta(seconds=settings.pending_finish_seconds),
+        release_after=timedelta(seconds=settings.pending_release_seconds),
+    )

@@ -1,0 +1,64 @@
+"""Settlement and bidding behind the ports. Request ids are made of the order's id, so a repeat is known as one."""
+
+import grpc
+
+from fallow.bidding.v1 import lease_service_pb2, lease_service_pb2_grpc, market_service_pb2, market_service_pb2_grpc
+from fallow.order.v1 import order_pb2
+from fallow.settlement.v1 import settlement_service_pb2, settlement_service_pb2_grpc
+from fallow.type.v1 import lease_pb2, money_pb2
+from fallow_order.domain.order import EndReason, Order
+
+
+class EscrowClient:
+    """Settlement's EscrowService."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Use a channel with this service's own token."""
+        self._stub = settlement_service_pb2_grpc.EscrowServiceStub(channel)
+
+    async def open(self, order: Order) -> int:
+        """Hold the order's funds; returns the micros held."""
+        request = settlement_service_pb2.OpenEscrowRequest(
+            name=f"escrows/{order.id}",
+            account=f"accounts/{order.account}",
+            amount=money_pb2.Amount(asset=order.asset, micros=order.hold_micros),
+            auto_top_up=order.auto_top_up,
+            request_id=f"open-{order.id}",
+        )
+        if order.budget_micros is not None:
+            request.budget.CopyFrom(money_pb2.Amount(asset=order.asset, micros=order.budget_micros))
+        escrow = await self._stub.OpenEscrow(request)
+        return int(escrow.held.micros)
+
+    async def release(self, order_id: str) -> None:
+        """Return all funds of an order that never opened."""
+        await self._stub.ReleaseEscrow(
+            settlement_service_pb2.ReleaseEscrowRequest(name=f"escrows/{order_id}", request_id=f"release-{order_id}")
+        )
+
+
+class MarketClient:
+    """Bidding's LeaseService and MatchService."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Use a channel with this service's own token."""
+        self._leases = lease_service_pb2_grpc.LeaseServiceStub(channel)
+        self._matches = market_service_pb2_grpc.MatchServiceStub(channel)
+
+    async def end_order(self, order_id: str, reason: EndReason) -> None:
+        """End matching and all leases of an order."""
+        await self._leases.EndOrder(
+            lease_service_pb2.EndOrderRequest(
+                order=f"orders/{order_id}",
+                reason=lease_pb2.EndReason.Value(f"END_REASON_{reason.value}"),
+                request_id=f"end-{order_id}",
+            )
+        )
+
+    async def estimate(self, order: order_pb2.Order) -> market_service_pb2.EstimateMatchResponse:
+        """Price an order that is not stored."""
+        return await self._matches.EstimateMatch(market_service_pb2.EstimateMatchRequest(order=order))
+
+    async def explain(self, order_id: str) -> market_service_pb2.ExplainMatchResponse:
+        """Explain the last decision about an order."""
+        return await self._matches.ExplainMatch(market_service_pb2.ExplainMatchRequest(order=f"orders/{order_id}"))

@@ -1,0 +1,145 @@
+"""Facts of bidding and settlement, folded into orders. An order that is not (or no longer) here is passed over."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from google.protobuf.message import Message
+
+from fallow.bidding.v1 import events_pb2 as bidding_events
+from fallow.settlement.v1 import charge_pb2
+from fallow.settlement.v1 import events_pb2 as settlement_events
+from fallow_chassis.events import ReceivedEvent
+from fallow_chassis.inbox import Handler
+from fallow_chassis.logging import get_logger
+from fallow_chassis.postgres import UnitOfWork
+from fallow_chassis.wire import from_timestamp
+from fallow_order import convert, store
+from fallow_order.commands import emit
+from fallow_order.domain import order as orders
+from fallow_order.domain.order import Order, OrderState
+
+LEASES_TOPIC: Final = "fallow.bidding.leases.v1"
+ESCROWS_TOPIC: Final = "fallow.settlement.escrows.v1"
+
+_log = get_logger(__name__)
+
+
+async def lease_created(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseCreated) -> None:
+    """A group has a provider."""
+    lease = message.lease
+    await _fold(
+        unit,
+        lease.key.order,
+        lambda order, now: orders.lease_created(
+            order,
+            lease.key.group,
+            lease.key.generation,
+            lease.name,
+            lease.provider,
+            (lease.price.asset, lease.price.micros_per_hour),
+            now,
+        ),
+    )
+
+
+async def lease_running(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseRunning) -> None:
+    """A group is ready."""
+    endpoints = tuple(convert.endpoint_from_proto(endpoint) for endpoint in message.endpoints)
+    ready_at = from_timestamp(message.ready_time) if message.HasField("ready_time") else unit.clock.now()
+    await _fold(
+        unit,
+        message.key.order,
+        lambda order, _now: orders.lease_running(order, message.key.group, message.key.generation, endpoints, ready_at),
+    )
+
+
+async def lease_suspended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseSuspended) -> None:
+    """A group is paused for want of funds."""
+    await _fold(
+        unit,
+        message.key.order,
+        lambda order, now: orders.lease_suspended(order, message.key.group, message.key.generation, now),
+    )
+
+
+async def lease_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseEnded) -> None:
+    """A lease is over; the group may be on its way to another."""
+    await _fold(
+        unit,
+        message.key.order,
+        lambda order, now: orders.lease_ended(
+            order,
+            message.key.group,
+            message.key.generation,
+            releasing=message.releasing,
+            detail=message.evidence.detail,
+            now=now,
+        ),
+    )
+
+
+async def order_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.OrderEnded) -> None:
+    """Nothing of the order runs on."""
+    reason = convert.end_reason_from_proto(message.reason)
+    await _fold(unit, message.order, lambda order, now: orders.order_ended(order, reason, message.detail, now))
+
+
+async def escrow_changed(
+    unit: UnitOfWork,
+    _event: ReceivedEvent,
+    message: settlement_events.EscrowToppedUp | settlement_events.EscrowLow | settlement_events.EscrowResumed,
+) -> None:
+    """The escrow holds another sum."""
+    escrow = message.escrow
+    await _fold(
+        unit,
+        _order_of(escrow),
+        lambda order, _now: orders.escrow_changed(order, escrow.charged.micros, escrow.held.micros),
+    )
+
+
+async def escrow_closed(unit: UnitOfWork, _event: ReceivedEvent, message: settlement_events.EscrowClosed) -> None:
+    """The money has returned."""
+    escrow = message.escrow
+    await _fold(
+        unit,
+        _order_of(escrow),
+        lambda order, now: orders.escrow_closed(order, escrow.charged.micros, escrow.refunded.micros, now),
+    )
+
+
+def handlers() -> dict[type[Message], Handler]:
+    """Which message goes where."""
+    return {
+        bidding_events.LeaseCreated: lease_created,
+        bidding_events.LeaseRunning: lease_running,
+        bidding_events.LeaseSuspended: lease_suspended,
+        bidding_events.LeaseEnded: lease_ended,
+        bidding_events.OrderEnded: order_ended,
+        settlement_events.EscrowToppedUp: escrow_changed,
+        settlement_events.EscrowLow: escrow_changed,
+        settlement_events.EscrowResumed: escrow_changed,
+        settlement_events.EscrowClosed: escrow_closed,
+    }
+
+
+async def _fold(unit: UnitOfWork, name: str, change: Callable[[Order, datetime], Order]) -> None:
+    """Apply a fact to its order and state what follows of it."""
+    order_id = name.removeprefix("orders/")
+    order = await store.lock_order(unit.connection, order_id)
+    if order is None:
+        _log.warning("fact_of_unknown_order", order=name)
+        return
+    now = unit.clock.now()
+    after = change(order, now)
+    if after.state is OrderState.CLOSED and order.state is not OrderState.CLOSED and order.opened_at is not None:
+        after = emit(unit, after, convert.order_closed)
+    await store.save_order(unit.connection, order, after, now)
+    if after.state is not order.state:
+        _log.info("order_moved", order=name, source=order.state.value, target=after.state.value)
+
+
+def _order_of(escrow: charge_pb2.Escrow) -> str:
+    """The order of an escrow; both have one id."""
+    return escrow.name.removeprefix("escrows/")

@@ -1,0 +1,107 @@
+"""The ways in which the order service refuses; each is registered, so that docs/errors.md lists it."""
+
+from typing import Final
+
+from fallow_chassis.errors import ErrorReason
+
+ORDER_NOT_FOUND: Final = ErrorReason(
+    "ORDER_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such order, or it is another account's.",
+    "Check the name, or list the orders of the account.",
+)
+ORDER_CLOSED: Final = ErrorReason(
+    "ORDER_CLOSED",
+    "FAILED_PRECONDITION",
+    "The order is ending or has ended and takes no change.",
+    "Create a new order.",
+)
+ORDER_WITHDRAWN: Final = ErrorReason(
+    "ORDER_WITHDRAWN",
+    "ABORTED",
+    "The order was withdrawn while this call tried to open it; nothing is held.",
+    "Repeat the call: it makes the order anew.",
+)
+ETAG_MISMATCH: Final = ErrorReason(
+    "ETAG_MISMATCH",
+    "ABORTED",
+    "The order changed since the etag was read.",
+    "Get the order again and repeat the change on what it is now.",
+)
+SDL_INVALID: Final = ErrorReason(
+    "SDL_INVALID",
+    "INVALID_ARGUMENT",
+    "The text is not a Stack Definition Language file that can be converted.",
+    "Correct what the violations name: each has the path and the line.",
+)
+LEASE_NOT_FOUND: Final = ErrorReason(
+    "LEASE_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such lease, or its order has ended.",
+    "Drop the generation: nothing of it may run.",
+)
+GENERATION_OLD: Final = ErrorReason(
+    "GENERATION_OLD",
+    "FAILED_PRECONDITION",
+    "A newer generation of the group exists.",
+    "Stop the old generation; the newer one's command names its own.",
+)
+ACCOUNT_NOT_FOUND: Final = ErrorReason(
+    "ACCOUNT_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such account, or it is not the caller's.",
+    "Use accounts/me.",
+)
+SIGN_IN_MESSAGE_INVALID: Final = ErrorReason(
+    "SIGN_IN_MESSAGE_INVALID",
+    "INVALID_ARGUMENT",
+    "The text is no EIP-4361 message for this service.",
+    "Sign the challenge's text unchanged.",
+)
+SIGN_IN_SIGNATURE_INVALID: Final = ErrorReason(
+    "SIGN_IN_SIGNATURE_INVALID",
+    "UNAUTHENTICATED",
+    "The signature is malformed or was not made by the address in the message.",
+    "Sign the text with EIP-191 personal_sign by the wallet that the challenge was made for.",
+)
+SIGN_IN_NONCE_USED: Final = ErrorReason(
+    "SIGN_IN_NONCE_USED",
+    "UNAUTHENTICATED",
+    "The nonce is unknown, was made for another address, or was used before.",
+    "Ask for a new challenge and sign that.",
+)
+SIGN_IN_EXPIRED: Final = ErrorReason(
+    "SIGN_IN_EXPIRED",
+    "UNAUTHENTICATED",
+    "The message's time is over, or has not come.",
+    "Ask for a new challenge and sign that.",
+)
+API_KEY_INVALID: Final = ErrorReason(
+    "API_KEY_INVALID",
+    "UNAUTHENTICATED",
+    "The key is unknown, revoked or has run out.",
+    "Make a new key.",
+)
+API_KEY_NOT_FOUND: Final = ErrorReason(
+    "API_KEY_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such key, or it is another account's.",
+    "List the keys of the account.",
+)
+
+REASONS: Final[tuple[ErrorReason, ...]] = (
+    ORDER_NOT_FOUND,
+    ORDER_CLOSED,
+    ORDER_WITHDRAWN,
+    ETAG_MISMATCH,
+    SDL_INVALID,
+    LEASE_NOT_FOUND,
+    GENERATION_OLD,
+    ACCOUNT_NOT_FOUND,
+    SIGN_IN_MESSAGE_INVALID,
+    SIGN_IN_SIGNATURE_INVALID,
+    SIGN_IN_NONCE_USED,
+    SIGN_IN_EXPIRED,
+    API_KEY_INVALID,
+    API_KEY_NOT_FOUND,
+)

@@ -1,0 +1,67 @@
+"""Accounts, sign-in nonces, API keys, and what a token may carry."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field
+
+ACCOUNT_SCOPES: Final = frozenset(
+    {
+        "orders.read",
+        "orders.write",
+        "funds.read",
+        "funds.write",
+        "providers.read",
+        "providers.write",
+        "keys.write",
+        "leases.grant",
+    }
+)
+"""What every account may do with what is its own."""
+AUDIT_SCOPE: Final = "ledger.audit"
+"""Reading the whole ledger: for accounts that settings name."""
+MAX_TOKEN_SECONDS: Final = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account; ``address`` has its EIP-55 checksum."""
+
+    id: str
+    address: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key for programs, without its secret."""
+
+    id: str
+    account: str
+    display_name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    last_used_at: datetime | None = None
+    expires_at: datetime | None = None
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether its time is not over."""
+        return self.expires_at is None or now < self.expires_at
+
+
+def scopes_of(account: Account, auditors: frozenset[str]) -> frozenset[str]:
+    """All scopes of an account; ``auditors`` holds account names and lower-case addresses."""
+    may_audit = f"accounts/{account.id}" in auditors or (account.address and account.address.lower() in auditors)
+    return ACCOUNT_SCOPES | ({AUDIT_SCOPE} if may_audit else frozenset())
+
+
+def key_scopes(requested: tuple[str, ...], held: frozenset[str]) -> tuple[str, ...]:
+    """Scopes of a new key: those asked for, or all of the maker's; PERMISSION_DENIED for one that the maker lacks."""
+    unknown = sorted(set(requested) - ACCOUNT_SCOPES - {AUDIT_SCOPE})
+    if unknown:
+        raise invalid_field("api_key.scopes", f"there is no scope {unknown[0]}")
+    lacking = sorted(set(requested) - held)
+    if lacking:
+        raise DomainError(PERMISSION_DENIED, f"the caller lacks the scope {lacking[0]}", metadata={"scope": lacking[0]})
+    return tuple(sorted(set(requested) or held))

@@ -1,0 +1,179 @@
+"""The servicers of orders and workloads: read the request, call a use-case, write the answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
+from fallow.type.v1 import money_pb2, workload_pb2
+from fallow_chassis.context import current_identity
+from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
+from fallow_chassis.wire import decode_page_token, encode_page_token, page_size, resource_id
+from fallow_order import convert, intake
+from fallow_order.commands import OrderCommands
+from fallow_order.domain.hold import hold_micros
+from fallow_order.domain.order import OrderState
+from fallow_order.ports import Market
+from fallow_order.queries import OrderQueries
+from fallow_order.watch import POLL_SECONDS, OrderSignals
+from fallow_sdl import SdlSettings
+
+CHANGES_PER_READ: Final = 100
+
+
+def caller_account() -> str:
+    """The id of the account that calls."""
+    return resource_id(current_identity().subject, "accounts")
+
+
+class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
+    """OrderService."""
+
+    def __init__(
+        self,
+        commands: OrderCommands,
+        queries: OrderQueries,
+        market: Market,
+        signals: OrderSignals,
+        sdl: SdlSettings,
+    ) -> None:
+        """Serve use-cases and reads."""
+        self._commands = commands
+        self._queries = queries
+        self._market = market
+        self._signals = signals
+        self._sdl = sdl
+
+    async def CreateOrder(self, request: order_service_pb2.CreateOrderRequest, context: Any) -> order_pb2.Order:
+        """Check, store, fund and open an order."""
+        draft = intake.draft_of_create(request, self._sdl)
+        order = await self._commands.create(caller_account(), request.request_id, request, draft)
+        return convert.order_to_proto(order)
+
+    async def GetOrder(self, request: order_service_pb2.GetOrderRequest, context: Any) -> order_pb2.Order:
+        """Return an order."""
+        return convert.order_to_proto(await self._queries.get(caller_account(), resource_id(request.name, "orders")))
+
+    async def ListOrders(
+        self, request: order_service_pb2.ListOrdersRequest, context: Any
+    ) -> order_service_pb2.ListOrdersResponse:
+        """List the caller's orders, newest first."""
+        size = page_size(request.page_size)
+        cursor = decode_page_token(request.page_token, request)
+        if any(state == order_pb2.ORDER_STATE_UNSPECIFIED for state in request.states):
+            raise invalid_field("states", "must name states")
+        found = await self._queries.list(
+            caller_account(),
+            before_id=str(cursor.get("before", "")),
+            states=[convert.state_from_proto(state) for state in request.states],
+            labels=dict(request.labels),
+            limit=size + 1,
+        )
+        response = order_service_pb2.ListOrdersResponse(
+            orders=[convert.order_to_proto(order) for order in found[:size]]
+        )
+        if len(found) > size:
+            response.next_page_token = encode_page_token({"before": found[size - 1].id}, request)
+        return response
+
+    async def UpdateOrder(self, request: order_service_pb2.UpdateOrderRequest, context: Any) -> order_pb2.Order:
+        """Change an order's labels; its other fields cannot be changed yet."""
+        if not request.update_mask.paths:
+            raise invalid_field("update_mask", "must name the fields to change")
+        for path in request.update_mask.paths:
+            if path != "labels":
+                raise not_yet_available(f"updating {path}")
+        intake.check_labels(request.order.labels, "order.labels")
+        order = await self._commands.relabel(
+            caller_account(),
+            resource_id(request.order.name, "orders", field="order.name"),
+            labels=request.order.labels,
+            etag=request.order.etag,
+            request_id=request.request_id,
+            request=request,
+        )
+        return convert.order_to_proto(order)
+
+    async def CloseOrder(self, request: order_service_pb2.CloseOrderRequest, context: Any) -> order_pb2.Order:
+        """Ask for the end of an order."""
+        order = await self._commands.close(
+            caller_account(), resource_id(request.name, "orders"), request.reason, request.request_id, request
+        )
+        return convert.order_to_proto(order)
+
+    async def WatchOrder(
+        self, request: order_service_pb2.WatchOrderRequest, context: Any
+    ) -> AsyncIterator[order_service_pb2.WatchOrderResponse]:
+        """Stream the order as it is, then each change after ``after_sequence``, until it is closed.
+
+        The order in an answer is the order when the answer was read, which may be later than the change beside it.
+        """
+        account, order_id = caller_account(), resource_id(request.name, "orders")
+        after = request.after_sequence
+        with self._signals.watching(order_id) as changed:
+            order = await self._queries.get(account, order_id)
+            yield order_service_pb2.WatchOrderResponse(order=convert.order_to_proto(order))
+            while True:
+                changed.clear()
+                order, changes = await self._queries.get_with_changes(
+                    account, order_id, after=after, limit=CHANGES_PER_READ
+                )
+                shown = convert.order_to_proto(order)
+                for change in changes:
+                    after = change.sequence
+                    yield order_service_pb2.WatchOrderResponse(order=shown, transition=convert.change_to_proto(change))
+                if order.state is OrderState.CLOSED and after >= order.sequence:
+                    return
+                if len(changes) < CHANGES_PER_READ:
+                    await _wait(changed, POLL_SECONDS)
+
+    async def EstimateOrder(
+        self, request: order_service_pb2.EstimateOrderRequest, context: Any
+    ) -> order_service_pb2.EstimateOrderResponse:
+        """Price an order against live offers; store nothing."""
+        draft = intake.draft_of_estimate(request, self._sdl)
+        hold = hold_micros(draft.limits, draft.term_ms, draft.budget_micros)
+        match = await self._market.estimate(convert.draft_to_proto(draft))
+        return order_service_pb2.EstimateOrderResponse(
+            best_price=match.best_price if match.HasField("best_price") else None,
+            worst_price=match.worst_price if match.HasField("worst_price") else None,
+            fitting_providers=match.fitting_providers,
+            funds_needed=money_pb2.Amount(asset=draft.asset, micros=hold),
+        )
+
+    async def ExplainOrder(
+        self, request: order_service_pb2.ExplainOrderRequest, context: Any
+    ) -> order_service_pb2.ExplainOrderResponse:
+        """Explain the last decision about an order of the caller's."""
+        order = await self._queries.get(caller_account(), resource_id(request.name, "orders"))
+        explained = await self._market.explain(order.id)
+        return order_service_pb2.ExplainOrderResponse(groups=explained.groups)
+
+
+class WorkloadServicer(order_service_pb2_grpc.WorkloadServiceServicer):
+    """WorkloadService."""
+
+    def __init__(self, commands: OrderCommands) -> None:
+        """Serve use-cases."""
+        self._commands = commands
+
+    async def GetWorkload(
+        self, request: order_service_pb2.GetWorkloadRequest, context: Any
+    ) -> order_service_pb2.GetWorkloadResponse:
+        """Return the workload that the caller's grant is on."""
+        grant = current_identity().grant
+        if grant is None or grant.lease != request.lease or grant.generation != request.generation:
+            raise DomainError(PERMISSION_DENIED, "the grant is on another lease or generation")
+        workload = await self._commands.workload(
+            resource_id(grant.order, "orders", field="grant"), grant.group, grant.lease, grant.generation
+        )
+        return order_service_pb2.GetWorkloadResponse(workload=workload_pb2.Workload.FromString(workload))
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until the event is set, at most some seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,211 @@
+"""Signing in and API keys.
+
+A challenge's nonce is a row that is deleted when it is taken, so it works once, however many calls race for it. It is
+taken only after the message reads well, is meant for us and bears a good signature of its address: nobody can use up
+another's nonce. An API key's secret is 256 random bits, stored as SHA-256: hashing slowly would guard only a secret
+that can be guessed.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from google.protobuf.message import Message
+
+from fallow_chassis.errors import DomainError
+from fallow_chassis.idempotency import claim
+from fallow_chassis.identity import TokenSigner
+from fallow_chassis.logging import get_logger
+from fallow_chassis.postgres import Database
+from fallow_order import session_store
+from fallow_order.domain.reasons import (
+    API_KEY_INVALID,
+    API_KEY_NOT_FOUND,
+    SIGN_IN_EXPIRED,
+    SIGN_IN_MESSAGE_INVALID,
+    SIGN_IN_NONCE_USED,
+)
+from fallow_order.domain.session import MAX_TOKEN_SECONDS, Account, ApiKey, key_scopes, scopes_of
+from fallow_order.domain.sign_in import SignInMessage, check_message, read_message, write_message
+from fallow_order.signatures import checksum_address, recover_address
+
+STATEMENT: Final = "Sign in to Fallow. This costs nothing and moves no money."
+SECRET_PREFIX: Final = "fallow_"  # noqa: S105 - what secrets start with, so that scanners know one
+NONCE_BATCH_ROWS: Final = 1_000
+CREATE_KEY_METHOD: Final = "fallow.order.v1.SessionService/CreateApiKey"
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SignInRules:
+    """What a message must say, how long challenges and tokens last, and who may audit."""
+
+    domain: str
+    uri: str
+    chain_id: int
+    challenge_seconds: int
+    token_seconds: int
+    auditors: frozenset[str]
+
+    def __post_init__(self) -> None:
+        """Hold the contract's bound on tokens."""
+        assert 0 < self.token_seconds <= MAX_TOKEN_SECONDS, "an access token lasts at most 15 minutes"
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """A text to sign."""
+
+    text: str
+    nonce: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A signed-in account with its access token."""
+
+    account: str
+    token: str
+    expires_at: datetime
+    scopes: tuple[str, ...]
+
+
+class SessionCommands:
+    """The use-cases of sessions."""
+
+    def __init__(
+        self,
+        database: Database,
+        signer: TokenSigner,
+        rules: SignInRules,
+        random_text: Callable[[], str] = lambda: secrets.token_hex(16),
+    ) -> None:
+        """Work on a database; ``random_text`` gives nonces of at least 8 letters and digits."""
+        self._database = database
+        self._signer = signer
+        self._rules = rules
+        self._random_text = random_text
+
+    async def challenge(self, address: str) -> Challenge:
+        """A message for a wallet to sign; its nonce works once."""
+        checksummed = checksum_address(address)
+        nonce = self._random_text()
+        async with self._database.transaction() as unit:
+            now = unit.clock.now()
+            expires_at = now + timedelta(seconds=self._rules.challenge_seconds)
+            await session_store.insert_nonce(unit.connection, nonce, checksummed, now, expires_at)
+        message = SignInMessage(
+            domain=self._rules.domain,
+            address=checksummed,
+            statement=STATEMENT,
+            uri=self._rules.uri,
+            chain_id=self._rules.chain_id,
+            nonce=nonce,
+            issued_at=now,
+            expires_at=expires_at,
+        )
+        return Challenge(write_message(message), nonce, expires_at)
+
+    async def sign_in(self, text: str, signature: bytes) -> Session:
+        """A session for a signed message; the account is made at its first.
+
+        Precedence: the message reads well, is meant for us, is in time; its signature is the address's; its nonce is
+        ours, for that address, unused and in time.
+        """
+        message = read_message(text)
+        if message.address != checksum_address(message.address):
+            raise DomainError(SIGN_IN_MESSAGE_INVALID, "the address lacks its EIP-55 checksum")
+        rules = self._rules
+        check_message(
+            message, domain=rules.domain, uri=rules.uri, chain_id=rules.chain_id, now=self._database.clock.now()
+        )
+        recover_address(text, signature, message.address)
+        async with self._database.transaction() as unit:
+            now = unit.clock.now()
+            taken = await session_store.take_nonce(unit.connection, message.nonce)
+            if taken is None or taken[0] != message.address:
+                raise DomainError(SIGN_IN_NONCE_USED, "the nonce is not for use, or no longer")
+            if taken[1] <= now:
+                raise DomainError(SIGN_IN_EXPIRED, "the challenge has run out")
+            account = await session_store.ensure_account(unit.connection, unit.ids.new(), message.address, now)
+        _log.info("signed_in", account=f"accounts/{account.id}")
+        return self._session(account, scopes_of(account, rules.auditors))
+
+    async def exchange_key(self, secret: str) -> Session:
+        """A session for an API key; API_KEY_INVALID for a key that is unknown, revoked or over."""
+        async with self._database.transaction() as unit:
+            now = unit.clock.now()
+            key = await session_store.use_api_key(unit.connection, secret_hash(secret), now)
+            account = None if key is None else await session_store.load_account(unit.connection, key.account)
+        if key is None or account is None or not key.is_live(now):
+            raise DomainError(API_KEY_INVALID, "the key is unknown, revoked or has run out")
+        # A scope that the account has lost since the key was made is lost for the key, too.
+        return self._session(account, scopes_of(account, self._rules.auditors) & frozenset(key.scopes))
+
+    async def create_key(
+        self,
+        account: str,
+        held_scopes: frozenset[str],
+        *,
+        display_name: str,
+        scopes: tuple[str, ...],
+        expires_at: datetime | None,
+        request_id: str,
+        request: Message,
+    ) -> tuple[ApiKey, str]:
+        """A new key and its secret; a repeat answers the key with an empty secret, for it is nowhere any more."""
+        granted = key_scopes(scopes, held_scopes)
+        async with self._database.transaction() as unit:
+            taken = await claim(
+                unit,
+                caller=f"accounts/{account}",
+                method=CREATE_KEY_METHOD,
+                request_id=request_id,
+                request=request,
+                resource=unit.ids.new(),
+            )
+            if not taken.first:
+                found = await session_store.load_api_key(unit.connection, taken.resource, account)
+                if found is None:
+                    raise DomainError(API_KEY_NOT_FOUND, "the key of this request was revoked")
+                return found, ""
+            secret = SECRET_PREFIX + secrets.token_urlsafe(32)
+            key = ApiKey(
+                id=taken.resource,
+                account=account,
+                display_name=display_name,
+                scopes=granted,
+                created_at=unit.clock.now(),
+                expires_at=expires_at,
+            )
+            await session_store.insert_api_key(unit.connection, key, secret_hash(secret))
+        _log.info("api_key_created", account=f"accounts/{account}", key=key.id)
+        return key, secret
+
+    async def delete_key(self, account: str, key_id: str) -> None:
+        """Revoke a key; API_KEY_NOT_FOUND for another's as for none."""
+        async with self._database.transaction() as unit:
+            if not await session_store.delete_api_key(unit.connection, key_id, account):
+                raise DomainError(API_KEY_NOT_FOUND, "there is no such key")
+
+    async def forget_nonces(self) -> None:
+        """Delete nonces that ran out unused."""
+        async with self._database.transaction() as unit:
+            await session_store.delete_old_nonces(unit.connection, unit.clock.now(), NONCE_BATCH_ROWS)
+
+    def _session(self, account: Account, scopes: frozenset[str]) -> Session:
+        """Sign an access token."""
+        lifetime = self._rules.token_seconds
+        token = self._signer.access_token(f"accounts/{account.id}", scopes, lifetime, account.address)
+        expires_at = self._database.clock.now() + timedelta(seconds=lifetime)
+        return Session(account.id, token, expires_at, tuple(sorted(scopes)))
+
+
+def secret_hash(secret: str) -> bytes:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode()).digest()

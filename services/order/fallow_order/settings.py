@@ -1,0 +1,36 @@
+"""What the order service can be told from outside; the only place that reads the environment."""
+
+from pydantic import Field
+
+from fallow_chassis.settings import ServiceSettings
+
+
+class OrderSettings(ServiceSettings):
+    """Settings of the order service, each from ``FALLOW_`` and its name in capitals."""
+
+    settlement_address: str = Field(default="", description="host:port of settlement's gRPC.")
+    bidding_address: str = Field(default="", description="host:port of bidding's gRPC.")
+    workload_keys: str = Field(
+        default="", repr=False, description="Keys for workloads at rest: id:base64 of 32 bytes, …; the first one seals."
+    )
+    chain_id: int = Field(default=31_337, ge=1, description="EIP-155 id of the chain that sign-in messages name.")
+    sign_in_domain: str = Field(
+        default="localhost", description="Domain that sign-in messages name (RFC 3986 authority)."
+    )
+    sign_in_uri: str = Field(default="", description="URI that sign-in messages name; empty: https:// and the domain.")
+    sign_in_seconds: int = Field(default=300, ge=30, le=3_600, description="How long a challenge may be answered.")
+    access_token_seconds: int = Field(default=900, ge=30, le=900, description="How long an access token lasts.")
+    audit_accounts: str = Field(
+        default="", description="Accounts or addresses, separated by commas, whose tokens get ledger.audit."
+    )
+    sdl_block_milliseconds: int = Field(default=6_098, ge=1, description="Time of a block, for prices in SDL files.")
+    sdl_akt_micros: int = Field(
+        default=500_000, ge=1, description="Worth of one AKT in micros of sdl_asset, for prices in SDL files."
+    )
+    sdl_asset: str = Field(default="usdc", description="Asset that limits of SDL files are stated in.")
+    pending_finish_seconds: float = Field(
+        default=5, gt=0, description="Age at which an order left PENDING is finished by the sweeper."
+    )
+    pending_release_seconds: float = Field(
+        default=120, gt=0, description="Age at which an order left PENDING is withdrawn and its escrow released."
+    )

@@ -1,0 +1,104 @@
+-- name: insert_order
+INSERT INTO orders (
+    id, account, state, specification, labels, asset, hold_micros, budget_micros, auto_top_up, match_timeout_ms,
+    term_ms, created_at, updated_at, opened_at, ready_at, closed_at, close_reason, close_detail, charged_micros,
+    refunded_micros, held_micros, end_confirmed, escrow_closed, due_at, revision, sequence, event_version
+)
+VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
+    $26, $27
+);
+
+-- name: update_order
+UPDATE orders SET
+    state = $2, labels = $3, updated_at = $4, opened_at = $5, ready_at = $6, closed_at = $7, close_reason = $8,
+    close_detail = $9, charged_micros = $10, refunded_micros = $11, held_micros = $12, end_confirmed = $13,
+    escrow_closed = $14, due_at = $15, revision = $16, sequence = $17, event_version = $18
+WHERE id = $1 AND revision = $16 - 1;
+
+-- name: delete_order
+DELETE FROM orders WHERE id = $1;
+
+-- name: load_order
+SELECT * FROM orders WHERE id = $1;
+
+-- name: lock_order
+SELECT * FROM orders WHERE id = $1 FOR UPDATE;
+
+-- name: list_orders
+SELECT * FROM orders
+WHERE
+    account = $1
+    AND ($2::text = '' OR id < $2)
+    AND (cardinality($3::text []) = 0 OR state = ANY ($3))
+    AND labels @> $4::jsonb
+ORDER BY id DESC
+LIMIT $5;
+
+-- name: list_due
+SELECT id FROM orders
+WHERE state = ANY ($1::text []) AND due_at IS NOT NULL AND due_at <= $2
+ORDER BY due_at
+LIMIT $3;
+
+-- name: postpone_order
+UPDATE orders SET due_at = $2 WHERE id = $1 AND due_at IS NOT NULL;
+
+-- name: insert_group
+INSERT INTO order_group (
+    order_id, index, group_id, state, generation, highest_generation, lease, provider, price_asset,
+    price_micros_per_hour, endpoints
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+
+-- name: update_group
+UPDATE order_group SET
+    state = $3, generation = $4, highest_generation = greatest(highest_generation, $5), lease = $6, provider = $7,
+    price_asset = $8, price_micros_per_hour = $9, endpoints = $10
+WHERE order_id = $1 AND index = $2;
+
+-- name: load_groups
+SELECT * FROM order_group WHERE order_id = ANY ($1::text []) ORDER BY order_id, index;
+
+-- name: raise_generation
+UPDATE order_group SET highest_generation = greatest(highest_generation, $3)
+WHERE order_id = $1 AND index = $2
+RETURNING highest_generation;
+
+-- name: insert_transition
+INSERT INTO order_transition (order_id, sequence, source_state, target_state, reason, transition_at)
+VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: load_transitions
+SELECT sequence, source_state, target_state, reason, transition_at
+FROM order_transition
+WHERE order_id = $1 AND sequence > $2
+ORDER BY sequence
+LIMIT $3;
+
+-- name: insert_workload
+INSERT INTO workload (order_id, group_index, key_id, nonce, ciphertext) VALUES ($1, $2, $3, $4, $5);
+
+-- name: load_workload
+SELECT key_id, nonce, ciphertext FROM workload WHERE order_id = $1 AND group_index = $2;
+
+-- name: delete_workloads
+DELETE FROM workload WHERE order_id = $1;
+
+-- name: delete_order_claim
+DELETE FROM idempotency WHERE caller = $1 AND resource = $2;
+
+-- name: insert_escrow_release
+INSERT INTO escrow_release (order_id, created_at, due_at) VALUES ($1, $2, $2) ON CONFLICT DO NOTHING;
+
+-- name: list_escrow_releases
+SELECT order_id FROM escrow_release WHERE due_at <= $1 ORDER BY due_at LIMIT $2;
+
+-- name: postpone_escrow_release
+UPDATE escrow_release SET due_at = $2 WHERE order_id = $1;
+
+-- name: delete_escrow_release
+DELETE FROM escrow_release WHERE order_id = $1;
+
+-- name: notify_order
+SELECT pg_notify('fallow_order', $1);

@@ -1,0 +1,340 @@
+"""Orders in Postgres: each named query of ``sql/orders.sql`` behind a typed function.
+
+``save_order`` writes a changed order in one piece: row, groups, new changes of state, and a notification for those who
+watch. It holds the revision against lost updates; callers lock the row first, so a mismatch is a programmer's error.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import asyncpg
+
+from fallow_chassis.postgres import Connection
+from fallow_chassis.sql import Queries
+from fallow_order.domain.order import (
+    Change,
+    Endpoint,
+    EndReason,
+    Group,
+    GroupState,
+    Order,
+    OrderState,
+)
+
+QUERIES: Final = Queries.load("fallow_order")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An encrypted workload: which key, which nonce, what."""
+
+    key_id: str
+    nonce: bytes
+    ciphertext: bytes
+
+
+def due_time(order: Order, now: datetime) -> datetime | None:
+    """When a job should look at the order next, by its state; None when nothing is due."""
+    if order.state is OrderState.PENDING:
+        return order.created_at
+    if order.state is OrderState.OPEN:
+        assert order.opened_at is not None, "an open order was opened"
+        return order.opened_at + timedelta(milliseconds=order.match_timeout_ms)
+    if order.state is OrderState.CLOSING:
+        return None if order.end_confirmed else now
+    if order.state is not OrderState.CLOSED and order.ready_at is not None and order.term_ms is not None:
+        return order.ready_at + timedelta(milliseconds=order.term_ms)
+    return None
+
+
+async def insert_order(connection: Connection, order: Order) -> Order:
+    """Store a new order with its groups and its first change; returns it as stored."""
+    stored = replace(order, revision=1)
+    await connection.execute(
+        QUERIES.get("insert_order"),
+        stored.id,
+        stored.account,
+        stored.state.value,
+        stored.specification,
+        dict(stored.labels),
+        stored.asset,
+        stored.hold_micros,
+        stored.budget_micros,
+        stored.auto_top_up,
+        stored.match_timeout_ms,
+        stored.term_ms,
+        stored.created_at,
+        stored.updated_at,
+        stored.opened_at,
+        stored.ready_at,
+        stored.closed_at,
+        _reason(stored),
+        stored.close_detail,
+        stored.charged_micros,
+        stored.refunded_micros,
+        stored.held_micros,
+        stored.end_confirmed,
+        stored.escrow_closed,
+        due_time(stored, stored.created_at),
+        stored.revision,
+        stored.sequence,
+        stored.event_version,
+    )
+    await connection.executemany(
+        QUERIES.get("insert_group"),
+        [(stored.id, group.index, group.group_id, *_group_values(group)) for group in stored.groups],
+    )
+    return await _write_changes(connection, stored)
+
+
+async def save_order(connection: Connection, before: Order, after: Order, now: datetime) -> Order:
+    """Store what changed; the row must be locked. Returns the order as stored; writes nothing if nothing changed."""
+    if before == after:
+        return before
+    stored = replace(after, revision=before.revision + 1, updated_at=now)
+    status = await connection.execute(
+        QUERIES.get("update_order"),
+        stored.id,
+        stored.state.value,
+        dict(stored.labels),
+        stored.updated_at,
+        stored.opened_at,
+        stored.ready_at,
+        stored.closed_at,
+        _reason(stored),
+        stored.close_detail,
+        stored.charged_micros,
+        stored.refunded_micros,
+        stored.held_micros,
+        stored.end_confirmed,
+        stored.escrow_closed,
+        due_time(stored, now),
+        stored.revision,
+        stored.sequence,
+        stored.event_version,
+    )
+    assert status == "UPDATE 1", "a locked order changes only here"
+    changed = [group for group, old in zip(stored.groups, before.groups, strict=True) if group != old]
+    if changed:
+        await connection.executemany(
+            QUERIES.get("update_group"), [(stored.id, group.index, *_group_values(group)) for group in changed]
+        )
+    if stored.state is OrderState.CLOSED:
+        await connection.execute(QUERIES.get("delete_workloads"), stored.id)
+    return await _write_changes(connection, stored)
+
+
+async def delete_order(connection: Connection, order: Order, now: datetime) -> None:
+    """Forget an order that never opened, and its request's claim; its escrow is released by a job."""
+    assert order.state is OrderState.PENDING, "only an order that never opened is forgotten"
+    await connection.execute(QUERIES.get("delete_order"), order.id)
+    await connection.execute(QUERIES.get("delete_order_claim"), f"accounts/{order.account}", f"orders/{order.id}")
+    await add_escrow_release(connection, order.id, now)
+    await connection.execute(QUERIES.get("notify_order"), order.id)
+
+
+async def load_order(connection: Connection, order_id: str) -> Order | None:
+    """One order, or None."""
+    return await _one(connection, await connection.fetchrow(QUERIES.get("load_order"), order_id))
+
+
+async def lock_order(connection: Connection, order_id: str) -> Order | None:
+    """One order, locked until the transaction ends, or None."""
+    return await _one(connection, await connection.fetchrow(QUERIES.get("lock_order"), order_id))
+
+
+async def list_orders(
+    connection: Connection,
+    account: str,
+    *,
+    before_id: str,
+    states: Sequence[str],
+    labels: Mapping[str, str],
+    limit: int,
+) -> list[Order]:
+    """Orders of an account, newest first, from before an id (empty: from the newest)."""
+    rows = await connection.fetch(QUERIES.get("list_orders"), account, before_id, list(states), dict(labels), limit)
+    return await _many(connection, rows)
+
+
+async def list_due(connection: Connection, states: Sequence[OrderState], now: datetime, limit: int) -> list[str]:
+    """Ids of orders in these states that a job should look at now."""
+    rows = await connection.fetch(QUERIES.get("list_due"), [state.value for state in states], now, limit)
+    return [row["id"] for row in rows]
+
+
+async def postpone_order(connection: Connection, order_id: str, due_at: datetime) -> None:
+    """Let a job look at an order again later."""
+    await connection.execute(QUERIES.get("postpone_order"), order_id, due_at)
+
+
+async def load_changes(connection: Connection, order_id: str, after: int, limit: int) -> list[Change]:
+    """Changes of state after a sequence number, oldest first."""
+    rows = await connection.fetch(QUERIES.get("load_transitions"), order_id, after, limit)
+    return [
+        Change(
+            row["sequence"],
+            None if row["source_state"] is None else OrderState(row["source_state"]),
+            OrderState(row["target_state"]),
+            row["reason"],
+            row["transition_at"],
+        )
+        for row in rows
+    ]
+
+
+async def raise_generation(connection: Connection, order_id: str, index: int, generation: int) -> int | None:
+    """Note that a generation exists; returns the highest known, or None if there is no such group."""
+    highest = await connection.fetchval(QUERIES.get("raise_generation"), order_id, index, generation)
+    return None if highest is None else int(highest)
+
+
+async def insert_workload(connection: Connection, order_id: str, index: int, sealed: Sealed) -> None:
+    """Store one group's encrypted workload."""
+    await connection.execute(
+        QUERIES.get("insert_workload"), order_id, index, sealed.key_id, sealed.nonce, sealed.ciphertext
+    )
+
+
+async def load_workload(connection: Connection, order_id: str, index: int) -> Sealed | None:
+    """One group's encrypted workload; None once the order is closed."""
+    row = await connection.fetchrow(QUERIES.get("load_workload"), order_id, index)
+    return None if row is None else Sealed(row["key_id"], row["nonce"], row["ciphertext"])
+
+
+async def add_escrow_release(connection: Connection, order_id: str, now: datetime) -> None:
+    """Note that an escrow may be open for an order that is gone."""
+    await connection.execute(QUERIES.get("insert_escrow_release"), order_id, now)
+
+
+async def list_escrow_releases(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Ids of withdrawn orders whose escrow must be released."""
+    return [row["order_id"] for row in await connection.fetch(QUERIES.get("list_escrow_releases"), now, limit)]
+
+
+async def postpone_escrow_release(connection: Connection, order_id: str, due_at: datetime) -> None:
+    """Try a release again later."""
+    await connection.execute(QUERIES.get("postpone_escrow_release"), order_id, due_at)
+
+
+async def delete_escrow_release(connection: Connection, order_id: str) -> None:
+    """Forget a release that was done."""
+    await connection.execute(QUERIES.get("delete_escrow_release"), order_id)
+
+
+async def _write_changes(connection: Connection, order: Order) -> Order:
+    """Write the changes noted in an order and wake those who watch it; returns the order without them."""
+    if order.changes:
+        await connection.executemany(
+            QUERIES.get("insert_transition"),
+            [
+                (
+                    order.id,
+                    change.sequence,
+                    None if change.source is None else change.source.value,
+                    change.target.value,
+                    change.reason,
+                    change.at,
+                )
+                for change in order.changes
+            ],
+        )
+    await connection.execute(QUERIES.get("notify_order"), order.id)
+    return replace(order, changes=())
+
+
+async def _one(connection: Connection, row: asyncpg.Record | None) -> Order | None:
+    """An order with its groups."""
+    if row is None:
+        return None
+    return (await _many(connection, [row]))[0]
+
+
+async def _many(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Order]:
+    """Orders with their groups, in the order of the rows."""
+    found = await connection.fetch(QUERIES.get("load_groups"), [row["id"] for row in rows]) if rows else []
+    groups: dict[str, list[Group]] = {}
+    for entry in found:
+        groups.setdefault(entry["order_id"], []).append(_group(entry))
+    return [_order(row, tuple(groups.get(row["id"], ()))) for row in rows]
+
+
+def _order(row: asyncpg.Record, groups: tuple[Group, ...]) -> Order:
+    """An order of a row."""
+    return Order(
+        id=row["id"],
+        account=row["account"],
+        state=OrderState(row["state"]),
+        specification=row["specification"],
+        labels=tuple(sorted(row["labels"].items())),
+        groups=groups,
+        asset=row["asset"],
+        hold_micros=row["hold_micros"],
+        budget_micros=row["budget_micros"],
+        auto_top_up=row["auto_top_up"],
+        match_timeout_ms=row["match_timeout_ms"],
+        term_ms=row["term_ms"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        opened_at=row["opened_at"],
+        ready_at=row["ready_at"],
+        closed_at=row["closed_at"],
+        close_reason=None if row["close_reason"] is None else EndReason(row["close_reason"]),
+        close_detail=row["close_detail"],
+        charged_micros=row["charged_micros"],
+        refunded_micros=row["refunded_micros"],
+        held_micros=row["held_micros"],
+        end_confirmed=row["end_confirmed"],
+        escrow_closed=row["escrow_closed"],
+        revision=row["revision"],
+        sequence=row["sequence"],
+        event_version=row["event_version"],
+    )
+
+
+def _group(row: asyncpg.Record) -> Group:
+    """A group of a row."""
+    return Group(
+        index=row["index"],
+        group_id=row["group_id"],
+        state=GroupState(row["state"]),
+        generation=row["generation"],
+        highest_generation=row["highest_generation"],
+        lease=row["lease"],
+        provider=row["provider"],
+        price_asset=row["price_asset"],
+        price_micros_per_hour=row["price_micros_per_hour"],
+        endpoints=tuple(
+            Endpoint(entry["service"], entry["container_port"], entry["uri"], entry["replica"])
+            for entry in row["endpoints"]
+        ),
+    )
+
+
+def _group_values(group: Group) -> tuple[Any, ...]:
+    """What changes in a group's row, in the order of the queries."""
+    return (
+        group.state.value,
+        group.generation,
+        group.highest_generation,
+        group.lease,
+        group.provider,
+        group.price_asset,
+        group.price_micros_per_hour,
+        [
+            {
+                "service": endpoint.service,
+                "container_port": endpoint.container_port,
+                "uri": endpoint.uri,
+                "replica": endpoint.replica,
+            }
+            for endpoint in group.endpoints
+        ],
+    )
+
+
+def _reason(order: Order) -> str | None:
+    """The close reason as text."""
+    return None if order.close_reason is None else order.close_reason.value

@@ -1,0 +1,75 @@
+"""Workloads at rest: AES-256-GCM (NIST SP 800-38D), a fresh 96-bit random nonce each, the key's id beside it.
+
+The order and the group are associated data, so a row that is moved to another order does not open. New workloads are
+sealed with the first key; the others still open what they sealed, until they are taken out of the settings. Plain text
+is never logged, and errors name the key's id only.
+"""
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from fallow_chassis.settings import SettingsError
+from fallow_order.store import Sealed
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+
+
+class VaultError(Exception):
+    """A workload cannot be opened: its key is not in the settings, or the row was tampered with."""
+
+
+class Vault:
+    """Seals and opens workloads."""
+
+    def __init__(self, keys: Mapping[str, bytes], current: str) -> None:
+        """Keep the keys by id; ``current`` seals."""
+        assert current in keys, "the current key is one of the keys"
+        self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
+        self._current = current
+
+    @classmethod
+    def parse(cls, text: str) -> "Vault":
+        """Read ``id:base64,id:base64``, the current key first; SettingsError names what is wrong, never a key."""
+        keys: dict[str, bytes] = {}
+        for number, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
+            key_id, colon, encoded = entry.partition(":")
+            try:
+                key = base64.b64decode(encoded, validate=True)
+            except (binascii.Error, ValueError):
+                key = b""
+            if not colon or not key_id or key_id in keys or len(key) != KEY_BYTES:
+                raise SettingsError(
+                    f"FALLOW_WORKLOAD_KEYS: entry {number} must be id:base64 of {KEY_BYTES} bytes, with an id of its own"
+                )
+            keys[key_id] = key
+        if not keys:
+            raise SettingsError("FALLOW_WORKLOAD_KEYS is not set")
+        return cls(keys, next(iter(keys)))
+
+    def seal(self, order_id: str, index: int, workload: bytes) -> Sealed:
+        """Encrypt one group's workload."""
+        nonce = os.urandom(NONCE_BYTES)
+        ciphertext = self._ciphers[self._current].encrypt(nonce, workload, _associated(order_id, index))
+        return Sealed(self._current, nonce, ciphertext)
+
+    def open(self, order_id: str, index: int, sealed: Sealed) -> bytes:
+        """Decrypt one group's workload; VaultError if that cannot be done."""
+        cipher = self._ciphers.get(sealed.key_id)
+        if cipher is None:
+            raise VaultError(f"the key {sealed.key_id} is not in the settings")
+        try:
+            return cipher.decrypt(sealed.nonce, sealed.ciphertext, _associated(order_id, index))
+        except InvalidTag:
+            raise VaultError(f"a workload sealed with the key {sealed.key_id} does not open") from None
+
+
+def _associated(order_id: str, index: int) -> bytes:
+    """What a workload belongs to."""
+    return f"fallow-workload-v1|{order_id}|{index}".encode()
