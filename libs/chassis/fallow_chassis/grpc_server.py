@@ -100,6 +100,7 @@ class Server:
         self._services: list[tuple[Callable[[Any, Any], None], Any, str]] = []
         self._health = health.aio.HealthServicer()
         self._address = ""
+        self._bound = asyncio.Event()
 
     def add(self, servicer_adder: Callable[[Any, Any], None], servicer: Any, full_service_name: str) -> None:
         """Add a servicer by its generated adder and its service's full name (``fallow.order.v1.OrderService``).
@@ -129,6 +130,7 @@ class Server:
         self._address = f"{host}:{port}"
         self._server = server
         await server.start()
+        self._bound.set()
         for name in ["", *names]:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return self._address
@@ -137,6 +139,11 @@ class Server:
     def address(self) -> str:
         """``host:port`` once started."""
         assert self._address, "a server has an address once it is started"
+        return self._address
+
+    async def bound(self) -> str:
+        """``host:port``, once the server has started; for background work that tells others where it serves."""
+        await self._bound.wait()
         return self._address
 
     async def stop_serving(self) -> None:
