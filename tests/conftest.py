@@ -138,7 +138,7 @@ def kafka_server(request: pytest.FixtureRequest, kafka_libraries: Path) -> Kafka
 
 @pytest.fixture
 async def database_factory(postgres_server: PostgresServer) -> AsyncIterator[DatabaseFactory]:
-    """Makes migrated databases: `url = await database_factory("fallow_order")`; dropped after the test."""
+    """Awaited with a package's name, gives the address of a migrated database of the test's own; dropped after it."""
     factory = DatabaseFactory(postgres_server.url)
     yield factory
     await factory.drop_all()

@@ -221,7 +221,12 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
         assert self._tasks is not None, "partitions come only while the member runs"
         self.has_worked = True
         for partition in assigned:
-            self._running[partition] = self._tasks.create_task(self._work(partition))
+            work = self._work(partition)
+            try:
+                self._running[partition] = self._tasks.create_task(work)
+            except RuntimeError:
+                # The member is ending: the group that it is about to leave may still hand it partitions.
+                work.close()
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Stop the tasks of these partitions and commit what they finished, before another member gets them."""
