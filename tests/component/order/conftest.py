@@ -4,7 +4,7 @@ Time and ids are real: what must not depend on waiting is driven by calling the 
 """
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -192,7 +192,7 @@ class Tenant:
     house: House
     name: str
 
-    async def orders(self) -> order_service_pb2_grpc.OrderServiceStub:
+    async def orders(self) -> "order_service_pb2_grpc.OrderServiceAsyncStub":
         """A stub with the usual scopes."""
         return order_service_pb2_grpc.OrderServiceStub(
             await self.house.connect(self.house.identity.account_token(self.name, SCOPES))
@@ -204,14 +204,12 @@ class Tenant:
         """CreateOrder with one small order, unless another is given."""
         stub = await self.orders()
         request = order_service_pb2.CreateOrderRequest(request_id=request_id, order=order or small_order(), **values)
-        created: order_pb2.Order = await stub.CreateOrder(request)
-        return created
+        return await stub.CreateOrder(request)
 
     async def get(self, name: str) -> order_pb2.Order:
         """GetOrder."""
         stub = await self.orders()
-        found: order_pb2.Order = await stub.GetOrder(order_service_pb2.GetOrderRequest(name=name))
-        return found
+        return await stub.GetOrder(order_service_pb2.GetOrderRequest(name=name))
 
 
 def small_order(*, secret: str = "s3cret", groups: int = 1, micros: int = 3_600_000) -> order_pb2.Order:
@@ -246,6 +244,26 @@ def new_name(collection: str) -> str:
     return f"{collection}/{_IDS.new()}"
 
 
+def serve_neighbours(
+    settlement: FakeSettlement, bidding: FakeBidding, identity: TestIdentity
+) -> AbstractAsyncContextManager[str]:
+    """Serve the fakes; yields their address."""
+    return serving(
+        ServedService(
+            settlement_service_pb2_grpc.add_EscrowServiceServicer_to_server,
+            settlement,
+            "fallow.settlement.v1.EscrowService",
+        ),
+        ServedService(
+            lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, bidding, "fallow.bidding.v1.LeaseService"
+        ),
+        ServedService(
+            market_service_pb2_grpc.add_MatchServiceServicer_to_server, bidding, "fallow.bidding.v1.MatchService"
+        ),
+        verifier=identity.verifier,
+    )
+
+
 @pytest.fixture
 async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> AsyncIterator[House]:
     """The service, served."""
@@ -254,27 +272,9 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
             await database_factory("fallow_order"), ids=_IDS, clock=_CLOCK, source="services/order", pool_size=4
         )
         closing.push_async_callback(database.close)
-        settlement, bidding = FakeSettlement(), FakeBidding()
-        neighbours = await closing.enter_async_context(
-            serving(
-                ServedService(
-                    settlement_service_pb2_grpc.add_EscrowServiceServicer_to_server,
-                    settlement,
-                    "fallow.settlement.v1.EscrowService",
-                ),
-                ServedService(
-                    lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
-                    bidding,
-                    "fallow.bidding.v1.LeaseService",
-                ),
-                ServedService(
-                    market_service_pb2_grpc.add_MatchServiceServicer_to_server,
-                    bidding,
-                    "fallow.bidding.v1.MatchService",
-                ),
-                verifier=identity.verifier,
-            )
-        )
+        settlement = FakeSettlement()  # type: ignore[abstract]
+        bidding = FakeBidding()  # type: ignore[abstract]
+        neighbours = await closing.enter_async_context(serve_neighbours(settlement, bidding, identity))
         own = channel(neighbours, identity.as_service("order"))
         closing.push_async_callback(own.close)
         escrows, market = EscrowClient(own), MarketClient(own)
