@@ -47,11 +47,17 @@ def test_the_api_keeps_the_rule(api: Api, name: str) -> None:
 
 
 def test_named_reasons_are_registered(api: Api) -> None:
-    """Goal: an error in a comment exists. Method: compare with the reasons that the installed packages register."""
+    """Goal: an error in a comment exists. Method: compare with the reasons that the installed packages register.
+
+    A method that says NOT_YET_AVAILABLE is not built; its other reasons are registered when it is.
+    """
     points = importlib.metadata.entry_points(group="fallow.error_reasons")
     known = {reason.reason for point in points for reason in point.load()}
     findings = [
-        f"{method.place}: {reason}" for method in api.methods for reason in rules.reasons(method) if reason not in known
+        f"{method.place}: {reason}"
+        for method in api.methods
+        for reason in rules.reasons(method)
+        if reason not in known and "NOT_YET_AVAILABLE" not in rules.reasons(method)
     ]
     assert not findings, "\n" + "\n".join(findings)
 
