@@ -241,16 +241,16 @@ class Node:
         highest = min(request.gas or GAS_LIMIT, GAS_LIMIT)
         with self._execution(request, tag) as execute:
             raise_if_failed(execute(highest))
-            lowest = rules.TRANSFER_GAS - 1
-            while highest - lowest > max(highest // ESTIMATE_TOLERANCE, 1) or highest == GAS_LIMIT:
+            lowest = rules.TRANSFER_GAS
+            if _enough(execute, lowest):
+                highest = lowest
+            while highest - lowest > max(lowest // ESTIMATE_TOLERANCE, 1):
                 # Most calls need little: looking low first is quicker than halving the limit of a block.
                 middle = min((lowest + highest) // 2, 2 * lowest)
                 if _enough(execute, middle):
                     highest = middle
                 else:
                     lowest = middle
-                if highest - lowest <= 1:
-                    break
         return max(highest, rules.floor_gas(request.data))
 
     @contextmanager

@@ -19,7 +19,7 @@ def test_genesis_equals_the_librarys(house: House) -> None:
 def test_headers_are_appended_in_order(house: House) -> None:
     """Goal: a chain of commitments that the library computes too. Method: three headers, their events and views."""
     for number in (1, 2, 3):
-        house.world.clock.move(10)
+        house.world.clock.advance(seconds=10)
         header = house.next_header(settlement_root=keccak(bytes([number])))
         assert house.anchor.call("anchor", header_values(header), sender=house.anchorer) is True
         receipt = house.append(header)
@@ -45,7 +45,7 @@ def test_submitting_again_changes_nothing(house: House) -> None:
     for _ in range(2):
         house.append(house.next_header())
     stood = [house.anchor.call("anchored_at", number) for number in (1, 2)]
-    house.world.clock.move(100)
+    house.world.clock.advance(seconds=100)
     for header in house.headers:
         assert house.anchor.call("anchor", header_values(header), sender=house.anchorer) is False
         receipt = house.anchor.send("anchor", header_values(header), sender=house.anchorer)

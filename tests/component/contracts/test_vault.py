@@ -102,12 +102,12 @@ class TestClaim:
         house.fund(1_000)
         first = payouts_of(house, alice=100, bob=50)
         first_header, first_tree = house.settle(first)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         assert claim(house, first_header, first_tree, first, 0) == 100
         assert claim(house, first_header, first_tree, first, 0) == 0
         second = payouts_of(house, alice=130, bob=75)
         second_header, second_tree = house.settle(second)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         assert claim(house, second_header, second_tree, second, 0) == 30
         assert claim(house, second_header, second_tree, second, 1) == 75
         assert claim(house, first_header, first_tree, first, 1) == 0
@@ -123,7 +123,7 @@ class TestClaim:
         house.fund(1_000)
         payouts = payouts_of(house, alice=100)
         header, tree = house.settle(payouts)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         receipt = house.vault.send(
             "claim", *claim_values(header, payouts[0], tree.proof(0)), sender=house.world.account("stranger")
         )
@@ -142,11 +142,11 @@ class TestClaim:
         house.fund(1_000)
         first = payouts_of(house, alice=100)
         header, tree = house.settle(first)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         assert claim(house, header, tree, first, 0) == 100
         moved = [Payout(account=ALICE, payee=house.world.account("bob").address, total_micros=120)]
         header, tree = house.settle(moved)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         assert claim(house, header, tree, moved, 0) == 20
         assert balance(house, house.world.account("bob").address) == 20
 
@@ -156,9 +156,9 @@ class TestClaim:
         payouts = payouts_of(house, alice=100)
         header, tree = house.settle(payouts)
         values = claim_values(header, payouts[0], tree.proof(0))
-        house.world.clock.move(HOUR - 1)
+        house.world.clock.advance(seconds=HOUR - 1)
         house.vault.expect_revert("vault: in challenge window", "claim", *values, sender=house.owner)
-        house.world.clock.move(1)
+        house.world.clock.advance(seconds=1)
         assert claim(house, header, tree, payouts, 0) == 100
 
     @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ class TestClaim:
         house.fund(1_000)
         payouts = payouts_of(house, alice=100)
         header, tree = house.settle(payouts)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         values = claim_values(dataclasses.replace(header, **change), payouts[0], tree.proof(0))
         house.vault.expect_revert("vault: unknown header", "claim", *values, sender=house.owner)
 
@@ -194,7 +194,7 @@ class TestClaim:
         house.fund(1_000)
         payouts = payouts_of(house, alice=100, bob=50)
         header, tree = house.settle(payouts)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         alice = payouts[0]
         proof = tree.proof(0)
         forged = [
@@ -227,7 +227,7 @@ class TestClaim:
             tree = MerkleTree([keccak(keccak(words))])
             header = house.next_header(payouts=tree, payout_total=100)
             house.append(header)
-            house.world.clock.move(HOUR)
+            house.world.clock.advance(seconds=HOUR)
             values = claim_values(header, alice, tree.proof(0))
             if refused:
                 house.vault.expect_revert("vault: bad proof", "claim", *values, sender=house.owner)
@@ -245,7 +245,7 @@ class TestClaim:
             for index in range(count)
         ]
         header, tree = house.settle(payouts)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         deepest = max(range(count), key=lambda index: len(tree.proof(index)))
         assert len(tree.proof(deepest)) >= 9
         chosen = {0, 1, 128, 255, count - 1, deepest}
@@ -258,14 +258,14 @@ class TestClaim:
         house.fund(1_000)
         payouts = payouts_of(house, alice=100, bob=50)
         header, tree = house.settle(payouts, payout_total=120)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         assert claim(house, header, tree, payouts, 0) == 100
         values = claim_values(header, payouts[1], tree.proof(1))
         house.vault.expect_revert("vault: above payout total", "claim", *values, sender=house.owner)
         # A later header that accounts for it lets the old claim through too.
         more = payouts_of(house, alice=110, bob=50)
         later, later_tree = house.settle(more)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         assert claim(house, later, later_tree, more, 0) == 10
         assert claim(house, header, tree, payouts, 1) == 50
 
@@ -274,7 +274,7 @@ class TestClaim:
         house.fund(99)
         payouts = payouts_of(house, alice=100, bob=50)
         header, tree = house.settle(payouts)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         values = claim_values(header, payouts[0], tree.proof(0))
         house.vault.expect_revert("token: above balance", "claim", *values, sender=house.owner)
         assert house.vault.call("claimed", id_to_word(ALICE)) == 0
@@ -285,7 +285,7 @@ class TestClaim:
         house.fund(100)
         payouts = [Payout(account=ALICE, payee="0x" + "00" * 20, total_micros=5)]
         header, tree = house.settle(payouts)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         values = claim_values(header, payouts[0], tree.proof(0))
         house.vault.expect_revert("vault: no payee", "claim", *values, sender=house.owner)
 
@@ -300,7 +300,7 @@ class TestReentry:
         house.fund(1_000)
         payouts = payouts_of(house, alice=100, bob=50)
         header, tree = house.settle(payouts)
-        world.clock.move(HOUR)
+        world.clock.advance(seconds=HOUR)
         return house, house.token, header, tree, payouts
 
     def test_claims_do_not_nest(self, armed: tuple[House, Contract, Header, MerkleTree, list[Payout]]) -> None:
@@ -351,7 +351,7 @@ class TestRoles:
         house.fund(1_000)
         payouts = payouts_of(house, alice=100)
         header, tree = house.settle(payouts)
-        house.world.clock.move(HOUR)
+        house.world.clock.advance(seconds=HOUR)
         tenant, stranger = house.world.account("tenant"), house.world.account("stranger")
         house.vault.expect_revert("vault: not the guardian", "pause", sender=stranger)
         receipt = house.vault.send("pause", sender=house.guardian)

@@ -3,7 +3,6 @@
 import functools
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from eth_account.signers.local import LocalAccount
 from eth_utils.address import to_checksum_address
 
 from contracts.compile import compile_contract
+from fallow_chassis.testing.time import ManualClock
 from fallow_receipts import Header, MerkleTree, Payout, genesis_commitment, header_commitment, keccak, payout_leaf
 from fallow_stack.chain.encode import Json, encode_receipt
 from fallow_stack.chain.errors import RpcError
@@ -24,22 +24,6 @@ from fallow_stack.chain.store import ChainStore
 
 CHAIN_ID = 31337
 TOKENS = Path(__file__).parent / "tokens"
-
-
-class MovedClock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self._now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self._now
-
-    def monotonic_ms(self) -> int:
-        return int(self._now.timestamp() * 1000)
-
-    def move(self, seconds: int) -> None:
-        self._now += timedelta(seconds=seconds)
 
 
 @functools.cache
@@ -132,12 +116,12 @@ class World:
     """A chain with a clock that is moved by hand and accounts that can pay."""
 
     node: Node
-    clock: MovedClock
+    clock: ManualClock
     accounts: dict[str, LocalAccount] = field(default_factory=dict)
 
     @classmethod
     def make(cls, directory: Path) -> "World":
-        clock = MovedClock()
+        clock = ManualClock()
         return cls(Node(ChainStore(directory / "chain.sqlite"), chain_id=CHAIN_ID, clock=clock), clock)
 
     @property
