@@ -1,0 +1,98 @@
+"""Wires the bidding service: the registry and lease doors, the provider link, the engine, the courier, the watch."""
+
+import hashlib
+from pathlib import Path
+from typing import Final
+
+from fallow.bidding.v1 import (
+    lease_service_pb2_grpc,
+    market_service_pb2_grpc,
+    provider_service_pb2_grpc,
+)
+from fallow_bidding.commands.delivery import DeliveryCommands
+from fallow_bidding.commands.link import LinkCommands
+from fallow_bidding.commands.matching import MatchingCommands
+from fallow_bidding.commands.orders import OrderCommands
+from fallow_bidding.commands.registry import RegistryCommands
+from fallow_bidding.commands.watching import WatchCommands
+from fallow_bidding.consumers import OrderHandlers
+from fallow_bidding.jobs import Courier, Engine, Watch
+from fallow_bidding.link import LinkServer
+from fallow_bidding.queries import Queries
+from fallow_bidding.rpc.leases import LeaseServicer
+from fallow_bidding.rpc.market import AuctionServicer, MarketDataServicer, MatchServicer
+from fallow_bidding.rpc.registry import ProviderRegistryServicer
+from fallow_bidding.settings import BiddingSettings
+from fallow_bidding.topics import LEASES_TOPIC, MARKET_TOPIC, ORDERS_TOPIC, PROOFS_TOPIC
+from fallow_chassis.application import Application
+from fallow_chassis.inbox import Consumer
+
+WATCH_SECONDS: Final = 1.0
+
+
+async def build(application: Application[BiddingSettings]) -> None:
+    """Put the service together."""
+    settings = application.settings
+    policy = settings.policy()
+    database = await application.database()
+    stream = await application.stream()
+    await stream.ensure_topics([LEASES_TOPIC, MARKET_TOPIC, PROOFS_TOPIC, ORDERS_TOPIC])
+    link = await application.nats()
+    orders = OrderCommands(database, policy)
+    watching = WatchCommands(database, policy)
+    # Our own absence is written down before anybody is heard, so that it counts against no provider.
+    await watching.beat()
+    await LinkServer(link, LinkCommands(database, policy)).start()
+    _add_servicers(application, orders, RegistryCommands(database, policy), Queries(database, policy))
+    matching = MatchingCommands(database, policy, lock_key("decisions", policy.market))
+    delivery = DeliveryCommands(database, policy, application.signer, settings.required("order_address"))
+    application.background(Engine(database, matching, lock_key("leader", policy.market)).run, name="engine")
+    application.background(Courier(database, link, delivery).run, name="courier")
+    application.every(WATCH_SECONDS, Watch(link, watching, orders).run_once, name="watch")
+    application.relay()
+    application.consume(Consumer("bidding", [ORDERS_TOPIC], database, stream, OrderHandlers(policy).by_type()))
+
+
+def _add_servicers(
+    application: Application[BiddingSettings], orders: OrderCommands, registry: RegistryCommands, queries: Queries
+) -> None:
+    """Open the gRPC doors."""
+    settings, server = application.settings, application.server
+    seed_file = settings.nats_account_seed_file
+    server.add(
+        provider_service_pb2_grpc.add_ProviderRegistryServiceServicer_to_server,
+        ProviderRegistryServicer(
+            registry,
+            queries,
+            application.clock,
+            account_seed=Path(seed_file).read_text("ascii").strip() if seed_file else "",
+            nats_url=settings.provider_nats_url or settings.nats_url,
+        ),
+        "fallow.bidding.v1.ProviderRegistryService",
+    )
+    server.add(
+        lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
+        LeaseServicer(orders, queries, application.signer, application.clock),
+        "fallow.bidding.v1.LeaseService",
+    )
+    server.add(
+        market_service_pb2_grpc.add_MatchServiceServicer_to_server,
+        MatchServicer(queries),
+        "fallow.bidding.v1.MatchService",
+    )
+    server.add(
+        market_service_pb2_grpc.add_AuctionServiceServicer_to_server,
+        AuctionServicer(),
+        "fallow.bidding.v1.AuctionService",
+    )
+    server.add(
+        market_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
+        MarketDataServicer(),
+        "fallow.bidding.v1.MarketDataService",
+    )
+
+
+def lock_key(purpose: str, market: str) -> int:
+    """The advisory lock of a market for one purpose: 63 bits that other purposes and markets do not share."""
+    digest = hashlib.sha256(f"fallow-bidding/{purpose}/{market}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,129 @@
+"""What every use-case does with leases in its transaction: end them, give devices back, end orders, state the facts.
+
+The rows of the orders concerned are held by the caller.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from google.protobuf.message import Message
+
+from fallow_bidding.convert import leases as convert
+from fallow_bidding.domain.leases import EndReason, Evidence, Lease, ended, released
+from fallow_bidding.domain.orders import GroupState, MarketOrder
+from fallow_bidding.domain.policy import Policy
+from fallow_bidding.store import delivery, leases, orders
+from fallow_bidding.topics import LEASES_TOPIC
+from fallow_chassis.events import EventDraft
+from fallow_chassis.postgres import UnitOfWork
+
+
+async def emit_fact(unit: UnitOfWork, order_id: str, message: Message) -> None:
+    """State a fact about an order's leases, with the next number of that order."""
+    version = await orders.next_lease_version(unit.connection, order_id)
+    unit.emit(EventDraft(LEASES_TOPIC, order_id, version, message, subject=f"orders/{order_id}"))
+
+
+async def end_lease(
+    unit: UnitOfWork,
+    lease: Lease,
+    evidence: Evidence,
+    charge_through: datetime,
+    *,
+    lost: bool,
+    nothing_runs: bool,
+    releasing: bool,
+) -> Lease:
+    """End a live lease for its tenant; unless nothing runs, tell the provider to stop and keep its devices."""
+    now = unit.clock.now()
+    changed = ended(lease, evidence, charge_through, now, lost=lost, nothing_runs=nothing_runs)
+    await leases.save_lease(unit.connection, changed)
+    if nothing_runs:
+        await delivery.drop_commands(unit.connection, lease.lease_id, now)
+        await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, "")
+    else:
+        await delivery.insert_stop(unit.connection, unit.ids.new(), lease, evidence.reason, now)
+    await emit_fact(unit, lease.key.order_id, convert.lease_ended(changed, releasing=releasing))
+    return changed
+
+
+async def release_lease(unit: UnitOfWork, lease: Lease) -> Lease:
+    """Give back the devices of a lease of which nothing runs any more."""
+    now = unit.clock.now()
+    changed = released(lease, now)
+    await leases.save_lease(unit.connection, changed)
+    await delivery.drop_commands(unit.connection, lease.lease_id, now)
+    await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, "")
+    return changed
+
+
+async def fail_lease(
+    unit: UnitOfWork,
+    policy: Policy,
+    order: MarketOrder,
+    lease: Lease,
+    evidence: Evidence,
+    *,
+    heard_time: datetime,
+    nothing_runs: bool,
+    excludes_provider: bool = True,
+) -> Lease:
+    """A live lease has failed: end it and open its group again, or end the order after too many failures.
+
+    ``heard_time`` is when the provider was last known to run it: charges end there, and where the order forbids that
+    generations overlap, the group waits until the agent has surely stopped by itself.
+    """
+    now = unit.clock.now()
+    assert not order.ended, "an ended order has no live lease"
+    group = (await orders.load_groups(unit.connection, [order.order_id]))[order.order_id][lease.key.group]
+    assert group.state is GroupState.LEASED, "a live lease belongs to a leased group"
+    failures = group.failures + (evidence.reason is EndReason.WORKLOAD)
+    gives_up = failures >= policy.failures_max
+    changed = await end_lease(
+        unit,
+        lease,
+        evidence,
+        min(now, max(heard_time, lease.create_time)),
+        lost=True,
+        nothing_runs=nothing_runs,
+        releasing=not gives_up,
+    )
+    if gives_up:
+        detail = f"group {group.group_id} failed {failures} times, last: {evidence.detail}"
+        await end_order(unit, order, EndReason.WORKLOAD, detail)
+        return changed
+    excluded = group.excluded_providers | ({lease.provider_id} if excludes_provider else set())
+    waits = order.forbids_overlap and not nothing_runs
+    await orders.save_group(
+        unit.connection,
+        replace(
+            group,
+            state=GroupState.OPEN,
+            failures=failures,
+            excluded_providers=frozenset(excluded),
+            hold_until=max(heard_time, lease.create_time) + policy.overlap_wait if waits else None,
+        ),
+    )
+    await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, "")
+    return changed
+
+
+async def end_order(unit: UnitOfWork, order: MarketOrder, reason: EndReason, detail: str) -> list[Lease]:
+    """End an order: its live leases stop, nothing is matched again. An ended order is left as it is.
+
+    Returns all leases that the order ever had.
+    """
+    found = await leases.load_order_leases(unit.connection, order.order_id)
+    if order.ended:
+        return found
+    now = unit.clock.now()
+    evidence = Evidence(reason, detail, convert.OBSERVER, now)
+    told: list[Lease] = []
+    for lease in found:
+        if lease.is_live:
+            told.append(await end_lease(unit, lease, evidence, now, lost=False, nothing_runs=False, releasing=False))
+        else:
+            told.append(lease)
+    await orders.end_order(unit.connection, order.order_id, reason, detail, now)
+    await emit_fact(unit, order.order_id, convert.order_ended(order.order_id, reason, detail, now))
+    return told

@@ -1,0 +1,133 @@
+"""The engine's pass: decide about all open orders in one transaction.
+
+A transaction-level advisory lock lets one pass run at a time, whoever believes to lead; everything is read after it is
+held, so two writers can never sell one device twice. The database's own check stands behind that.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from fallow.order.v1 import order_pb2
+from fallow_bidding.commands import lifecycle
+from fallow_bidding.convert import leases as convert_leases
+from fallow_bidding.convert import market as convert
+from fallow_bidding.domain.demand import ReplicaSet
+from fallow_bidding.domain.leases import GenerationKey, Lease
+from fallow_bidding.domain.matching import Decision, GroupMatch, Market, decide
+from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
+from fallow_bidding.domain.policy import Policy
+from fallow_bidding.domain.providers import Provider
+from fallow_bidding.store import QUERIES, delivery, leases, orders
+from fallow_bidding.store.suppliers import load_suppliers
+from fallow_chassis.postgres import Database, UnitOfWork
+
+ORDER_BATCH: Final = 500
+"""The most open orders in one pass; the oldest come first."""
+
+
+class MatchingCommands:
+    """Matches open orders; ``lock_key`` is the market's own advisory lock for decisions."""
+
+    def __init__(self, database: Database, policy: Policy, lock_key: int) -> None:
+        """Take the database, the market's rules and its lock."""
+        self._database = database
+        self._policy = policy
+        self._lock_key = lock_key
+
+    async def match_open_orders(self) -> int:
+        """One pass; returns how many leases it made."""
+        async with self._database.transaction() as unit:
+            await unit.connection.execute(QUERIES.get("lock_decisions"), self._lock_key)
+            now = unit.clock.now()
+            found = await orders.lock_open_orders(unit.connection, self._policy.market, ORDER_BATCH)
+            groups = await orders.load_groups(unit.connection, [order.order_id for order in found])
+            due = [(order, _parts(groups[order.order_id], now)) for order in found]
+            due = [(order, parts) for order, parts in due if parts]
+            if not due:
+                return 0
+            loaded = await load_suppliers(unit.connection, self._policy, now)
+            market = Market([supplier for _, supplier in loaded])
+            providers = {provider.provider_id: provider for provider, _ in loaded}
+            made = 0
+            for order, parts in due:
+                for part in parts:
+                    made += await self._match(unit, market, providers, order, part)
+            return made
+
+    async def _match(
+        self,
+        unit: UnitOfWork,
+        market: Market,
+        providers: Mapping[str, Provider],
+        order: MarketOrder,
+        part: Mapping[int, MarketGroup],
+    ) -> int:
+        """Decide about groups of one order and write what was decided."""
+        assert order.body is not None, "an open order has a body"
+        body = order_pb2.Order.FromString(order.body)
+        demand = convert.order_demand(body, part)
+        decision: Decision = decide(demand, market)
+        for story in decision.explanations:
+            await orders.save_decision(unit.connection, order.order_id, story)
+        sets = {group.index: group.replica_sets for group in demand.groups}
+        for match in decision.matches:
+            group = part[match.group_index]
+            await self._lease(unit, providers[match.provider_id], order, group, match, sets[match.group_index])
+        return len(decision.matches)
+
+    async def _lease(
+        self,
+        unit: UnitOfWork,
+        provider: Provider,
+        order: MarketOrder,
+        group: MarketGroup,
+        match: GroupMatch,
+        replica_sets: tuple[ReplicaSet, ...],
+    ) -> None:
+        """Write one lease with its devices, its command and its event."""
+        now = unit.clock.now()
+        lease = Lease(
+            lease_id=unit.ids.new(),
+            key=GenerationKey(order.order_id, group.group_index, group.generation + 1),
+            group_id=group.group_id,
+            tenant=order.tenant,
+            provider_id=provider.provider_id,
+            provider_account=provider.account,
+            provider_address=provider.address,
+            offer_id=match.offer_id,
+            asset=match.asset,
+            price_micros=match.price_micros,
+            placements=match.placements,
+            self_stop_ms=self._policy.self_stop_ms,
+            create_time=now,
+        )
+        await leases.insert_lease(unit.connection, lease)
+        await leases.insert_node_uses(unit.connection, lease, _node_uses(lease, replica_sets))
+        await delivery.insert_run(unit.connection, unit.ids.new(), lease, now)
+        leased = replace(group, state=GroupState.LEASED, generation=lease.key.generation, hold_until=None)
+        await orders.save_group(unit.connection, leased)
+        fact = convert_leases.lease_created(lease, provider.public_key, self._policy.heartbeat_interval_ms)
+        await lifecycle.emit_fact(unit, order.order_id, fact)
+
+
+def _parts(groups: list[MarketGroup], now: datetime) -> list[dict[int, MarketGroup]]:
+    """What is decided together: the groups that never had a lease; each group that lost its lease on its own."""
+    open_groups = [group for group in groups if group.is_matchable(now)]
+    first = {group.group_index: group for group in open_groups if group.generation == 0}
+    again = [{group.group_index: group} for group in open_groups if group.generation > 0]
+    return [first, *again] if first else again
+
+
+def _node_uses(lease: Lease, replica_sets: tuple[ReplicaSet, ...]) -> list[tuple[str, int, int, dict[str, int]]]:
+    """What a lease takes of each node."""
+    by_service = {replica_set.service: replica_set for replica_set in replica_sets}
+    uses: dict[str, tuple[int, int, dict[str, int]]] = {}
+    for placement in lease.placements:
+        replica_set = by_service[placement.service]
+        cpu, memory, storage = uses.get(placement.node_id, (0, 0, {}))
+        for name, size in replica_set.disk_bytes_by_class.items():
+            storage[name] = storage.get(name, 0) + size
+        uses[placement.node_id] = (cpu + replica_set.cpu_milli, memory + replica_set.memory_bytes_taken, storage)
+    return [(node_id, *use) for node_id, use in sorted(uses.items())]

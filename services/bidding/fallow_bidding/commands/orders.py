@@ -1,0 +1,93 @@
+"""Orders come in, change, and end."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from fallow.order.v1 import order_pb2
+from fallow_bidding.commands import lifecycle
+from fallow_bidding.convert import leases as convert
+from fallow_bidding.domain.leases import EndReason, Lease
+from fallow_bidding.domain.orders import MarketGroup, MarketOrder
+from fallow_bidding.domain.policy import Policy
+from fallow_bidding.store import delivery, orders
+from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_chassis.wire import from_duration
+
+TERM_BATCH: Final = 100
+"""The most orders whose term is looked at in one pass."""
+
+
+async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order) -> bool:
+    """Take a funded order to the market; False where it is known, or was ended before it was heard of."""
+    order = _order_of(policy, message, unit)
+    groups = [MarketGroup(order.order_id, index, group.group_id) for index, group in enumerate(message.groups)]
+    assert groups, "an order has a group"
+    is_new = await orders.insert_order(unit.connection, order, groups)
+    if is_new:
+        await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, order.order_id)
+    return is_new
+
+
+async def update_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order) -> None:
+    """Take over what a tenant changed; it holds for leases made from now on."""
+    order = _order_of(policy, message, unit)
+    known = (await orders.lock_orders(unit.connection, [order.order_id])).get(order.order_id)
+    if known is not None and not known.ended:
+        await orders.update_body(unit.connection, order)
+        await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, order.order_id)
+
+
+async def end_named_order(
+    unit: UnitOfWork, policy: Policy, order_id: str, reason: EndReason, detail: str
+) -> list[Lease]:
+    """End an order by its id; one that was never heard of is remembered as ended, and that is a fact too."""
+    now = unit.clock.now()
+    unheard = MarketOrder(
+        order_id, "", policy.market, None, now, ended=True, end_reason=reason, end_detail=detail, end_time=now
+    )
+    if await orders.insert_order(unit.connection, unheard, []):
+        fact = convert.order_ended(order_id, reason, detail, now)
+        await lifecycle.emit_fact(unit, order_id, fact)
+        return []
+    known = await orders.lock_orders(unit.connection, [order_id])
+    return await lifecycle.end_order(unit, known[order_id], reason, detail)
+
+
+class OrderCommands:
+    """Use-cases that begin a transaction of their own."""
+
+    def __init__(self, database: Database, policy: Policy) -> None:
+        """Take the database and the market's rules."""
+        self._database = database
+        self._policy = policy
+
+    async def end(self, order_id: str, reason: EndReason, detail: str) -> list[Lease]:
+        """End an order; a repeat changes nothing and answers with the same leases."""
+        async with self._database.transaction() as unit:
+            return await end_named_order(unit, self._policy, order_id, reason, detail)
+
+    async def end_terms(self) -> int:
+        """End the orders whose longest running time is over; returns how many."""
+        async with self._database.read() as connection:
+            due: Sequence[str] = await orders.load_expired_terms(connection, self._database.clock.now(), TERM_BATCH)
+        for order_id in due:
+            await self.end(order_id, EndReason.TERM, "the longest running time is over")
+        return len(due)
+
+
+def _order_of(policy: Policy, message: order_pb2.Order, unit: UnitOfWork) -> MarketOrder:
+    """The order that an event carries; workloads are never stored here, whatever the event holds."""
+    body = order_pb2.Order()
+    body.CopyFrom(message)
+    for group in body.groups:
+        group.ClearField("workload")
+    terms = body.terms
+    return MarketOrder(
+        order_id=body.name.removeprefix("orders/"),
+        tenant=body.account,
+        market=policy.market,
+        body=body.SerializeToString(deterministic=True),
+        create_time=unit.clock.now(),
+        term_ms=from_duration(terms.duration) or None if terms.HasField("duration") else None,
+        forbids_overlap=terms.overlap == order_pb2.OVERLAP_FORBIDDEN,
+    )

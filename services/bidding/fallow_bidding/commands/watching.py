@@ -1,0 +1,124 @@
+"""What time does to leases: silence, commands that nobody answers, starts that never end, and our own outages."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from fallow_bidding.commands import lifecycle
+from fallow_bidding.convert.leases import OBSERVER
+from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState
+from fallow_bidding.domain.policy import Policy
+from fallow_bidding.domain.silence import OUTAGE_AFTER, Outage, heard_since, outages_with_present
+from fallow_bidding.store import leases, orders, outages, providers
+from fallow_chassis.postgres import Connection, Database
+
+BATCH: Final = 200
+"""The most providers or leases that one pass looks at."""
+
+
+class WatchCommands:
+    """Run by timers; every pass is safe to repeat and to run in several processes."""
+
+    def __init__(self, database: Database, policy: Policy) -> None:
+        """Take the database and the market's rules."""
+        self._database = database
+        self._policy = policy
+
+    async def beat(self) -> None:
+        """Note the market's own pulse; a gap since the last one is recorded as an outage."""
+        async with self._database.transaction() as unit:
+            now = unit.clock.now()
+            last = await outages.lock_pulse(unit.connection)
+            if last is not None and now - last >= OUTAGE_AFTER:
+                await outages.insert_outage(unit.connection, Outage(last, now))
+            await outages.save_pulse(unit.connection, now)
+
+    async def find_silent(self) -> int:
+        """Mark providers that have fallen silent; take the leases of those beyond their grace. Returns leases lost."""
+        now = self._database.clock.now()
+        async with self._database.read() as connection:
+            away = await self._outages(connection, now)
+            silent = await providers.load_silent_providers(
+                connection, now - timedelta(milliseconds=self._policy.unreachable_ms), BATCH
+            )
+        lost = 0
+        for provider_id, heartbeat_time, reachable in silent:
+            silence = now - heard_since(away, heartbeat_time)
+            if silence >= timedelta(milliseconds=self._policy.unreachable_ms) and reachable:
+                await self._mark_unreachable(provider_id, heartbeat_time)
+            if silence >= timedelta(milliseconds=self._policy.grace_ms):
+                lost += await self._lose(provider_id, heartbeat_time)
+        return lost
+
+    async def find_overdue(self) -> int:
+        """Take leases whose command nobody answered, or whose start never ended. Returns how many."""
+        now = self._database.clock.now()
+        accept = timedelta(milliseconds=self._policy.accept_timeout_ms)
+        start = timedelta(milliseconds=self._policy.start_timeout_ms + self._policy.start_margin_ms)
+        async with self._database.read() as connection:
+            away = await self._outages(connection, now)
+            overdue = await leases.load_overdue(connection, now - accept, now - start, BATCH)
+        taken = 0
+        for lease_id, order_id, _ in overdue:
+            async with self._database.transaction() as unit:
+                order = (await orders.lock_orders(unit.connection, [order_id]))[order_id]
+                lease = await leases.load_lease(unit.connection, lease_id)
+                assert lease is not None, "leases are never deleted"
+                evidence = _overdue_evidence(lease, away, now, accept, start)
+                if evidence is None:
+                    continue
+                await lifecycle.fail_lease(
+                    unit, self._policy, order, lease, evidence, heard_time=now, nothing_runs=False
+                )
+                taken += 1
+        return taken
+
+    async def _outages(self, connection: Connection, now: datetime) -> list[Outage]:
+        """Our own outages that can matter to any wait that is now over."""
+        longest = max(self._policy.grace_ms, self._policy.start_timeout_ms + self._policy.start_margin_ms)
+        recorded = await outages.load_outages(connection, now - timedelta(milliseconds=longest))
+        return outages_with_present(recorded, await outages.load_pulse(connection), now)
+
+    async def _mark_unreachable(self, provider_id: str, heartbeat_time: datetime) -> None:
+        """Give a silent provider no new lease, unless it was heard meanwhile."""
+        async with self._database.transaction() as unit:
+            provider = await providers.lock_provider(unit.connection, provider_id)
+            if provider is not None and provider.heartbeat_time == heartbeat_time:
+                await providers.set_unreachable(unit.connection, provider_id)
+
+    async def _lose(self, provider_id: str, heartbeat_time: datetime) -> int:
+        """Take all live leases of a provider that was silent beyond its grace, unless it was heard meanwhile."""
+        async with self._database.transaction() as unit:
+            provider = await providers.lock_provider(unit.connection, provider_id)
+            if provider is None or provider.heartbeat_time != heartbeat_time:
+                return 0
+            held = await leases.load_holding_leases(unit.connection, provider_id)
+            await orders.lock_orders(unit.connection, [lease.key.order_id for lease in held])
+            now = unit.clock.now()
+            detail = f"no heartbeat for {(now - heartbeat_time).total_seconds():.0f} s"
+            evidence = Evidence(EndReason.UNREACHABLE, detail, OBSERVER, now)
+            lost = 0
+            for named in held:
+                lease = await leases.load_lease(unit.connection, named.lease_id)
+                order = await orders.load_order(unit.connection, named.key.order_id)
+                if lease is None or order is None or not lease.is_live:
+                    continue
+                await lifecycle.fail_lease(
+                    unit, self._policy, order, lease, evidence, heard_time=heartbeat_time, nothing_runs=False
+                )
+                lost += 1
+            return lost
+
+
+def _overdue_evidence(
+    lease: Lease, away: list[Outage], now: datetime, accept: timedelta, start: timedelta
+) -> Evidence | None:
+    """Why a lease is overdue, or nothing; a wait starts again at the end of an outage of our own."""
+    if lease.state is LeaseState.RESERVED and now - heard_since(away, lease.create_time) >= accept:
+        detail = f"the provider did not answer the command within {accept.total_seconds():.0f} s"
+        return Evidence(EndReason.REFUSED, detail, OBSERVER, now)
+    if lease.state is LeaseState.STARTING:
+        assert lease.accept_time is not None, "a starting lease was accepted"
+        if now - heard_since(away, lease.accept_time) >= start:
+            detail = f"the workload was not ready within {start.total_seconds():.0f} s"
+            return Evidence(EndReason.WORKLOAD, detail, OBSERVER, now)
+    return None

@@ -1,0 +1,188 @@
+"""What providers' agents say and are told, on the wire."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from fallow.provider.v1 import market_link_pb2
+from fallow.type.v1 import resources_pb2
+from fallow_bidding.convert.leases import end_reason_number, endpoint_of, key_message, key_of
+from fallow_bidding.domain.heartbeat import HeartbeatVerdict, RunReport, RunState
+from fallow_bidding.domain.leases import EndReason, Lease
+from fallow_bidding.domain.proofs import ProofClaim, Refusal
+from fallow_bidding.domain.reasons import INVENTORY_INVALID
+from fallow_bidding.domain.supply import Health
+from fallow_chassis.errors import DomainError
+from fallow_chassis.wire import to_duration
+
+MAX_NODES: Final = 1_024
+MAX_TEXT_CHARACTERS: Final = 128
+
+NodeRow = tuple[str, int, int, dict[str, int], list[str]]
+DeviceRow = tuple[str, str, str, str, int, str, str, str]
+
+
+def run_reports(heartbeat: market_link_pb2.Heartbeat) -> tuple[RunReport, ...]:
+    """The generations that an agent names."""
+    return tuple(
+        RunReport(
+            lease_id=run.lease.removeprefix("leases/"),
+            key=key_of(run.key),
+            state=_run_state(run.state),
+            reason=run.reason,
+            detail=run.detail,
+            endpoints=tuple(sorted(endpoint_of(endpoint) for endpoint in run.endpoints)),
+        )
+        for run in heartbeat.runs
+    )
+
+
+def proof_claims(heartbeat: market_link_pb2.Heartbeat) -> tuple[ProofClaim, ...]:
+    """The proofs of a heartbeat, numbered by their place in it."""
+    return tuple(
+        ProofClaim(
+            position=position,
+            lease_id=proof.lease.removeprefix("leases/"),
+            key=key_of(proof.key),
+            sequence=proof.sequence,
+            running_ms=proof.running_ms,
+            device_health=proof.device_health,
+            final=proof.final,
+            signature=proof.signature,
+        )
+        for position, proof in enumerate(heartbeat.proofs)
+    )
+
+
+def heartbeat_reply(
+    sequence: int, verdict: HeartbeatVerdict, refusals: Sequence[Refusal], *, inventory_wanted: bool
+) -> market_link_pb2.LinkReply:
+    """The answer to a heartbeat."""
+    acknowledgement = market_link_pb2.HeartbeatAcknowledgement
+    return market_link_pb2.LinkReply(
+        heartbeat=acknowledgement(
+            sequence=sequence,
+            unwanted=[key_message(key) for key in verdict.unwanted],
+            forgotten=[key_message(key) for key in verdict.forgotten],
+            refusals=[
+                acknowledgement.ProofRefusal(
+                    lease=f"leases/{refusal.lease_id}", sequence=refusal.sequence, reason=refusal.reason
+                )
+                for refusal in refusals
+            ],
+            inventory_wanted=inventory_wanted,
+        )
+    )
+
+
+def error_reply(error: DomainError) -> market_link_pb2.LinkReply:
+    """The answer to a message that could not be taken."""
+    return market_link_pb2.LinkReply(error=market_link_pb2.LinkError(reason=error.reason.reason, message=error.message))
+
+
+def run_command(
+    command_id: str, lease: Lease, grant: str, order_address: str, start_timeout_ms: int
+) -> market_link_pb2.Command:
+    """The command to run a lease's generation."""
+    command = market_link_pb2.Command
+    replicas = [
+        command.ReplicaPlacement(
+            service=placement.service,
+            replica=placement.replica,
+            node_id=placement.node_id,
+            devices=[command.DeviceShare(device_id=share.device_id, milli=share.milli) for share in placement.devices],
+        )
+        for placement in lease.placements
+    ]
+    return command(
+        command_id=command_id,
+        lease=f"leases/{lease.lease_id}",
+        key=key_message(lease.key),
+        run=command.RunLease(
+            workload_grant=grant,
+            replicas=replicas,
+            self_stop=to_duration(lease.self_stop_ms),
+            start_timeout=to_duration(start_timeout_ms),
+            order_address=order_address,
+        ),
+    )
+
+
+def stop_command(command_id: str, lease: Lease, reason: EndReason) -> market_link_pb2.Command:
+    """The command to stop a lease's generation; the grace is the agent's default."""
+    return market_link_pb2.Command(
+        command_id=command_id,
+        lease=f"leases/{lease.lease_id}",
+        key=key_message(lease.key),
+        stop=market_link_pb2.Command.StopLease(reason=end_reason_number(reason)),
+    )
+
+
+def inventory_rows(report: market_link_pb2.InventoryReport) -> tuple[list[NodeRow], list[DeviceRow]]:
+    """A report's nodes and devices; INVENTORY_INVALID where it cannot be true."""
+    if len(report.nodes) > MAX_NODES:
+        raise _invalid(f"a provider has at most {MAX_NODES} nodes")
+    nodes: list[NodeRow] = []
+    devices: dict[str, DeviceRow] = {}
+    seen: set[str] = set()
+    for node in report.nodes:
+        if not node.node_id or node.node_id in seen or len(node.node_id) > MAX_TEXT_CHARACTERS:
+            raise _invalid(f"the node id {node.node_id!r} is empty, too long, or stands twice")
+        seen.add(node.node_id)
+        if min(node.cpu_milli, node.memory_bytes, *node.storage_bytes_by_class.values(), 0) < 0:
+            raise _invalid(f"node {node.node_id} has less than nothing")
+        nodes.append(
+            (
+                node.node_id,
+                node.cpu_milli,
+                node.memory_bytes,
+                dict(node.storage_bytes_by_class),
+                list(node.drivers),
+            )
+        )
+        for device in node.devices:
+            if device.device_id in devices:
+                raise _invalid(f"the device id {device.device_id!r} stands twice: it is unique at its provider")
+            devices[device.device_id] = _device_row(node.node_id, device)
+    return nodes, list(devices.values())
+
+
+def _device_row(node_id: str, device: resources_pb2.Device) -> DeviceRow:
+    """One device of a report."""
+    texts = (device.device_id, device.vendor, device.model)
+    if not all(texts) or max(map(len, texts)) > MAX_TEXT_CHARACTERS or device.vram_bytes < 0:
+        raise _invalid(f"device {device.device_id!r} of node {node_id} lacks an id, a vendor or a model")
+    try:
+        source = resources_pb2.DeviceSource.Name(device.source).removeprefix("DEVICE_SOURCE_")
+    except ValueError:
+        source = "UNSPECIFIED"
+    return (
+        device.device_id,
+        node_id,
+        device.vendor,
+        device.model,
+        device.vram_bytes,
+        device.interface,
+        _health(device.health),
+        source,
+    )
+
+
+def _health(number: resources_pb2.DeviceHealth.ValueType) -> Health:
+    """The health of a number; one that says nothing is unknown, which is no failure."""
+    try:
+        return Health(resources_pb2.DeviceHealth.Name(number).removeprefix("DEVICE_HEALTH_"))
+    except ValueError:
+        return Health.UNKNOWN
+
+
+def _run_state(number: market_link_pb2.RunState.ValueType) -> RunState:
+    """The state of a number; one that says nothing is unknown, and changes nothing."""
+    try:
+        return RunState(market_link_pb2.RunState.Name(number).removeprefix("RUN_STATE_"))
+    except ValueError:
+        return RunState.UNKNOWN
+
+
+def _invalid(why: str) -> DomainError:
+    """The error for a report that cannot be true."""
+    return DomainError(INVENTORY_INVALID, why)

@@ -1,0 +1,271 @@
+"""Providers, offers, inventory, demands and explanations on the wire."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+
+from fallow.bidding.v1 import provider_pb2
+from fallow.order.v1 import order_pb2, order_service_pb2
+from fallow.type.v1 import money_pb2, resources_pb2
+from fallow_bidding.domain.demand import (
+    DEFAULT_STORAGE_CLASS,
+    GpuNeed,
+    GroupDemand,
+    OrderDemand,
+    ReplicaSet,
+    TermKind,
+)
+from fallow_bidding.domain.explanation import GroupExplanation
+from fallow_bidding.domain.orders import MarketGroup
+from fallow_bidding.domain.providers import AuditorSignature, Offer, Provider
+from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, PriceSchedule, ReservedTier
+from fallow_chassis.errors import invalid_field
+from fallow_chassis.wire import from_duration, to_duration, to_timestamp
+
+MAX_PRICE_MICROS: Final = 1_000_000_000_000
+"""The most that one hour of anything in a schedule may cost: a million units of the asset."""
+
+
+def provider_message(provider: Provider) -> provider_pb2.Provider:
+    """A provider as clients see it."""
+    message = provider_pb2.Provider(
+        name=f"providers/{provider.provider_id}",
+        account=provider.account,
+        display_name=provider.display_name,
+        public_key=provider.public_key,
+        region=provider.region,
+        attributes=dict(provider.attributes),
+        auditor_signatures=[
+            provider_pb2.AuditorSignature(
+                auditor=item.auditor, attributes=dict(item.attributes), signature=bytes.fromhex(item.signature)
+            )
+            for item in provider.auditor_signatures
+        ],
+        address=provider.address,
+        state=provider_pb2.ProviderState.Value(f"PROVIDER_STATE_{provider.state.value}"),
+        reputation=provider_pb2.Reputation(score_milli=provider.reputation_milli),
+        market=provider.market,
+        create_time=to_timestamp(provider.create_time),
+    )
+    if provider.heartbeat_time is not None:
+        message.heartbeat_time.CopyFrom(to_timestamp(provider.heartbeat_time))
+    return message
+
+
+def auditor_signatures_of(message: provider_pb2.Provider) -> tuple[AuditorSignature, ...]:
+    """Auditors' signatures as the owner handed them in."""
+    return tuple(
+        AuditorSignature(item.auditor, dict(item.attributes), item.signature.hex())
+        for item in message.auditor_signatures
+    )
+
+
+def prices_of(message: provider_pb2.PriceSchedule) -> PriceSchedule:
+    """A price schedule; INVALID_FIELD for a price out of bounds (the maps' values have no rule on the wire)."""
+    for field in ("gpu_micros_per_hour_by_model", "storage_gib_micros_per_hour_by_class"):
+        for key, micros in getattr(message, field).items():
+            if not 0 <= micros <= MAX_PRICE_MICROS:
+                raise invalid_field(f"offer.prices.{field}[{key}]", f"must be 0 to {MAX_PRICE_MICROS} micros")
+    return PriceSchedule(
+        asset=message.asset,
+        gpu_micros_by_model=dict(message.gpu_micros_per_hour_by_model),
+        cpu_core_micros=message.cpu_core_micros_per_hour,
+        memory_gib_micros=message.memory_gib_micros_per_hour,
+        storage_gib_micros_by_class=dict(message.storage_gib_micros_per_hour_by_class),
+        group_micros_min=message.group_micros_per_hour_min,
+        reserved_tiers=tuple(
+            ReservedTier(from_duration(tier.duration_min), tier.discount_milli) for tier in message.reserved_tiers
+        ),
+    )
+
+
+def offer_message(offer: Offer, now: datetime) -> provider_pb2.Offer:
+    """An offer as clients see it at an instant."""
+    prices = offer.prices
+    message = provider_pb2.Offer(
+        name=f"offers/{offer.offer_id}",
+        provider=f"providers/{offer.provider_id}",
+        prices=provider_pb2.PriceSchedule(
+            asset=prices.asset,
+            gpu_micros_per_hour_by_model=dict(prices.gpu_micros_by_model),
+            cpu_core_micros_per_hour=prices.cpu_core_micros,
+            memory_gib_micros_per_hour=prices.memory_gib_micros,
+            storage_gib_micros_per_hour_by_class=dict(prices.storage_gib_micros_by_class),
+            group_micros_per_hour_min=prices.group_micros_min,
+            reserved_tiers=[
+                provider_pb2.PriceSchedule.ReservedTier(
+                    duration_min=to_duration(tier.duration_ms_min), discount_milli=tier.discount_milli
+                )
+                for tier in prices.reserved_tiers
+            ],
+        ),
+        state=provider_pb2.OfferState.Value(f"OFFER_STATE_{offer.state(now).value}"),
+        create_time=to_timestamp(offer.create_time),
+    )
+    if offer.term_ms_max is not None:
+        message.term_max.CopyFrom(to_duration(offer.term_ms_max))
+    if offer.expire_time is not None:
+        message.expire_time.CopyFrom(to_timestamp(offer.expire_time))
+    return message
+
+
+def inventory_message(
+    provider: Provider,
+    nodes: Sequence[asyncpg.Record],
+    devices: Sequence[asyncpg.Record],
+    uses: Sequence[asyncpg.Record],
+) -> provider_pb2.Inventory:
+    """A provider's inventory with what leases hold of it."""
+    by_node: dict[str, list[resources_pb2.Device]] = {row["node_id"]: [] for row in nodes}
+    for row in devices:
+        by_node[row["node_id"]].append(
+            resources_pb2.Device(
+                device_id=row["device_id"],
+                vendor=row["vendor"],
+                model=row["model"],
+                vram_bytes=row["vram_bytes"],
+                interface=row["interface"],
+                health=_health_number(row["health"]),
+                source=resources_pb2.DeviceSource.Value(f"DEVICE_SOURCE_{row['source']}"),
+            )
+        )
+    message = provider_pb2.Inventory(
+        name=f"providers/{provider.provider_id}/inventory",
+        sequence=provider.inventory_sequence,
+        nodes=[
+            resources_pb2.Node(
+                node_id=row["node_id"],
+                cpu_milli=row["cpu_milli"],
+                memory_bytes=row["memory_bytes"],
+                storage_bytes_by_class=row["storage_bytes_by_class"],
+                devices=by_node[row["node_id"]],
+                drivers=row["drivers"],
+            )
+            for row in nodes
+        ],
+        device_uses=[
+            provider_pb2.Inventory.DeviceUse(
+                node_id=row["node_id"],
+                device_id=row["device_id"],
+                milli=row["milli"],
+                lease=f"leases/{row['lease_id']}",
+            )
+            for row in uses
+        ],
+    )
+    if provider.inventory_time is not None:
+        message.report_time.CopyFrom(to_timestamp(provider.inventory_time))
+    return message
+
+
+def order_demand(order: order_pb2.Order, groups: Mapping[int, MarketGroup] | None = None) -> OrderDemand:
+    """What an order asks. With ``groups``, only those are asked for, without the providers that failed them."""
+    order_id = order.name.removeprefix("orders/")
+    terms = order.terms
+    wanted = range(len(order.groups)) if groups is None else sorted(groups)
+    demands = []
+    for index in wanted:
+        failed = frozenset[str]() if groups is None else groups[index].excluded_providers
+        demands.append(_group_demand(index, order.groups[index], failed))
+    return OrderDemand(
+        order_id=order_id,
+        groups=tuple(demands),
+        together=order.group_binding != order_pb2.GROUP_BINDING_EACH,
+        term_kind=_term_kind(terms.kind),
+        duration_ms=from_duration(terms.duration) if terms.HasField("duration") else None,
+    )
+
+
+def explanation_message(story: GroupExplanation) -> order_service_pb2.ExplainOrderResponse.GroupExplanation:
+    """A group's story on the wire."""
+    response = order_service_pb2.ExplainOrderResponse
+    offers = []
+    for offer in story.offers:
+        message = response.WeighedOffer(
+            offer=f"offers/{offer.offer_id}",
+            provider=f"providers/{offer.provider_id}",
+            won=offer.won,
+            loss_reason=offer.loss_reason,
+        )
+        if offer.price_micros is not None:
+            message.price.CopyFrom(money_pb2.Price(asset=story.asset, micros_per_hour=offer.price_micros))
+        offers.append(message)
+    told = response.GroupExplanation(
+        group_id=story.group_id,
+        funnel=[
+            response.FunnelStep(
+                constraint=step.constraint,
+                devices_before=step.devices_before,
+                devices_after=step.devices_after,
+                providers_after=step.providers_after,
+            )
+            for step in story.funnel
+        ],
+        offers=offers,
+        advice=story.advice,
+    )
+    if story.matching_price_micros is not None:
+        told.matching_price.CopyFrom(money_pb2.Price(asset=story.asset, micros_per_hour=story.matching_price_micros))
+    return told
+
+
+def _group_demand(index: int, group: order_pb2.Group, failed: frozenset[str]) -> GroupDemand:
+    """What one group asks."""
+    constraints = group.constraints
+    named = frozenset(name.removeprefix("providers/") for name in constraints.excluded_providers)
+    return GroupDemand(
+        index=index,
+        group_id=group.group_id,
+        replica_sets=tuple(_replica_set(item) for item in group.replica_sets),
+        asset=group.price_limit.asset,
+        price_limit_micros=group.price_limit.micros_per_hour,
+        regions=tuple(constraints.regions),
+        attributes=dict(constraints.attributes),
+        auditors_any_of=tuple(constraints.auditors_any_of),
+        auditors_all_of=tuple(constraints.auditors_all_of),
+        excluded=named | failed,
+        reputation_milli_min=constraints.reputation_milli_min,
+    )
+
+
+def _replica_set(message: order_pb2.ReplicaSet) -> ReplicaSet:
+    """Like replicas; volumes of one class are summed."""
+    resources = message.resources
+    storage: dict[str, int] = {}
+    for volume in resources.storage:
+        name = volume.storage_class or DEFAULT_STORAGE_CLASS
+        storage[name] = storage.get(name, 0) + volume.size_bytes
+    gpu = None
+    if resources.HasField("gpu") and resources.gpu.count > 0:
+        gpu = GpuNeed(
+            count=resources.gpu.count,
+            milli=resources.gpu.milli_per_device or WHOLE_DEVICE_MILLI,
+            vendor=resources.gpu.vendor,
+            models=tuple(resources.gpu.models),
+            vram_bytes_min=resources.gpu.vram_bytes_min,
+            interface=resources.gpu.interface,
+        )
+    return ReplicaSet(
+        service=message.service,
+        replicas=message.replicas,
+        cpu_milli=resources.cpu_milli,
+        memory_bytes=resources.memory_bytes,
+        gpu=gpu,
+        storage_bytes_by_class=storage,
+        image=message.image,
+    )
+
+
+def _term_kind(number: order_pb2.TermKind.ValueType) -> TermKind:
+    """The kind of a term; none said means ON_DEMAND."""
+    if number == order_pb2.TERM_KIND_UNSPECIFIED:
+        return TermKind.ON_DEMAND
+    return TermKind(order_pb2.TermKind.Name(number).removeprefix("TERM_KIND_"))
+
+
+def _health_number(health: str) -> resources_pb2.DeviceHealth.ValueType:
+    """The number of a stored health."""
+    name = "UNSPECIFIED" if health == "UNKNOWN" else health
+    return resources_pb2.DeviceHealth.Value(f"DEVICE_HEALTH_{name}")

@@ -1,0 +1,1 @@
+"""Decisions of the market: pure, deterministic, with time and ids as parameters."""

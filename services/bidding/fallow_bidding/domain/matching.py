@@ -1,0 +1,415 @@
+"""The engine's decision: which provider takes which group, and why.
+
+For each group all providers go through the hard constraints in one fixed order (``STEPS``); each constraint removes
+devices, nodes or whole providers, and the funnel counts what it left. Those that remain are placed and priced. The
+cheapest wins; then the better reputation, the older registration, the lesser id: the same inputs make the same
+decision. Groups of one order are decided in the order of scarcity (fewest providers first), each after the room that
+the earlier ones took; with ``together`` either every group has a provider or none is matched.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
+from fallow_bidding.domain.explanation import (
+    ADVICE,
+    MAX_OFFERS_EXPLAINED,
+    FunnelStep,
+    GroupExplanation,
+    WeighedOffer,
+)
+from fallow_bidding.domain.placement import Candidates, Placement, Room, place
+from fallow_bidding.domain.pricing import group_price_micros
+from fallow_bidding.domain.supply import Device, Health, Node, StandingOffer, Supplier
+
+EXEC_DRIVER: Final = "exec"
+EXEC_IMAGE: Final = "exec:host"
+MOCK_DRIVER: Final = "mock"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMatch:
+    """One group, one provider, chosen devices, one price."""
+
+    group_index: int
+    provider_id: str
+    offer_id: str
+    asset: str
+    price_micros: int
+    placements: tuple[Placement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about an order: its matches (none, or as ``together`` says) and a story for each group."""
+
+    matches: tuple[GroupMatch, ...]
+    explanations: tuple[GroupExplanation, ...]
+
+
+class Market:
+    """The suppliers at one instant, with the room that decisions made so far have left."""
+
+    def __init__(self, suppliers: Sequence[Supplier], rooms: Mapping[str, Room] | None = None) -> None:
+        """Take the suppliers, whose order does not matter; ``rooms`` is for ``fork``."""
+        self.suppliers = tuple(sorted(suppliers, key=lambda supplier: supplier.provider_id))
+        self._rooms = (
+            {supplier.provider_id: Room.of(supplier) for supplier in suppliers} if rooms is None else {**rooms}
+        )
+
+    def fork(self) -> "Market":
+        """The same market, to try a decision on."""
+        return Market(self.suppliers, self._rooms)
+
+    def adopt(self, other: "Market") -> None:
+        """Take over the room of a fork whose decision stands."""
+        self._rooms = {supplier.provider_id: other.room(supplier.provider_id) for supplier in self.suppliers}
+
+    def room(self, provider_id: str) -> Room:
+        """A provider's room; not to be taken from."""
+        return self._rooms[provider_id]
+
+    def set_room(self, provider_id: str, room: Room) -> None:
+        """What is left at a provider after a group was placed there."""
+        self._rooms[provider_id] = room
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """One provider before one group."""
+
+    order: OrderDemand
+    group: GroupDemand
+    supplier: Supplier
+    room: Room
+    nodes: dict[str, Node]
+    devices: dict[tuple[str, str], Device]
+
+    @property
+    def offer(self) -> StandingOffer | None:
+        """The provider's offer in the group's asset."""
+        return self.supplier.offers.get(self.group.asset)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A provider that took the group: price, placements, the room afterwards."""
+
+    supplier: Supplier
+    offer: StandingOffer
+    price_micros: int
+    placements: tuple[Placement, ...]
+    room: Room
+
+    @property
+    def rank(self) -> tuple[int, int, int, str]:
+        """Less is better: price, reputation, age, id."""
+        supplier = self.supplier
+        return self.price_micros, -supplier.reputation_milli, supplier.create_time_ms, supplier.provider_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighing:
+    """All providers weighed for one group: what fits, best first, and the story."""
+
+    fits: tuple[_Fit, ...]
+    explanation: GroupExplanation
+
+
+_Keep = Callable[[_View, Candidates], Candidates]
+
+
+def decide(order: OrderDemand, market: Market) -> Decision:
+    """Decide about the groups of one order and take the room of what was matched from ``market``."""
+    first = {group.index: weigh(order, group, market) for group in order.groups}
+    scarce = sorted(order.groups, key=lambda group: (len(first[group.index].fits), group.index))
+    draft = market.fork()
+    stories = {index: weighing.explanation for index, weighing in first.items()}
+    matches: list[GroupMatch] = []
+    for position, group in enumerate(scarce):
+        weighing = first[group.index] if position == 0 else weigh(order, group, draft)
+        stories[group.index] = weighing.explanation
+        if weighing.fits:
+            best = weighing.fits[0]
+            draft.set_room(best.supplier.provider_id, best.room)
+            matches.append(_match(group, best))
+        elif order.together:
+            return Decision((), tuple(_without_winner(stories, order, group)))
+    market.adopt(draft)
+    matches.sort(key=lambda match: match.group_index)
+    return Decision(tuple(matches), tuple(stories[group.index] for group in order.groups))
+
+
+def weigh(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
+    """Take all providers through the constraints for one group; ``market`` is left as it is."""
+    views = [_view(order, group, supplier, market.room(supplier.provider_id)) for supplier in market.suppliers]
+    candidates = {view.supplier.provider_id: _all_candidates(view) for view in views}
+    losses: dict[str, str] = {}
+    funnel: list[FunnelStep] = []
+    before = _count(candidates)
+    for name, keep in STEPS:
+        for view in views:
+            provider_id = view.supplier.provider_id
+            if provider_id in candidates:
+                left = keep(view, candidates[provider_id])
+                if _serves(group, left):
+                    candidates[provider_id] = left
+                else:
+                    del candidates[provider_id]
+                    losses[provider_id] = name
+        before = _add_step(funnel, name, before, candidates)
+    placed = [fit for view in views if (fit := _fit(view, candidates.get(view.supplier.provider_id))) is not None]
+    _drop(candidates, losses, "placement", {fit.supplier.provider_id for fit in placed})
+    before = _add_step(funnel, "placement", before, candidates)
+    fits = sorted((fit for fit in placed if fit.price_micros <= group.price_limit_micros), key=lambda fit: fit.rank)
+    _drop(candidates, losses, "price_limit", {fit.supplier.provider_id for fit in fits})
+    _add_step(funnel, "price_limit", before, candidates)
+    return _Weighing(tuple(fits), _explain(group, views, placed, fits, losses, funnel))
+
+
+def _match(group: GroupDemand, fit: _Fit) -> GroupMatch:
+    """The match of a group with the provider that won it."""
+    assert fit.price_micros <= group.price_limit_micros, "a match never costs more than the tenant's limit"
+    return GroupMatch(
+        group.index, fit.supplier.provider_id, fit.offer.offer_id, group.asset, fit.price_micros, fit.placements
+    )
+
+
+def _without_winner(
+    stories: dict[int, GroupExplanation], order: OrderDemand, failed: GroupDemand
+) -> list[GroupExplanation]:
+    """The stories of an order of which one group found nobody: nobody has won any group."""
+    told = []
+    for group in order.groups:
+        story = stories[group.index]
+        offers = tuple(
+            replace(offer, won=False, loss_reason="other_group") if offer.won else offer for offer in story.offers
+        )
+        advice = story.advice or f"Group {failed.group_id} found no provider, and the order is all groups or none."
+        told.append(replace(story, offers=offers, advice=advice))
+    return told
+
+
+def _fit(view: _View, candidates: Candidates | None) -> _Fit | None:
+    """Place and price the group at a provider that passed the constraints; None where it does not fit whole."""
+    if candidates is None:
+        return None
+    assert view.offer is not None, "a provider without an offer does not pass the asset constraint"
+    room = view.room.copy()
+    placements = place(room, view.group.replica_sets, candidates, view.offer.prices)
+    if placements is None:
+        return None
+    sets = {replica_set.service: replica_set for replica_set in view.group.replica_sets}
+    price = group_price_micros(
+        view.offer.prices,
+        ((sets[placement.service], placement.model) for placement in placements),
+        term_kind=view.order.term_kind,
+        duration_ms=view.order.duration_ms,
+    )
+    return _Fit(view.supplier, view.offer, price, placements, room)
+
+
+def _explain(
+    group: GroupDemand,
+    views: Sequence[_View],
+    placed: Sequence[_Fit],
+    fits: Sequence[_Fit],
+    losses: dict[str, str],
+    funnel: Sequence[FunnelStep],
+) -> GroupExplanation:
+    """The story of one group; offers with a price come first, cheapest first."""
+    prices = {fit.supplier.provider_id: fit for fit in placed}
+    winner = fits[0] if fits else None
+    weighed: list[tuple[tuple[int, int, int, str], WeighedOffer]] = []
+    for view in views:
+        supplier, offer = view.supplier, view.offer
+        if offer is None:
+            continue
+        fit = prices.get(supplier.provider_id)
+        reason = losses.get(supplier.provider_id, "")
+        if fit is not None and winner is not None and not reason and fit is not winner:
+            reason = _why_worse(fit, winner)
+        price = None if fit is None else fit.price_micros
+        rank = fit.rank if fit is not None else (1 << 62, 0, 0, supplier.provider_id)
+        won = fit is not None and fit is winner
+        weighed.append((rank, WeighedOffer(offer.offer_id, supplier.provider_id, price, won, reason)))
+    weighed.sort(key=lambda pair: (not pair[1].won, pair[0]))
+    emptied = next((step.constraint for step in funnel if step.providers_after == 0), "")
+    return GroupExplanation(
+        group_index=group.index,
+        group_id=group.group_id,
+        asset=group.asset,
+        funnel=tuple(funnel),
+        offers=tuple(offer for _, offer in weighed[:MAX_OFFERS_EXPLAINED]),
+        matching_price_micros=min((fit.price_micros for fit in placed), default=None),
+        advice=ADVICE.get(emptied, ""),
+    )
+
+
+def _why_worse(fit: _Fit, winner: _Fit) -> str:
+    """In which respect an offer that fits lost."""
+    if fit.price_micros > winner.price_micros:
+        return "dearer"
+    if fit.supplier.reputation_milli < winner.supplier.reputation_milli:
+        return "reputation"
+    return "younger"
+
+
+def _view(order: OrderDemand, group: GroupDemand, supplier: Supplier, room: Room) -> _View:
+    """A provider's nodes and devices by their ids."""
+    nodes = {node.node_id: node for node in supplier.nodes}
+    devices = {(node.node_id, device.device_id): device for node in supplier.nodes for device in node.devices}
+    return _View(order, group, supplier, room, nodes, devices)
+
+
+def _all_candidates(view: _View) -> Candidates:
+    """Everything that a provider has, for every replica set."""
+    everything = {node.node_id: frozenset(d.device_id for d in node.devices) for node in view.supplier.nodes}
+    return {index: dict(everything) for index in range(len(view.group.replica_sets))}
+
+
+def _serves(group: GroupDemand, candidates: Candidates) -> bool:
+    """Whether every replica set still has a node."""
+    return all(candidates.get(index) for index in range(len(group.replica_sets)))
+
+
+def _count(candidates: dict[str, Candidates]) -> int:
+    """Devices that could serve some replica set."""
+    total = 0
+    for by_set in candidates.values():
+        left = {(node, device) for nodes in by_set.values() for node, devices in nodes.items() for device in devices}
+        total += len(left)
+    return total
+
+
+def _add_step(funnel: list[FunnelStep], name: str, before: int, candidates: dict[str, Candidates]) -> int:
+    """Note what a constraint left; returns the devices that are left."""
+    after = _count(candidates)
+    assert after <= before, "a constraint never adds a device"
+    funnel.append(FunnelStep(name, before, after, len(candidates)))
+    return after
+
+
+def _drop(candidates: dict[str, Candidates], losses: dict[str, str], name: str, kept: set[str]) -> None:
+    """Remove the providers that a last step did not keep."""
+    for provider_id in [provider_id for provider_id in candidates if provider_id not in kept]:
+        del candidates[provider_id]
+        losses[provider_id] = name
+
+
+def _by_provider(holds: Callable[[_View], bool]) -> _Keep:
+    """A constraint on whole providers."""
+    return lambda view, candidates: candidates if holds(view) else {}
+
+
+def _by_node(holds: Callable[[_View, ReplicaSet, str, frozenset[str]], bool]) -> _Keep:
+    """A constraint on nodes, for each replica set."""
+
+    def keep(view: _View, candidates: Candidates) -> Candidates:
+        return {
+            index: {
+                node_id: devices
+                for node_id, devices in nodes.items()
+                if holds(view, view.group.replica_sets[index], node_id, devices)
+            }
+            for index, nodes in candidates.items()
+        }
+
+    return keep
+
+
+def _by_device(holds: Callable[[_View, GpuNeed, str, Device], bool]) -> _Keep:
+    """A constraint on devices, for each replica set that asks for GPUs; a node that loses all of them goes too."""
+
+    def keep(view: _View, candidates: Candidates) -> Candidates:
+        kept: Candidates = {}
+        for index, nodes in candidates.items():
+            need = view.group.replica_sets[index].gpu
+            if need is None:
+                kept[index] = nodes
+                continue
+            left = {
+                node_id: frozenset(d for d in devices if holds(view, need, node_id, view.devices[node_id, d]))
+                for node_id, devices in nodes.items()
+            }
+            kept[index] = {node_id: devices for node_id, devices in left.items() if devices}
+        return kept
+
+    return keep
+
+
+def _has_count(view: _View, replica_set: ReplicaSet, node_id: str, devices: frozenset[str]) -> bool:
+    """Whether a node has enough devices of one model for one replica."""
+    return replica_set.gpu is None or bool(view.room.choose_devices(node_id, replica_set, devices))
+
+
+def _runs_image(view: _View, replica_set: ReplicaSet, node_id: str, _: frozenset[str]) -> bool:
+    """Whether a node has a driver for the image; a node that names none may have any."""
+    drivers = view.nodes[node_id].drivers
+    if not drivers or not replica_set.image or MOCK_DRIVER in drivers:
+        return True
+    if replica_set.image == EXEC_IMAGE:
+        return EXEC_DRIVER in drivers
+    return any(driver != EXEC_DRIVER for driver in drivers)
+
+
+def _has_attributes(view: _View) -> bool:
+    """Whether a provider has every attribute; a wanted value that ends in ``*`` is a prefix."""
+    for key, wanted in view.group.attributes.items():
+        value = view.supplier.attributes.get(key)
+        if value is None:
+            return False
+        if not (value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted):
+            return False
+    return True
+
+
+def _is_audited(view: _View) -> bool:
+    """Whether one of the first auditors and all of the second have signed the provider."""
+    signed, any_of = view.supplier.auditors, view.group.auditors_any_of
+    return (not any_of or not signed.isdisjoint(any_of)) and signed.issuperset(view.group.auditors_all_of)
+
+
+def _takes_term(view: _View) -> bool:
+    """Whether the offer takes the order's duration; an order without one fits any offer."""
+    offer, duration_ms = view.offer, view.order.duration_ms
+    return offer is None or offer.term_ms_max is None or duration_ms is None or duration_ms <= offer.term_ms_max
+
+
+def _is_free(view: _View, need: GpuNeed, node_id: str, device: Device) -> bool:
+    """Whether enough is left of a device, after the decisions made so far."""
+    return view.room.free_milli(node_id, device.device_id) >= need.milli
+
+
+def _is_sold(view: _View, device: Device) -> bool:
+    """Whether the offer has a price for the device's model."""
+    return view.offer is not None and device.model in view.offer.prices.gpu_micros_by_model
+
+
+STEPS: Final[tuple[tuple[str, _Keep], ...]] = (
+    ("provider_state", _by_provider(lambda view: not view.supplier.unavailable and bool(view.supplier.nodes))),
+    ("excluded_providers", _by_provider(lambda view: view.supplier.provider_id not in view.group.excluded)),
+    ("device_health", _by_device(lambda view, need, node, device: device.health in {Health.HEALTHY, Health.UNKNOWN})),
+    ("gpu_vendor", _by_device(lambda view, need, node, device: not need.vendor or device.vendor == need.vendor)),
+    ("gpu_model", _by_device(lambda view, need, node, device: not need.models or device.model in need.models)),
+    ("vram", _by_device(lambda view, need, node, device: device.vram_bytes >= need.vram_bytes_min)),
+    (
+        "gpu_interface",
+        _by_device(lambda view, need, node, device: not need.interface or device.interface == need.interface),
+    ),
+    ("device_free", _by_device(_is_free)),
+    ("gpu_count", _by_node(_has_count)),
+    ("runtime", _by_node(_runs_image)),
+    ("cpu", _by_node(lambda view, replica_set, node, _: view.room.has_cpu(node, replica_set))),
+    ("memory", _by_node(lambda view, replica_set, node, _: view.room.has_memory(node, replica_set))),
+    ("storage", _by_node(lambda view, replica_set, node, _: view.room.has_storage(node, replica_set))),
+    ("region", _by_provider(lambda view: not view.group.regions or view.supplier.region in view.group.regions)),
+    ("attributes", _by_provider(_has_attributes)),
+    ("auditors", _by_provider(_is_audited)),
+    ("reputation", _by_provider(lambda view: view.supplier.reputation_milli >= view.group.reputation_milli_min)),
+    ("asset", _by_provider(lambda view: view.offer is not None)),
+    ("term", _by_provider(_takes_term)),
+    ("gpu_price", _by_device(lambda view, need, node, device: _is_sold(view, device))),
+)
+"""The hard constraints in the order in which they are applied; placement and price limit follow."""

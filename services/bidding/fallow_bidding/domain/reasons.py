@@ -1,0 +1,73 @@
+"""The reasons that the bidding service's errors carry."""
+
+from typing import Final
+
+from fallow_chassis.errors import ErrorReason
+
+PUBLIC_KEY_TAKEN: Final = ErrorReason(
+    "PUBLIC_KEY_TAKEN",
+    "ALREADY_EXISTS",
+    "The public key belongs to a provider of another account.",
+    "Make a new key for this site and register it.",
+)
+PROVIDER_NOT_FOUND: Final = ErrorReason(
+    "PROVIDER_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such provider, or it is not the caller's.",
+    "Check the name; only a provider's owner may change it.",
+)
+OFFER_NOT_FOUND: Final = ErrorReason(
+    "OFFER_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such offer, or it is not the caller's.",
+    "Check the name; only a provider's owner may withdraw its offers.",
+)
+ASSET_UNKNOWN: Final = ErrorReason(
+    "ASSET_UNKNOWN",
+    "INVALID_ARGUMENT",
+    "This market does not trade in this asset.",
+    "Use one of the assets that the metadata names.",
+)
+LEASE_NOT_FOUND: Final = ErrorReason(
+    "LEASE_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such lease, or it is not the caller's.",
+    "Check the name; a tenant sees its own leases, an owner those of its providers.",
+)
+LEASE_ENDED: Final = ErrorReason(
+    "LEASE_ENDED",
+    "FAILED_PRECONDITION",
+    "The lease has ended, so nobody gets a grant on it.",
+    "Look up the order's current lease.",
+)
+ORDER_NOT_FOUND: Final = ErrorReason(
+    "ORDER_NOT_FOUND",
+    "NOT_FOUND",
+    "Bidding has not heard of this order.",
+    "An order that was just created may take a moment to arrive; try again.",
+)
+INVENTORY_INVALID: Final = ErrorReason(
+    "INVENTORY_INVALID",
+    "INVALID_ARGUMENT",
+    "The inventory report cannot be true: two devices or nodes of one id, or a size out of bounds.",
+    "Mend the report; the last good one stays in force.",
+)
+LINK_MESSAGE_INVALID: Final = ErrorReason(
+    "LINK_MESSAGE_INVALID",
+    "INVALID_ARGUMENT",
+    "The message on the provider link is not what its subject carries.",
+    "Send the message that the subject names, of this release's contract.",
+)
+
+REASONS: Final = (
+    PUBLIC_KEY_TAKEN,
+    PROVIDER_NOT_FOUND,
+    OFFER_NOT_FOUND,
+    ASSET_UNKNOWN,
+    LEASE_NOT_FOUND,
+    LEASE_ENDED,
+    ORDER_NOT_FOUND,
+    INVENTORY_INVALID,
+    LINK_MESSAGE_INVALID,
+)
+"""All of them, for docs/errors.md."""

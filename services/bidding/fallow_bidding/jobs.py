@@ -1,0 +1,177 @@
+"""What runs by itself: the engine's leader loop, the courier of commands, the watch over time, and who wakes them.
+
+A bell listens to a Postgres channel on a connection of its own. It may miss a ring while it reconnects, so each loop
+also looks by itself after a while; a ring only makes it look sooner.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+
+from fallow.provider.v1 import market_link_pb2
+from fallow_bidding.commands.delivery import DeliveryCommands, Outgoing
+from fallow_bidding.commands.matching import MatchingCommands
+from fallow_bidding.commands.orders import OrderCommands
+from fallow_bidding.commands.watching import WatchCommands
+from fallow_bidding.store import QUERIES
+from fallow_bidding.store.delivery import COMMAND_CHANNEL, MARKET_CHANNEL
+from fallow_chassis.errors import DomainError
+from fallow_chassis.logging import get_logger
+from fallow_chassis.nats_link import NatsLink
+from fallow_chassis.postgres import Database
+from fallow_chassis.retry import is_retryable, wait_seconds
+
+ENGINE_POLL_SECONDS: Final = 1.0
+"""How often the leader looks without being woken: holds run out, offers expire, providers come back."""
+STANDBY_POLL_SECONDS: Final = 0.5
+"""How often a standby tries to lead."""
+COURIER_POLL_SECONDS: Final = 0.5
+REQUEST_SECONDS: Final = 2.0
+"""How long an agent has to answer a command before it is sent again."""
+
+_log = get_logger(__name__)
+
+
+class Bell:
+    """Rings when somebody notifies a channel; ``wait`` raises ConnectionError once its connection is gone."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Use ``bell``."""
+        self.connection = connection
+        self._rung = asyncio.Event()
+        connection.add_termination_listener(lambda _: self._rung.set())
+
+    def ring(self, *_: object) -> None:
+        """Somebody notified."""
+        self._rung.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return at the next ring, or after ``seconds``; rings since the last wait count."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+        except TimeoutError:
+            pass
+        self._rung.clear()
+        if self.connection.is_closed():
+            raise ConnectionError("the connection that listens is gone")
+
+
+@asynccontextmanager
+async def bell(database: Database, channel: str) -> AsyncIterator[Bell]:
+    """A bell on a channel, listening when the block begins."""
+    async with database.session() as connection:
+        rung = Bell(connection)
+        await connection.add_listener(channel, rung.ring)
+        yield rung
+
+
+async def endlessly(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Run work that ends only by failing; what passes by itself is waited out, anything else is raised."""
+    failures = 0
+    while True:
+        try:
+            await work()
+        except Exception as error:
+            if not is_retryable(error):
+                raise
+            failures = min(failures + 1, 10)
+            _log.warning("loop_waits", loop=name, attempt=failures, error=repr(error))
+            await asyncio.sleep(wait_seconds(failures))
+
+
+class Engine:
+    """The market's one writer. Any number may run: one leads, the others stand by."""
+
+    def __init__(self, database: Database, matching: MatchingCommands, leader_lock_key: int) -> None:
+        """``leader_lock_key`` is the market's advisory lock for the lead, held by a session."""
+        self._database = database
+        self._matching = matching
+        self._leader_lock_key = leader_lock_key
+        self.is_leading = False
+
+    async def run(self) -> None:
+        """Lead or stand by until cancelled."""
+        await endlessly("engine", self._lead)
+
+    async def _lead(self) -> None:
+        """Wait for the lead, then match whenever something changed, as long as the session lives."""
+        async with bell(self._database, MARKET_CHANNEL) as rung:
+            while not await rung.connection.fetchval(QUERIES.get("try_lead"), self._leader_lock_key):
+                await rung.wait(STANDBY_POLL_SECONDS)
+            _log.info("engine_leads")
+            self.is_leading = True
+            try:
+                while True:
+                    made = await self._matching.match_open_orders()
+                    if made:
+                        _log.info("leases_made", leases=made)
+                    await rung.wait(ENGINE_POLL_SECONDS)
+            finally:
+                self.is_leading = False
+
+
+class Courier:
+    """Sends commands to providers until they are answered."""
+
+    def __init__(self, database: Database, link: NatsLink, commands: DeliveryCommands) -> None:
+        """Take the database that is listened to, the link, and the use-cases."""
+        self._database = database
+        self._link = link
+        self._commands = commands
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        await endlessly("courier", self._deliver)
+
+    async def _deliver(self) -> None:
+        """Send what is due, whenever something is."""
+        async with bell(self._database, COMMAND_CHANNEL) as rung:
+            while True:
+                due = await self._commands.take_due()
+                async with asyncio.TaskGroup() as group:
+                    for outgoing in due:
+                        group.create_task(self._send(outgoing))
+                if not due:
+                    await rung.wait(COURIER_POLL_SECONDS)
+
+    async def _send(self, outgoing: Outgoing) -> None:
+        """Send one command and take its answer; one that is not answered is due again by itself."""
+        subject = f"fallow.provider.{outgoing.provider_id}.command"
+        kind = outgoing.command.WhichOneof("action")
+        try:
+            payload = await self._link.request(subject, outgoing.command.SerializeToString(), REQUEST_SECONDS)
+        except DomainError as error:
+            _log.warning("command_not_answered", lease=outgoing.command.lease, kind=kind, error=str(error))
+            return
+        reply = market_link_pb2.LinkReply.FromString(payload)
+        _log.info(
+            "command_answered",
+            lease=outgoing.command.lease,
+            kind=kind,
+            outcome=reply.command.outcome,
+            reason=reply.command.reason,
+        )
+        await self._commands.take_answer(outgoing, reply.command)
+
+
+class Watch:
+    """One pass over everything that time changes; ``run_once`` is a job."""
+
+    def __init__(self, link: NatsLink, watching: WatchCommands, orders: OrderCommands) -> None:
+        """The market hears providers through ``link``: while that is away, so is the market."""
+        self._link = link
+        self._watching = watching
+        self._orders = orders
+
+    async def run_once(self) -> None:
+        """Beat, then look at silence, at what is overdue, and at terms."""
+        if not self._link.is_connected:
+            return
+        await self._watching.beat()
+        await self._watching.find_silent()
+        await self._watching.find_overdue()
+        await self._orders.end_terms()

@@ -1,0 +1,159 @@
+"""Reads: what Get, List, Estimate and Explain answer. Nothing is written here."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from fallow.bidding.v1 import market_service_pb2, provider_pb2
+from fallow.order.v1 import order_pb2
+from fallow.type.v1 import money_pb2
+from fallow_bidding.convert import market as convert
+from fallow_bidding.domain.explanation import GroupExplanation
+from fallow_bidding.domain.leases import Lease, LeaseState
+from fallow_bidding.domain.matching import Market, decide
+from fallow_bidding.domain.policy import Policy
+from fallow_bidding.domain.pricing import total_micros
+from fallow_bidding.domain.providers import Offer, Provider
+from fallow_bidding.domain.reasons import LEASE_NOT_FOUND, OFFER_NOT_FOUND, ORDER_NOT_FOUND, PROVIDER_NOT_FOUND
+from fallow_bidding.store import leases, orders, providers
+from fallow_bidding.store.suppliers import load_suppliers
+from fallow_chassis.errors import DomainError
+from fallow_chassis.postgres import Database
+from fallow_chassis.wire import resource_id
+
+FITTING: Final = frozenset({"", "dearer", "reputation", "younger", "other_group"})
+"""Reasons of a loss with which an offer fits all the same; the winner has none."""
+NOT_LOOKED_AT: Final = "The engine has not looked at the order yet."
+
+
+class Queries:
+    """Reads of the service's own database. Callers that may see everything pass an empty account."""
+
+    def __init__(self, database: Database, policy: Policy) -> None:
+        """Take the database and the market's rules."""
+        self._database = database
+        self._policy = policy
+
+    async def provider(self, name: str) -> Provider:
+        """A provider, or PROVIDER_NOT_FOUND."""
+        async with self._database.read() as connection:
+            provider = await providers.load_provider(connection, resource_id(name, "providers"))
+        if provider is None:
+            raise DomainError(PROVIDER_NOT_FOUND, "there is no such provider", metadata={"provider": name})
+        return provider
+
+    async def owned_provider(self, name: str, account: str) -> Provider:
+        """A provider of an account, or PROVIDER_NOT_FOUND."""
+        provider = await self.provider(name)
+        if provider.account != account:
+            raise DomainError(PROVIDER_NOT_FOUND, "there is no such provider of yours", metadata={"provider": name})
+        return provider
+
+    async def providers(self, account: str, before: str, limit: int) -> list[Provider]:
+        """Providers, newest first, of one owner or of all."""
+        async with self._database.read() as connection:
+            return await providers.list_providers(connection, account, before, limit)
+
+    async def inventory(self, name: str, account: str) -> provider_pb2.Inventory:
+        """What a provider of the caller has and what is reserved of it."""
+        provider_name = name.removesuffix("/inventory")
+        provider = await self.owned_provider(provider_name, account)
+        ids = [provider.provider_id]
+        async with self._database.read() as connection:
+            return convert.inventory_message(
+                provider,
+                await providers.load_nodes(connection, ids),
+                await providers.load_devices(connection, ids),
+                await leases.load_device_uses(connection, ids),
+            )
+
+    async def offer(self, name: str) -> Offer:
+        """An offer, or OFFER_NOT_FOUND."""
+        async with self._database.read() as connection:
+            offer = await providers.load_offer(connection, resource_id(name, "offers"))
+        if offer is None:
+            raise DomainError(OFFER_NOT_FOUND, "there is no such offer", metadata={"offer": name})
+        return offer
+
+    async def offers(self, provider_id: str, before: str, limit: int) -> list[Offer]:
+        """Offers, newest first, of one provider or of all."""
+        async with self._database.read() as connection:
+            return await providers.list_offers(connection, provider_id, before, limit)
+
+    async def lease(self, name: str, account: str) -> Lease:
+        """A lease that the account may see as tenant or owner, or LEASE_NOT_FOUND."""
+        async with self._database.read() as connection:
+            lease = await leases.load_lease(connection, resource_id(name, "leases"))
+        if lease is None or (account and account not in {lease.tenant, lease.provider_account}):
+            raise DomainError(LEASE_NOT_FOUND, "there is no such lease of yours", metadata={"lease": name})
+        return lease
+
+    async def lease_revision(self, name: str) -> int:
+        """A number that grows with each change of a lease; LEASE_NOT_FOUND as ``lease`` raises it."""
+        async with self._database.read() as connection:
+            revision = await leases.load_revision(connection, resource_id(name, "leases"))
+        if revision is None:
+            raise DomainError(LEASE_NOT_FOUND, "there is no such lease of yours", metadata={"lease": name})
+        return revision
+
+    async def leases(
+        self,
+        *,
+        account: str,
+        order_id: str,
+        provider_id: str,
+        states: Sequence[LeaseState],
+        before: str,
+        limit: int,
+    ) -> list[Lease]:
+        """Leases, newest first, that the account may see."""
+        async with self._database.read() as connection:
+            return await leases.list_leases(
+                connection,
+                account=account,
+                order_id=order_id,
+                provider_id=provider_id,
+                states=states,
+                before=before,
+                limit=limit,
+            )
+
+    async def estimate(self, order: order_pb2.Order) -> market_service_pb2.EstimateMatchResponse:
+        """What an order would be matched at now, from live inventory and offers."""
+        async with self._database.read() as connection:
+            loaded = await load_suppliers(connection, self._policy, self._database.clock.now())
+        decision = decide(convert.order_demand(order), Market([supplier for _, supplier in loaded]))
+        answer = market_service_pb2.EstimateMatchResponse()
+        if not decision.explanations:
+            return answer
+        fitting = [_fitting_prices(story) for story in decision.explanations]
+        answer.fitting_providers = min(len(prices) for prices in fitting)
+        if len(decision.matches) == len(decision.explanations):
+            best = [match.price_micros for match in decision.matches]
+            worst = [max(prices) for prices in fitting]
+            asset = decision.matches[0].asset
+            answer.best_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(best)))
+            answer.worst_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(worst)))
+        return answer
+
+    async def explain(self, name: str) -> market_service_pb2.ExplainMatchResponse:
+        """The last decision about each group of an order, or ORDER_NOT_FOUND."""
+        order_id = resource_id(name, "orders", field="order")
+        async with self._database.read() as connection:
+            order = await orders.load_order(connection, order_id)
+            groups = (await orders.load_groups(connection, [order_id]))[order_id]
+        if order is None:
+            raise DomainError(ORDER_NOT_FOUND, "bidding has not heard of this order", metadata={"order": name})
+        stories = [
+            GroupExplanation(group.group_index, group.group_id, "", advice=NOT_LOOKED_AT)
+            if group.decision is None
+            else GroupExplanation.from_json(group.decision)
+            for group in groups
+        ]
+        return market_service_pb2.ExplainMatchResponse(groups=[convert.explanation_message(story) for story in stories])
+
+
+def _fitting_prices(story: GroupExplanation) -> list[int]:
+    """Prices of the offers that fit a group within its limit."""
+    return [
+        offer.price_micros for offer in story.offers if offer.price_micros is not None and offer.loss_reason in FITTING
+    ]

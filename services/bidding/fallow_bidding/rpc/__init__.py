@@ -1,0 +1,1 @@
+"""gRPC servicers: decode, call a use-case or a read, encode."""

@@ -1,0 +1,112 @@
+"""Leases and the end of orders as gRPC."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any, Final
+
+from fallow.bidding.v1 import lease_pb2, lease_service_pb2, lease_service_pb2_grpc
+from fallow_bidding.commands.delivery import grant_claims
+from fallow_bidding.commands.orders import OrderCommands
+from fallow_bidding.convert import leases as convert
+from fallow_bidding.domain.leases import EndReason, LeaseState
+from fallow_bidding.domain.reasons import LEASE_ENDED, LEASE_NOT_FOUND
+from fallow_bidding.queries import Queries
+from fallow_chassis.clock import Clock
+from fallow_chassis.context import current_identity
+from fallow_chassis.errors import DomainError, not_yet_available
+from fallow_chassis.identity import TokenSigner
+from fallow_chassis.wire import decode_page_token, encode_page_token, page_size, resource_id, to_timestamp
+
+GRANT_LIFETIME_SECONDS: Final = 900
+"""How long a tenant's grant is good."""
+WATCH_POLL_SECONDS: Final = 0.25
+"""How often a watch looks whether its lease changed."""
+
+
+class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
+    """A tenant sees its own leases, a provider's owner those of its sites, a service all."""
+
+    def __init__(self, commands: OrderCommands, queries: Queries, signer: TokenSigner, clock: Clock) -> None:
+        """Take the use-cases, the reads, and the key that signs grants."""
+        self._commands = commands
+        self._queries = queries
+        self._signer = signer
+        self._clock = clock
+
+    async def GetLease(self, request: lease_service_pb2.GetLeaseRequest, context: Any) -> lease_pb2.Lease:
+        """Return a lease."""
+        return convert.lease_message(await self._queries.lease(request.name, _account()))
+
+    async def ListLeases(
+        self, request: lease_service_pb2.ListLeasesRequest, context: Any
+    ) -> lease_service_pb2.ListLeasesResponse:
+        """List leases, newest first."""
+        size = page_size(request.page_size)
+        before = str(decode_page_token(request.page_token, request).get("before", ""))
+        states = [state for number in request.states if (state := convert.state_of(number)) is not None]
+        found = await self._queries.leases(
+            account=_account(),
+            order_id=resource_id(request.order, "orders", field="order") if request.order else "",
+            provider_id=resource_id(request.provider, "providers", field="provider") if request.provider else "",
+            states=states,
+            before=before,
+            limit=size + 1,
+        )
+        page = found[:size]
+        token = encode_page_token({"before": page[-1].lease_id}, request) if len(found) > size else ""
+        return lease_service_pb2.ListLeasesResponse(
+            leases=[convert.lease_message(lease) for lease in page], next_page_token=token
+        )
+
+    async def WatchLease(
+        self, request: lease_service_pb2.WatchLeaseRequest, context: Any
+    ) -> AsyncIterator[lease_service_pb2.WatchLeaseResponse]:
+        """Stream a lease as it is, then each change, until it has ended and its devices are free."""
+        account = _account()
+        seen = 0
+        while True:
+            revision = await self._queries.lease_revision(request.name)
+            if revision != seen:
+                seen = revision
+                lease = await self._queries.lease(request.name, account)
+                yield lease_service_pb2.WatchLeaseResponse(lease=convert.lease_message(lease))
+                if lease.state is LeaseState.ENDED:
+                    return
+            await asyncio.sleep(WATCH_POLL_SECONDS)
+
+    async def IssueGrant(
+        self, request: lease_service_pb2.IssueGrantRequest, context: Any
+    ) -> lease_service_pb2.IssueGrantResponse:
+        """Sign a grant on a live lease for its tenant; nobody else gets one."""
+        caller = current_identity().subject
+        lease = await self._queries.lease(request.lease, caller)
+        if lease.tenant != caller:
+            raise DomainError(LEASE_NOT_FOUND, "there is no such lease of yours", metadata={"lease": request.lease})
+        if not lease.is_live:
+            raise DomainError(LEASE_ENDED, "the lease has ended", metadata={"lease": request.lease})
+        grant = self._signer.grant(grant_claims(lease, caller, request.rights), GRANT_LIFETIME_SECONDS)
+        expire_time = self._clock.now() + timedelta(seconds=GRANT_LIFETIME_SECONDS)
+        return lease_service_pb2.IssueGrantResponse(
+            grant=grant, expire_time=to_timestamp(expire_time), provider_address=lease.provider_address
+        )
+
+    async def RelinquishLease(self, request: lease_service_pb2.RelinquishLeaseRequest, context: Any) -> lease_pb2.Lease:
+        """Not built yet."""
+        raise not_yet_available("RelinquishLease")
+
+    async def EndOrder(
+        self, request: lease_service_pb2.EndOrderRequest, context: Any
+    ) -> lease_service_pb2.EndOrderResponse:
+        """End matching and all leases of an order."""
+        reason = convert.end_reason_of(request.reason, EndReason.TENANT)
+        detail = f"asked by {current_identity().subject}"
+        order_id = resource_id(request.order, "orders", field="order")
+        found = await self._commands.end(order_id, reason, detail)
+        return lease_service_pb2.EndOrderResponse(leases=[convert.lease_message(lease) for lease in found])
+
+
+def _account() -> str:
+    """Whose leases the caller sees: its own, or, for a service, everybody's."""
+    identity = current_identity()
+    return "" if identity.is_service else identity.subject

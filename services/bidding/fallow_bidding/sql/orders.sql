@@ -1,0 +1,58 @@
+-- name: insert_order
+INSERT INTO market_order (
+    order_id, tenant, market, body, state, term_ms, forbids_overlap, end_reason, end_detail, end_time, create_time
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+ON CONFLICT (order_id) DO NOTHING
+RETURNING order_id
+
+-- name: update_order_body
+UPDATE market_order SET body = $2, term_ms = $3, forbids_overlap = $4 WHERE order_id = $1
+
+-- name: insert_group
+INSERT INTO order_group (order_id, group_index, group_id, state) VALUES ($1, $2, $3, 'OPEN')
+
+-- name: load_order
+SELECT * FROM market_order WHERE order_id = $1
+
+-- name: lock_orders
+SELECT * FROM market_order WHERE order_id = ANY($1::text[]) ORDER BY order_id FOR NO KEY UPDATE
+
+-- name: lock_open_orders
+SELECT * FROM market_order
+WHERE market = $1 AND state = 'OPEN' AND EXISTS (
+    SELECT 1 FROM order_group WHERE order_group.order_id = market_order.order_id AND order_group.state = 'OPEN'
+)
+ORDER BY order_id
+LIMIT $2
+FOR NO KEY UPDATE
+
+-- name: load_groups
+SELECT * FROM order_group WHERE order_id = ANY($1::text[]) ORDER BY order_id, group_index
+
+-- name: save_group
+UPDATE order_group
+SET state = $3, generation = $4, excluded_providers = $5, failures = $6, hold_until = $7
+WHERE order_id = $1 AND group_index = $2
+
+-- name: save_decision
+UPDATE order_group SET decision = $3
+WHERE order_id = $1 AND group_index = $2 AND decision IS DISTINCT FROM $3
+
+-- name: next_lease_version
+UPDATE market_order SET lease_version = lease_version + 1 WHERE order_id = $1 RETURNING lease_version
+
+-- name: set_order_ready
+UPDATE market_order SET ready_time = $2 WHERE order_id = $1 AND ready_time IS NULL
+
+-- name: end_order
+UPDATE market_order SET state = 'ENDED', end_reason = $2, end_detail = $3, end_time = $4
+WHERE order_id = $1 AND state = 'OPEN'
+
+-- name: end_groups
+UPDATE order_group SET state = 'ENDED' WHERE order_id = $1
+
+-- name: load_expired_terms
+SELECT order_id FROM market_order
+WHERE state = 'OPEN' AND term_ms IS NOT NULL AND ready_time + term_ms * interval '1 millisecond' <= $1
+ORDER BY order_id
+LIMIT $2

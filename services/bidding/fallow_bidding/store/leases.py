@@ -1,0 +1,208 @@
+"""Leases and what they hold of devices and nodes, as rows."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from fallow_bidding.domain.leases import (
+    Endpoint,
+    EndReason,
+    Evidence,
+    GenerationKey,
+    Lease,
+    LeaseState,
+    ProofMark,
+)
+from fallow_bidding.domain.placement import DeviceShare, Placement
+from fallow_bidding.store import QUERIES
+from fallow_chassis.clock import truncate_to_millisecond
+from fallow_chassis.events import format_time, parse_time
+from fallow_chassis.postgres import Connection
+
+
+async def insert_lease(connection: Connection, lease: Lease) -> None:
+    """Store a new lease, RESERVED, with the devices that it takes; the database refuses to oversell a device."""
+    await connection.execute(
+        QUERIES.get("insert_lease"),
+        lease.lease_id,
+        lease.key.order_id,
+        lease.key.group,
+        lease.key.generation,
+        lease.group_id,
+        lease.tenant,
+        lease.provider_id,
+        lease.provider_account,
+        lease.provider_address,
+        lease.offer_id,
+        lease.asset,
+        lease.price_micros,
+        [_placement_to_json(placement) for placement in lease.placements],
+        lease.self_stop_ms,
+        lease.create_time,
+    )
+    shares = sorted(
+        (share.device_id, share.node_id, share.milli) for placement in lease.placements for share in placement.devices
+    )
+    rows = [(lease.lease_id, lease.provider_id, node_id, device_id, milli) for device_id, node_id, milli in shares]
+    await connection.executemany(QUERIES.get("insert_device_use"), rows)
+
+
+async def insert_node_uses(
+    connection: Connection, lease: Lease, uses: Sequence[tuple[str, int, int, dict[str, int]]]
+) -> None:
+    """Store what a lease takes of nodes: (node id, cpu milli, memory bytes, storage bytes by class)."""
+    rows = [(lease.lease_id, lease.provider_id, *use) for use in uses]
+    await connection.executemany(QUERIES.get("insert_node_use"), rows)
+
+
+async def save_lease(connection: Connection, lease: Lease) -> None:
+    """Store a lease's state; one that is ENDED gives its devices back."""
+    await connection.execute(
+        QUERIES.get("save_lease"),
+        lease.lease_id,
+        lease.state,
+        [[e.service, e.container_port, e.uri, e.replica] for e in lease.endpoints],
+        lease.accept_time,
+        lease.ready_time,
+        lease.end_time,
+        lease.charge_through_time,
+        lease.release_time,
+        _evidence_to_json(lease.evidence),
+    )
+    if not lease.holds_devices:
+        await connection.execute(QUERIES.get("delete_device_uses"), lease.lease_id)
+        await connection.execute(QUERIES.get("delete_node_uses"), lease.lease_id)
+
+
+async def save_proof_mark(connection: Connection, lease_id: str, mark: ProofMark) -> None:
+    """Store the last proof that was taken."""
+    await connection.execute(QUERIES.get("save_proof_mark"), lease_id, mark.sequence, mark.running_ms, mark.final)
+
+
+async def load_lease(connection: Connection, lease_id: str) -> Lease | None:
+    """A lease, or None."""
+    row = await connection.fetchrow(QUERIES.get("load_lease"), lease_id)
+    return None if row is None else _lease_of(row)
+
+
+async def load_leases(connection: Connection, lease_ids: Sequence[str]) -> list[Lease]:
+    """Those of the named leases that are there."""
+    return [_lease_of(row) for row in await connection.fetch(QUERIES.get("load_leases"), list(lease_ids))]
+
+
+async def load_holding_leases(connection: Connection, provider_id: str) -> list[Lease]:
+    """The leases that hold devices at a provider."""
+    return [_lease_of(row) for row in await connection.fetch(QUERIES.get("load_holding_leases"), provider_id)]
+
+
+async def load_order_leases(connection: Connection, order_id: str) -> list[Lease]:
+    """All leases that an order ever had, oldest first."""
+    return [_lease_of(row) for row in await connection.fetch(QUERIES.get("load_order_leases"), order_id)]
+
+
+async def list_leases(
+    connection: Connection,
+    *,
+    account: str,
+    order_id: str,
+    provider_id: str,
+    states: Sequence[LeaseState],
+    before: str,
+    limit: int,
+) -> list[Lease]:
+    """Leases, newest first, that an account may see ("" sees all), narrowed by what is not empty."""
+    rows = await connection.fetch(
+        QUERIES.get("list_leases"), account, order_id, provider_id, [state.value for state in states], before, limit
+    )
+    return [_lease_of(row) for row in rows]
+
+
+async def load_revision(connection: Connection, lease_id: str) -> int | None:
+    """A number that grows with each change of a lease; None where there is no such lease."""
+    revision: int | None = await connection.fetchval(QUERIES.get("load_revision"), lease_id)
+    return revision
+
+
+async def load_overdue(
+    connection: Connection, reserved_before: datetime, accepted_before: datetime, limit: int
+) -> list[tuple[str, str, str]]:
+    """Leases not accepted, or not ready, since these instants: (lease id, order id, provider id)."""
+    rows = await connection.fetch(QUERIES.get("load_overdue_leases"), reserved_before, accepted_before, limit)
+    return [(row["lease_id"], row["order_id"], row["provider_id"]) for row in rows]
+
+
+async def load_device_uses(connection: Connection, provider_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """What leases hold of providers' devices."""
+    return await connection.fetch(QUERIES.get("load_device_uses"), list(provider_ids))
+
+
+async def load_node_uses(connection: Connection, provider_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """What leases hold of providers' nodes."""
+    return await connection.fetch(QUERIES.get("load_node_uses"), list(provider_ids))
+
+
+def _lease_of(row: asyncpg.Record) -> Lease:
+    """The lease of a row."""
+    return Lease(
+        lease_id=row["lease_id"],
+        key=GenerationKey(row["order_id"], row["group_index"], row["generation"]),
+        group_id=row["group_id"],
+        tenant=row["tenant"],
+        provider_id=row["provider_id"],
+        provider_account=row["provider_account"],
+        provider_address=row["provider_address"],
+        offer_id=row["offer_id"],
+        asset=row["asset"],
+        price_micros=row["price_micros"],
+        placements=tuple(_placement_of(value) for value in row["placements"]),
+        self_stop_ms=row["self_stop_ms"],
+        create_time=row["create_time"],
+        state=LeaseState(row["state"]),
+        endpoints=tuple(Endpoint(*value) for value in row["endpoints"]),
+        accept_time=row["accept_time"],
+        ready_time=row["ready_time"],
+        end_time=row["end_time"],
+        charge_through_time=row["charge_through_time"],
+        release_time=row["release_time"],
+        evidence=_evidence_of(row["evidence"]),
+        proof=ProofMark(row["proof_sequence"], row["proof_running_ms"], row["proof_final"]),
+    )
+
+
+def _placement_to_json(placement: Placement) -> dict[str, Any]:
+    """A placement as JSON."""
+    return {
+        "service": placement.service,
+        "replica": placement.replica,
+        "node_id": placement.node_id,
+        "model": placement.model,
+        "devices": [[share.device_id, share.milli] for share in placement.devices],
+    }
+
+
+def _placement_of(value: dict[str, Any]) -> Placement:
+    """The placement that ``_placement_to_json`` wrote."""
+    shares = tuple(DeviceShare(value["node_id"], device_id, milli) for device_id, milli in value["devices"])
+    return Placement(value["service"], value["replica"], value["node_id"], shares, value["model"])
+
+
+def _evidence_to_json(evidence: Evidence | None) -> dict[str, str] | None:
+    """Evidence as JSON."""
+    if evidence is None:
+        return None
+    return {
+        "reason": evidence.reason,
+        "detail": evidence.detail,
+        "observer": evidence.observer,
+        "observe_time": format_time(evidence.observe_time),
+    }
+
+
+def _evidence_of(value: dict[str, str] | None) -> Evidence | None:
+    """The evidence that ``_evidence_to_json`` wrote."""
+    if value is None:
+        return None
+    observe_time = truncate_to_millisecond(parse_time(value["observe_time"]))
+    return Evidence(EndReason(value["reason"]), value["detail"], value["observer"], observe_time)

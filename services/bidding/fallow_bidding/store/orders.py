@@ -1,0 +1,142 @@
+"""Orders and their groups as rows."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+
+from fallow_bidding.domain.explanation import GroupExplanation
+from fallow_bidding.domain.leases import EndReason
+from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
+from fallow_bidding.store import QUERIES
+from fallow_chassis.postgres import Connection
+
+
+async def insert_order(connection: Connection, order: MarketOrder, groups: Sequence[MarketGroup]) -> bool:
+    """Store an order with its groups; False, and nothing stored, where it is known already."""
+    inserted = await connection.fetchval(
+        QUERIES.get("insert_order"),
+        order.order_id,
+        order.tenant,
+        order.market,
+        order.body,
+        "ENDED" if order.ended else "OPEN",
+        order.term_ms,
+        order.forbids_overlap,
+        order.end_reason or "",
+        order.end_detail,
+        order.end_time,
+        order.create_time,
+    )
+    if inserted is None:
+        return False
+    rows = [(group.order_id, group.group_index, group.group_id) for group in groups]
+    await connection.executemany(QUERIES.get("insert_group"), rows)
+    return True
+
+
+async def update_body(connection: Connection, order: MarketOrder) -> None:
+    """Store what an update of the order changed."""
+    await connection.execute(
+        QUERIES.get("update_order_body"), order.order_id, order.body, order.term_ms, order.forbids_overlap
+    )
+
+
+async def load_order(connection: Connection, order_id: str) -> MarketOrder | None:
+    """An order, or None."""
+    row = await connection.fetchrow(QUERIES.get("load_order"), order_id)
+    return None if row is None else _order_of(row)
+
+
+async def lock_orders(connection: Connection, order_ids: Sequence[str]) -> dict[str, MarketOrder]:
+    """Orders whose rows are held until the transaction ends, taken in the order of their ids."""
+    rows = await connection.fetch(QUERIES.get("lock_orders"), sorted(set(order_ids)))
+    return {row["order_id"]: _order_of(row) for row in rows}
+
+
+async def lock_open_orders(connection: Connection, market: str, limit: int) -> list[MarketOrder]:
+    """Orders with a group that looks for a provider, oldest id first (as everybody locks them), their rows held."""
+    return [_order_of(row) for row in await connection.fetch(QUERIES.get("lock_open_orders"), market, limit)]
+
+
+async def load_groups(connection: Connection, order_ids: Sequence[str]) -> dict[str, list[MarketGroup]]:
+    """The groups of orders, by order, in their own order."""
+    groups: dict[str, list[MarketGroup]] = {order_id: [] for order_id in order_ids}
+    for row in await connection.fetch(QUERIES.get("load_groups"), list(order_ids)):
+        groups[row["order_id"]].append(_group_of(row))
+    return groups
+
+
+async def save_group(connection: Connection, group: MarketGroup) -> None:
+    """Store how far a group is."""
+    await connection.execute(
+        QUERIES.get("save_group"),
+        group.order_id,
+        group.group_index,
+        group.state,
+        group.generation,
+        sorted(group.excluded_providers),
+        group.failures,
+        group.hold_until,
+    )
+
+
+async def save_decision(connection: Connection, order_id: str, explanation: GroupExplanation) -> None:
+    """Store why a group was matched, or not; writes nothing where the story is the same as the last one."""
+    await connection.execute(QUERIES.get("save_decision"), order_id, explanation.group_index, explanation.to_json())
+
+
+async def next_lease_version(connection: Connection, order_id: str) -> int:
+    """Take the number of the order's next event on the leases' topic; the order's row must be held."""
+    version = await connection.fetchval(QUERIES.get("next_lease_version"), order_id)
+    assert isinstance(version, int), "the order of an event is there"
+    return version
+
+
+async def set_ready(connection: Connection, order_id: str, now: datetime) -> None:
+    """Note when all groups of an order were first ready."""
+    await connection.execute(QUERIES.get("set_order_ready"), order_id, now)
+
+
+async def end_order(connection: Connection, order_id: str, reason: EndReason, detail: str, now: datetime) -> None:
+    """End an order and all its groups."""
+    await connection.execute(QUERIES.get("end_order"), order_id, reason, detail, now)
+    await connection.execute(QUERIES.get("end_groups"), order_id)
+
+
+async def load_expired_terms(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Orders whose longest running time is over."""
+    return [row["order_id"] for row in await connection.fetch(QUERIES.get("load_expired_terms"), now, limit)]
+
+
+def _order_of(row: asyncpg.Record) -> MarketOrder:
+    """The order of a row."""
+    return MarketOrder(
+        order_id=row["order_id"],
+        tenant=row["tenant"],
+        market=row["market"],
+        body=row["body"],
+        create_time=row["create_time"],
+        ended=row["state"] == "ENDED",
+        term_ms=row["term_ms"],
+        forbids_overlap=row["forbids_overlap"],
+        ready_time=row["ready_time"],
+        end_reason=EndReason(row["end_reason"]) if row["end_reason"] else None,
+        end_detail=row["end_detail"],
+        end_time=row["end_time"],
+    )
+
+
+def _group_of(row: asyncpg.Record) -> MarketGroup:
+    """The group of a row."""
+    return MarketGroup(
+        order_id=row["order_id"],
+        group_index=row["group_index"],
+        group_id=row["group_id"],
+        state=GroupState(row["state"]),
+        generation=row["generation"],
+        excluded_providers=frozenset(row["excluded_providers"]),
+        failures=row["failures"],
+        hold_until=row["hold_until"],
+        decision=row["decision"],
+    )
