@@ -350,7 +350,8 @@ def run_service(
         return asyncio.run(_serve(name, settings, build, package))
     except _SETUP_ERRORS as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        _log.warning("drain_cut_short")
         return 130
     except Exception as error:  # noqa: BLE001 - the last line of a process that failed
         _log.critical("service_failed", exc_info=error)

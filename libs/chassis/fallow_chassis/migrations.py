@@ -18,6 +18,7 @@ from typing import Final
 import asyncpg
 
 from fallow_chassis.logging import get_logger
+from fallow_chassis.postgres import close_gently
 from fallow_chassis.sql import Queries
 
 CHASSIS_PACKAGE: Final = "fallow_chassis"
@@ -92,7 +93,7 @@ async def migrate(database_url: str, package: str) -> list[str]:
                 ran.append(migration.label)
         await connection.execute(_QUERIES.get("unlock_migrations"), LOCK_KEY)
     finally:
-        connection.terminate()
+        await close_gently(connection)
     return ran
 
 
@@ -106,7 +107,7 @@ async def pending(database_url: str, package: str) -> list[str]:
         missing = [await _missing(connection, load_migrations(name)) for name in _packages(package)]
         return [migration.label for group in missing for migration in group]
     finally:
-        connection.terminate()
+        await close_gently(connection)
 
 
 def _packages(package: str) -> list[str]:

@@ -136,7 +136,7 @@ class Database:
         try:
             yield connection
         finally:
-            await _close_gently(connection)
+            await close_gently(connection)
 
     async def ping(self) -> None:
         """Ask the database for an answer; raises what the driver raises if there is none."""
@@ -181,7 +181,7 @@ class Database:
         await unit.connection.execute(_QUERIES.get("notify_outbox"))
 
 
-async def _close_gently(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+async def close_gently(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Say goodbye to the server, so that its locks are free at once; cut the line if it does not listen."""
     try:
         await connection.close(timeout=CLOSE_SECONDS)
