@@ -1,20 +1,30 @@
 """Puts settlement together: one place builds and wires."""
 
+from datetime import timedelta
 from pathlib import Path
 
 from fallow.settlement.v1 import settlement_service_pb2_grpc as doors
 from fallow_chassis.application import Application
 from fallow_chassis.inbox import Consumer, Poison
+from fallow_chassis.postgres import Database
+from fallow_settlement.anchoring import Anchoring, AnchoringRule
+from fallow_settlement.chain import JsonRpcNode
 from fallow_settlement.charging import Charging
 from fallow_settlement.clients import BiddingClient
 from fallow_settlement.commands import EscrowCommands
+from fallow_settlement.deposits import DepositWatcher
 from fallow_settlement.events import BATCHES_TOPIC, ESCROWS_TOPIC
 from fallow_settlement.facts import LEASES_TOPIC, PROOFS_TOPIC, Facts
 from fallow_settlement.queries import Reads
 from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
+from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts, SettlementSettings
+from fallow_settlement.signer import Signer
 
 PARKED_PROOFS_SECONDS = 3_600.0
+
+
+GWEI = 1_000_000_000
 
 
 async def build(application: Application[SettlementSettings]) -> None:
@@ -44,6 +54,29 @@ async def build(application: Application[SettlementSettings]) -> None:
     application.every(settings.close_interval_seconds, charging.close_ended, name="close_ended")
     application.every(settings.close_interval_seconds, charging.end_used_up, name="end_used_up")
     application.every(PARKED_PROOFS_SECONDS, charging.drop_parked, name="drop_parked")
+    if contracts is not None:
+        _add_chain(application, database, contracts)
+
+
+def _add_chain(application: Application[SettlementSettings], database: Database, contracts: Contracts) -> None:
+    """Add what reads from and writes to the chain."""
+    settings = application.settings
+    node = JsonRpcNode(settings.chain_rpc_url, contracts.chain_id)
+    application.on_close(node.close)
+    signer = Signer.load(Path(settings.required("chain_key_file")), contracts.chain_id)
+    watcher = DepositWatcher(database, node, contracts, settings.chain_asset, settings.chain_confirmations)
+    sealing = Sealing(
+        database, contracts, SealingRule(settings.batch_size, timedelta(seconds=settings.batch_interval_seconds))
+    )
+    rule = AnchoringRule(
+        confirmations=settings.chain_confirmations,
+        bump_after_ms=round(settings.chain_bump_seconds * 1_000),
+        fee_cap=settings.chain_fee_cap_gwei * GWEI,
+    )
+    anchoring = Anchoring(database, node, signer, contracts, rule)
+    application.every(settings.chain_interval_seconds, watcher.scan, name="scan_deposits")
+    application.every(settings.chain_interval_seconds, sealing.seal_due, name="seal_batches")
+    application.every(settings.chain_interval_seconds, anchoring.advance, name="anchor_batches")
 
 
 def _add_doors(

@@ -236,9 +236,15 @@ async def forget_scanned_from(connection: Connection, number: int) -> None:
     await connection.execute(QUERIES.get("delete_scanned_blocks_from"), number)
 
 
-async def insert_deposit(connection: Connection, deposit: Deposit) -> bool:
-    """Write a deposit that was seen; False where it was seen before."""
-    status = await connection.execute(
+async def count_sightings(connection: Connection, block_hash: str, log_index: int) -> int:
+    """How often a log was seen already: more than 0 only where its block left the chain and came back."""
+    count: int = await connection.fetchval(QUERIES.get("count_sightings"), block_hash, log_index)
+    return count
+
+
+async def insert_deposit(connection: Connection, deposit: Deposit) -> None:
+    """Write a deposit that was seen."""
+    await connection.execute(
         QUERIES.get("insert_deposit"),
         deposit.id,
         deposit.account_id,
@@ -251,7 +257,6 @@ async def insert_deposit(connection: Connection, deposit: Deposit) -> bool:
         deposit.block_hash,
         deposit.create_time,
     )
-    return status == "INSERT 0 1"
 
 
 async def lock_pending_from(connection: Connection, number: int) -> list[Deposit]:

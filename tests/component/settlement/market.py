@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import Message
 
-from fallow.bidding.v1 import events_pb2, lease_pb2 as bidding_lease_pb2
+from fallow.bidding.v1 import events_pb2
+from fallow.bidding.v1 import lease_pb2 as bidding_lease_pb2
 from fallow.type.v1 import lease_pb2, money_pb2, resources_pb2
 from fallow_chassis.events import ReceivedEvent
 from fallow_chassis.postgres import Database

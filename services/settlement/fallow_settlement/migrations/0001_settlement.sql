@@ -321,8 +321,9 @@ CREATE TABLE deposit (
     log_index bigint NOT NULL CHECK (log_index >= 0),
     block_number bigint NOT NULL CHECK (block_number >= 0),
     block_hash text NOT NULL,
-    create_time timestamptz NOT NULL,
-    UNIQUE (block_hash, log_index)
+    create_time timestamptz NOT NULL
 );
+-- A block that left the chain and came back brings its deposits again; the voided ones stay as they are.
+CREATE UNIQUE INDEX deposit_log ON deposit (block_hash, log_index) WHERE state <> 'VOIDED';
 CREATE INDEX deposit_account ON deposit (account_id, id);
 CREATE INDEX deposit_pending ON deposit (block_number) WHERE state = 'PENDING';

@@ -1,0 +1,56 @@
+"""The contracts as settlement speaks to them: artifacts, calls, logs."""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+from eth_abi.abi import decode, encode
+
+from fallow_receipts import Header, ReceiptError, id_from_word, keccak
+from fallow_settlement.chain import Log
+
+HEADER_TYPE: Final = "(uint256,bytes32,uint256,bytes32,bytes32,uint256,uint256,bytes32)"
+DEPOSITED_TOPIC: Final = "0x" + keccak(b"Deposited(bytes32,address,uint256,uint256)").hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Deposited:
+    """What a log of the vault says; ``account_id`` is empty where the reference is no account's."""
+
+    account_id: str
+    sender: str
+    amount: int
+
+
+def creation_code(contract: str, types: tuple[str, ...], arguments: tuple[object, ...]) -> bytes:
+    """The init code of a contract with its constructor's arguments."""
+    text = (resources.files("fallow_settlement") / "contracts" / f"{contract}.json").read_text("utf-8")
+    artifact = json.loads(text)
+    return bytes.fromhex(artifact["bytecode"].removeprefix("0x")) + bytes(encode(types, arguments))
+
+
+def _selector(signature: str) -> bytes:
+    """The first four bytes that name a method."""
+    return keccak(signature.encode("ascii"))[:4]
+
+
+def anchor_call(header: Header) -> bytes:
+    """Calldata of SettlementAnchor.anchor; the contract answers False where the very header stands already."""
+    return _selector(f"anchor({HEADER_TYPE})") + header.words()
+
+
+def commitment_call(batch_number: int) -> bytes:
+    """Calldata of SettlementAnchor.commitments."""
+    return _selector("commitments(uint256)") + bytes(encode(("uint256",), (batch_number,)))
+
+
+def read_deposited(log: Log) -> Deposited:
+    """Read a Deposited log of the vault."""
+    assert log.topics[0] == DEPOSITED_TOPIC, "only such logs were asked for"
+    amount, _total = decode(("uint256", "uint256"), log.data)
+    try:
+        account_id = id_from_word(bytes.fromhex(log.topics[1].removeprefix("0x")))
+    except ReceiptError:
+        account_id = ""
+    return Deposited(account_id, "0x" + log.topics[2][-40:], int(amount))

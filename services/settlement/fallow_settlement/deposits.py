@@ -1,0 +1,144 @@
+"""Deposits: watches the vault's logs block by block and credits accounts once the chain has confirmed them.
+
+Each block is read by its hash, after its parent was found to be the block that was read before; both are kept. A block
+that does not follow means a reorganisation: the watcher goes back to the last block that still stands, voids the pending
+deposits of the blocks that are gone, and reads on from there. A deposit is one log in one block: seen, it is a pending
+transfer; confirmed, the transfer is posted; vanished, it is voided.
+
+One transaction writes a block with everything in it, so a kill between two blocks repeats and loses nothing.
+"""
+
+import hashlib
+from typing import Final
+
+from fallow_chassis.ids import id_from_bytes
+from fallow_chassis.logging import get_logger
+from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_settlement import chain_store
+from fallow_settlement.chain import Block, Log, NodeError
+from fallow_settlement.chain_store import Deposit
+from fallow_settlement.contracts_abi import DEPOSITED_TOPIC, read_deposited
+from fallow_settlement.domain import moves
+from fallow_settlement.domain.ledger import LARGEST_MICROS, Result
+from fallow_settlement.ledger_store import must_post, post_transfers
+from fallow_settlement.ports import ChainNode
+from fallow_settlement.settings import Contracts
+
+MAX_BLOCKS: Final = 500
+"""The most blocks of one tick."""
+KEPT_BLOCKS: Final = 512
+"""How many blocks are remembered to find where branches part; at least twice the confirmations."""
+
+_log = get_logger(__name__)
+
+
+class DepositWatcher:
+    """The timer that reads the vault's logs."""
+
+    def __init__(
+        self, database: Database, node: ChainNode, contracts: Contracts, asset: str, confirmations: int
+    ) -> None:
+        """``asset`` is what the vault's token is called here; ``confirmations`` counts the deposit's own block."""
+        assert confirmations * 2 <= KEPT_BLOCKS, "more confirmations need a longer memory of blocks"
+        self._database = database
+        self._node = node
+        self._contracts = contracts
+        self._asset = asset
+        self._confirmations = confirmations
+
+    async def scan(self) -> None:
+        """Read the blocks that are new."""
+        try:
+            head = await self._node.head()
+            last = await self._standing_block()
+            number = self._contracts.block if last is None else last[0] + 1
+            parent = "" if last is None else last[1]
+            for _ in range(MAX_BLOCKS):
+                block = await self._node.block(number) if number <= head else None
+                if block is None or (parent and block.parent_hash != parent):
+                    # Either all is read, or the chain has turned meanwhile: the next tick goes back.
+                    return
+                logs = await self._node.logs(block.hash, self._contracts.vault, DEPOSITED_TOPIC)
+                await self._write(block, logs)
+                number, parent = block.number + 1, block.hash
+        except NodeError as error:
+            _log.error("deposits_wait", error=str(error))
+
+    async def _standing_block(self) -> tuple[int, str] | None:
+        """The newest block that was read and still stands; what was read beyond it is undone."""
+        async with self._database.read() as connection:
+            scanned = await chain_store.list_scanned(connection, KEPT_BLOCKS)
+        if not scanned:
+            return None
+        standing: tuple[int, str] | None = None
+        for number, block_hash in scanned:
+            block = await self._node.block(number)
+            if block is not None and block.hash == block_hash:
+                standing = (number, block_hash)
+                break
+        if standing is None:
+            _log.critical("chain_turned_beyond_memory", oldest_known_block=scanned[-1][0])
+            standing_number = scanned[-1][0] - 1
+        else:
+            standing_number = standing[0]
+        if standing_number < scanned[0][0]:
+            await self._undo(standing_number + 1)
+        return standing
+
+    async def _undo(self, number: int) -> None:
+        """Void the pending deposits from a block on and forget these blocks."""
+        async with self._database.transaction() as unit:
+            for deposit in await chain_store.lock_pending_from(unit.connection, number):
+                move = moves.deposit_vanished(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
+                await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+                await chain_store.set_deposit_state(unit.connection, deposit.id, "VOIDED")
+                _log.warning("deposit_voided", deposit=deposit.id, block=deposit.block_number)
+            for deposit in await chain_store.list_posted_from(unit.connection, number):
+                # Deeper than the confirmations: the loss is booked by hand until that is built.
+                _log.critical("posted_deposit_left_the_chain", deposit=deposit.id, amount_micros=deposit.amount)
+            await chain_store.forget_scanned_from(unit.connection, number)
+
+    async def _write(self, block: Block, logs: list[Log]) -> None:
+        """Write a block's deposits as pending and post those that it confirms."""
+        async with self._database.transaction() as unit:
+            await chain_store.insert_scanned(unit.connection, block.number, block.hash, block.number - KEPT_BLOCKS)
+            for log in logs:
+                await self._see(unit, block, log)
+            for deposit in await chain_store.lock_pending_to(unit.connection, block.number - self._confirmations + 1):
+                move = moves.deposit_confirmed(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
+                await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+                await chain_store.set_deposit_state(unit.connection, deposit.id, "POSTED")
+
+    async def _see(self, unit: UnitOfWork, block: Block, log: Log) -> None:
+        """Write one deposit as pending; one that names no account, or is beyond all bounds, is only told of."""
+        seen = read_deposited(log)
+        if not seen.account_id or not 0 < seen.amount <= LARGEST_MICROS:
+            _log.error("deposit_not_creditable", transaction=log.transaction_hash, sender=seen.sender)
+            return
+        sighting = await chain_store.count_sightings(unit.connection, block.hash, log.index)
+        deposit = Deposit(
+            id=deposit_id(self._contracts.chain_id, block.hash, log.index, sighting),
+            account_id=seen.account_id,
+            asset=self._asset,
+            amount=seen.amount,
+            sender=seen.sender,
+            state="PENDING",
+            transaction_hash=log.transaction_hash,
+            log_index=log.index,
+            block_number=block.number,
+            block_hash=block.hash,
+            create_time=unit.clock.now(),
+        )
+        move = moves.deposit_seen(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
+        results = await post_transfers(unit.connection, move.accounts, move.transfers, unit.clock.now())
+        if results[0] is Result.OVERFLOWS:
+            _log.error("deposit_not_creditable", transaction=log.transaction_hash, sender=seen.sender)
+            return
+        assert results[0] is Result.OK, f"a new deposit was answered {results[0]}"
+        await chain_store.insert_deposit(unit.connection, deposit)
+
+
+def deposit_id(chain_id: int, block_hash: str, log_index: int, sighting: int) -> str:
+    """The id of a deposit, derived from its place on the chain and how often it was seen there before."""
+    text = f"fallow-deposit-v1|{chain_id}|{block_hash}|{log_index}|{sighting}"
+    return id_from_bytes(hashlib.sha256(text.encode()).digest()[:16])

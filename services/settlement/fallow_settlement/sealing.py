@@ -1,0 +1,99 @@
+"""Sealing: charges that wait become a batch, with one root over their leaves and a place in the chain of headers.
+
+A batch is made when enough charges wait or the oldest has waited for long enough. It is immutable from then on: what
+follows is only its way to the chain. One transaction takes the charges off the queue and writes the batch, under a lock,
+so numbers have no gaps and no charge is in two batches.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_receipts import EMPTY_ROOT, Header, MerkleTree, genesis_commitment, header_commitment, keccak
+from fallow_settlement import chain_store
+from fallow_settlement.chain_store import Batch
+from fallow_settlement.domain.charge import Charge
+from fallow_settlement.domain.transaction import TransactionState
+from fallow_settlement.queries import leaves_of
+from fallow_settlement.settings import Contracts
+
+
+@dataclass(frozen=True, slots=True)
+class SealingRule:
+    """When a batch is made."""
+
+    size: int
+    wait: timedelta
+
+
+class Sealing:
+    """The timer that makes batches."""
+
+    def __init__(self, database: Database, contracts: Contracts, rule: SealingRule) -> None:
+        """Take where the headers will be anchored: their genesis names it."""
+        self._database = database
+        self._contracts = contracts
+        self._rule = rule
+
+    async def seal_due(self) -> None:
+        """Make batches until no charge waits that should not."""
+        while True:
+            async with self._database.transaction() as unit:
+                await chain_store.lock_sealing(unit.connection)
+                count, oldest = await chain_store.unbatched(unit.connection)
+                waited = oldest is not None and unit.clock.now() - oldest >= self._rule.wait
+                if not (waited or count >= self._rule.size):
+                    return
+                await self._seal(unit)
+
+    async def _seal(self, unit: UnitOfWork) -> None:
+        """Make one batch of the charges that wait."""
+        charges = await chain_store.take_unbatched(unit.connection)
+        assert charges, "charges wait"
+        last = await chain_store.load_last_batch(unit.connection)
+        number = 1 if last is None else last.number + 1
+        if last is None:
+            prev = genesis_commitment(chain_id=self._contracts.chain_id, anchor=self._contracts.anchor)
+        else:
+            assert (last.chain_id, last.anchor_address) == (self._contracts.chain_id, self._contracts.anchor), (
+                "the batches of this database are anchored elsewhere than the contracts file says"
+            )
+            prev = last.commitment
+        header = Header(
+            batch_id=number,
+            prev=prev,
+            # No batch is vetoed yet, so each names the one before; withdrawals, which fill payout roots, come later.
+            payout_parent=number - 1,
+            settlement_root=MerkleTree(leaves_of(charges, number)).root,
+            payout_root=EMPTY_ROOT,
+            count=len(charges),
+            payout_total=0,
+            totals_hash=totals_hash(charges),
+        )
+        batch = Batch(
+            number=number,
+            chain_id=self._contracts.chain_id,
+            anchor_address=self._contracts.anchor,
+            header=header,
+            commitment=header_commitment(header),
+            state=TransactionState.PENDING,
+            transaction_hash="",
+            block_number=0,
+            version=0,
+            create_time=unit.clock.now(),
+        )
+        await chain_store.insert_batch(unit.connection, batch, [charge.id for charge in charges])
+
+
+def totals_hash(charges: list[Charge]) -> bytes:
+    """A hash over the sums of a batch by asset: canonical JSON of asset to amount, fee, pool and shortfall."""
+    totals: dict[str, dict[str, int]] = {}
+    for charge in charges:
+        sums = totals.setdefault(charge.asset, {"amount": 0, "fee": 0, "pool": 0, "short": 0})
+        sums["amount"] += charge.amount
+        sums["fee"] += charge.fee
+        sums["pool"] += charge.pool
+        sums["short"] += charge.short
+    text = {asset: {name: str(value) for name, value in sums.items()} for asset, sums in totals.items()}
+    return keccak(json.dumps(text, sort_keys=True, separators=(",", ":")).encode("ascii"))
