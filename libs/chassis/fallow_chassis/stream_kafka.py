@@ -251,7 +251,9 @@ class _Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has 
                 )
                 self._finished[partition] = message.offset + 1
             if partition in self._finished:
-                await self._commit({partition: self._finished.pop(partition)})
+                # Only then forgotten: a task that is cancelled while it commits leaves the offset to who cancels it.
+                await self._commit({partition: self._finished[partition]})
+                self._finished.pop(partition, None)
 
     async def _commit_finished(self) -> None:
         """Commit what the cancelled tasks had finished; not for long, since a broker may be away."""
