@@ -1,0 +1,1 @@
+"""What the agent decides, with nothing of the world in it."""

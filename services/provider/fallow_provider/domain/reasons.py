@@ -1,0 +1,133 @@
+"""Every way in which the agent refuses a command, fails a run or answers an error.
+
+A reason of a refusal stands in ``CommandAcknowledgement.reason``, one of a failure in ``RunStatus.reason``, one of an
+error in ``ErrorInfo.reason``; the words are the same, and so is the list in ``docs/errors.md``.
+"""
+
+from typing import Final
+
+from fallow_chassis.errors import ErrorReason
+
+COMMAND_INVALID: Final = ErrorReason(
+    "COMMAND_INVALID",
+    "INVALID_ARGUMENT",
+    "The command lacks what it needs, or names one thing twice.",
+    "Mend the command; the same command will be refused again.",
+)
+GENERATION_OLD: Final = ErrorReason(
+    "GENERATION_OLD",
+    "FAILED_PRECONDITION",
+    "A higher generation of the group is known; the highest wins.",
+    "Use the lease's current generation.",
+)
+GENERATION_ENDED: Final = ErrorReason(
+    "GENERATION_ENDED",
+    "FAILED_PRECONDITION",
+    "The generation has ended on this provider and never runs again.",
+    "Raise the generation.",
+)
+NODE_MISSING: Final = ErrorReason(
+    "NODE_MISSING",
+    "FAILED_PRECONDITION",
+    "The provider has no node of that id.",
+    "Read the provider's inventory and place the replica anew.",
+)
+DEVICE_MISSING: Final = ErrorReason(
+    "DEVICE_MISSING",
+    "FAILED_PRECONDITION",
+    "The node has no device of that id, or the device has failed.",
+    "Read the provider's inventory and place the replica anew.",
+)
+DEVICE_BUSY: Final = ErrorReason(
+    "DEVICE_BUSY",
+    "FAILED_PRECONDITION",
+    "The device's share is held by another generation that has not stopped yet.",
+    "Wait until that generation is reported stopped, or choose another device.",
+)
+DRAINING: Final = ErrorReason(
+    "DRAINING",
+    "FAILED_PRECONDITION",
+    "The agent takes no new leases by its owner's wish.",
+    "Choose another provider.",
+)
+IMAGE_UNSUPPORTED: Final = ErrorReason(
+    "IMAGE_UNSUPPORTED",
+    "FAILED_PRECONDITION",
+    "The runtime driver cannot run this image; the exec driver runs only `exec:host`.",
+    "Use an image that the node's driver runs.",
+)
+IMAGE_UNAVAILABLE: Final = ErrorReason(
+    "IMAGE_UNAVAILABLE",
+    "FAILED_PRECONDITION",
+    "The image could not be pulled: not found, or the registry refused the credentials.",
+    "Check the reference and the credentials.",
+)
+WORKLOAD_UNSUPPORTED: Final = ErrorReason(
+    "WORKLOAD_UNSUPPORTED",
+    "FAILED_PRECONDITION",
+    "The workload asks for something that the node's runtime driver cannot give.",
+    "Read the detail; drop what it names or choose a provider with another driver.",
+)
+WORKLOAD_UNAVAILABLE: Final = ErrorReason(
+    "WORKLOAD_UNAVAILABLE",
+    "FAILED_PRECONDITION",
+    "The order service would not hand out the workload, or could not be reached in time.",
+    "Read the detail; the lease moves to the next best provider.",
+)
+START_FAILED: Final = ErrorReason(
+    "START_FAILED",
+    "FAILED_PRECONDITION",
+    "The container engine would not start the container.",
+    "Read the detail; check the command, its arguments and the limits.",
+)
+READINESS_TIMEOUT: Final = ErrorReason(
+    "READINESS_TIMEOUT",
+    "DEADLINE_EXCEEDED",
+    "The workload started but its readiness check did not pass in time.",
+    "Check the workload's log and its readiness check.",
+)
+EXITED: Final = ErrorReason(
+    "EXITED",
+    "FAILED_PRECONDITION",
+    "A container of the workload stopped by itself and its restart policy does not start it again.",
+    "Check the workload's log and the exit status in the detail.",
+)
+SELF_STOPPED: Final = ErrorReason(
+    "SELF_STOPPED",
+    "FAILED_PRECONDITION",
+    "The agent stopped the generation: no heartbeat was acknowledged for longer than the lease allows.",
+    "Check the provider's connection; the order is leased anew.",
+)
+LEASE_NOT_FOUND: Final = ErrorReason(
+    "LEASE_NOT_FOUND",
+    "NOT_FOUND",
+    "The lease is not known here.",
+    "Check the lease's name and that this provider holds it.",
+)
+SERVICE_NOT_FOUND: Final = ErrorReason(
+    "SERVICE_NOT_FOUND",
+    "NOT_FOUND",
+    "The workload has no service of that name.",
+    "Use one of the services that the metadata lists.",
+)
+
+REASONS: Final[tuple[ErrorReason, ...]] = (
+    COMMAND_INVALID,
+    GENERATION_OLD,
+    GENERATION_ENDED,
+    NODE_MISSING,
+    DEVICE_MISSING,
+    DEVICE_BUSY,
+    DRAINING,
+    IMAGE_UNSUPPORTED,
+    IMAGE_UNAVAILABLE,
+    WORKLOAD_UNSUPPORTED,
+    WORKLOAD_UNAVAILABLE,
+    START_FAILED,
+    READINESS_TIMEOUT,
+    EXITED,
+    SELF_STOPPED,
+    LEASE_NOT_FOUND,
+    SERVICE_NOT_FOUND,
+)
+"""All of them."""

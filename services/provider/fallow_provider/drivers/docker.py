@@ -1,0 +1,373 @@
+"""The docker driver: containers through the Docker Engine API.
+
+A container's name comes from its key, so the engine itself refuses a second one; labels carry the key and the agent, so
+the next life of the agent finds its containers. By default a container has no capabilities, no way to new privileges,
+the engine's seccomp profile, limits on processes, processor and memory, a network of its own, no mount of the host, and
+no device: devices that are only declared are not there to be given. Ports are published on one address of the host, on
+ports that the engine chooses; with the network ``host`` the driver chooses them and tells the container by ``PORT``.
+Nothing is known where the engine does not answer (DriverUnavailableError).
+"""
+
+import asyncio
+import contextlib
+import json
+import math
+import socket
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import aiodocker
+import aiohttp
+
+from fallow_provider.domain.reasons import IMAGE_UNAVAILABLE, IMAGE_UNSUPPORTED, START_FAILED
+from fallow_provider.domain.workload import Container, ContainerKey, Transport, parse_key
+from fallow_provider.drivers.docker_logs import read_log
+from fallow_provider.ports import (
+    ContainerFigures,
+    ContainerStatus,
+    DriverRefusedError,
+    DriverUnavailableError,
+    ExecResult,
+    Fingerprint,
+    HostAddress,
+    LogLine,
+    LogQuery,
+    Progress,
+)
+
+LABEL: Final = "dev.fallow"
+MAX_PROCESSES: Final = 4_096
+LOG_OPTIONS: Final = {"max-size": "16m", "max-file": "2"}
+REMOVAL_SECONDS: Final = 30.0
+CONNECT_SECONDS: Final = 5.0
+MAX_EXEC_OUTPUT_BYTES: Final = 64 * 1024
+_EXEC_IMAGE: Final = "exec:host"
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_BROKEN_FROM: Final = 500
+
+
+class DockerDriver:
+    """Runs containers of one engine; ``agent`` is the label by which it knows its own."""
+
+    def __init__(
+        self,
+        docker_socket: str,
+        agent: str,
+        *,
+        network: Literal["bridge", "host"] = "bridge",
+        publish_host: str = "127.0.0.1",
+    ) -> None:
+        """Connects at the first call."""
+        self._socket = docker_socket
+        self._agent = agent
+        self._network = network
+        self._host = publish_host
+        self._opened: aiodocker.Docker | None = None
+        self._processors = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the driver."""
+        return "docker"
+
+    async def fingerprint(self) -> Fingerprint:
+        """Whether the engine answers, and which it is."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                with _engine():
+                    version = await self._engine.version()
+                    information = await self._engine.system.info()
+        except (DriverUnavailableError, aiodocker.DockerError, TimeoutError) as error:
+            return Fingerprint("docker", is_available=False, detail=str(error) or "no answer in time")
+        self._processors = int(information.get("NCPU", 0))
+        shared = "" if self._network == "bridge" else "; containers share the host's network"
+        isolation = (
+            f"containers without capabilities; disk space is not limited; declared devices are not given{shared}"
+        )
+        return Fingerprint("docker", True, str(version.get("Version", "")), isolation)
+
+    async def prepare(self, container: Container, progress: Progress) -> None:
+        """Pull the image if the engine does not have it."""
+        if container.image == _EXEC_IMAGE:
+            raise DriverRefusedError(IMAGE_UNSUPPORTED, f"{_EXEC_IMAGE} is for the exec driver")
+        try:
+            with _engine():
+                await self._engine.images.inspect(container.image)
+                return
+        except aiodocker.DockerError as error:
+            if error.status != _NOT_FOUND:
+                raise DriverRefusedError(IMAGE_UNAVAILABLE, error.message) from error
+        progress(f"pulling {container.image}")
+        auth = None
+        if container.registry is not None:
+            registry = container.registry
+            auth = {"username": registry.username, "password": registry.password, "serveraddress": registry.host}
+        try:
+            async for step in self._engine.images.pull(container.image, auth=auth, stream=True):
+                progress(_pull_progress(container.image, step))
+        except aiodocker.DockerError as error:
+            raise DriverRefusedError(IMAGE_UNAVAILABLE, f"{container.image}: {error.message}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise DriverUnavailableError(repr(error)) from error
+
+    async def start(self, container: Container) -> ContainerStatus:
+        """Make it run; the engine refuses a second container of the name, and then the first is taken."""
+        try:
+            with _engine():
+                found = await self._show(container.key)
+                if found is None:
+                    await self._create(container)
+                if found is None or not found["State"]["Running"]:
+                    await self._engine.containers.container(container.key.name).start()
+        except aiodocker.DockerError as error:
+            raise DriverRefusedError(START_FAILED, error.message) from error
+        status = await self.inspect(container.key)
+        if status is None:
+            raise DriverRefusedError(START_FAILED, "the container vanished while it was started")
+        return status
+
+    async def recover(self) -> Sequence[ContainerStatus]:
+        """Every container with the agent's label."""
+        filters = json.dumps({"label": [f"{LABEL}.agent={self._agent}"]})
+        with _engine():
+            listed = await self._engine.containers.list(all=1, filters=filters)
+        statuses = []
+        for item in listed:
+            key = parse_key((await self._labels(item)).get(f"{LABEL}.container", ""))
+            status = await self.inspect(key) if key is not None else None
+            if status is not None:
+                statuses.append(status)
+        return statuses
+
+    async def wait(self, key: ContainerKey) -> int | None:
+        """The exit status once it has stopped."""
+        with _engine():
+            try:
+                answer = await self._engine.containers.container(key.name).wait()
+            except aiodocker.DockerError as error:
+                if error.status == _NOT_FOUND:
+                    return None
+                raise
+        return int(answer["StatusCode"])
+
+    async def stop(self, key: ContainerKey, grace_ms: int) -> None:
+        """SIGTERM, and SIGKILL after the grace, which the engine counts in seconds."""
+        with _engine(), _gone_is_fine():
+            await self._engine.containers.container(key.name).stop(t=math.ceil(grace_ms / 1_000))
+
+    async def destroy(self, key: ContainerKey) -> None:
+        """Kill and remove it with its volumes, and wait until the engine does not know it any more."""
+        async with asyncio.timeout(REMOVAL_SECONDS):
+            while await self._exists(key):
+                with _engine(), _gone_is_fine(_CONFLICT):
+                    await self._engine.containers.container(key.name).delete(force=True, v=True)
+
+    async def inspect(self, key: ContainerKey) -> ContainerStatus | None:
+        """The container as the engine sees it; one that bears another agent's label is not ours."""
+        with _engine():
+            found = await self._show(key)
+        if found is None or found["Config"]["Labels"].get(f"{LABEL}.agent") != self._agent:
+            return None
+        state = found["State"]
+        is_over = state["Status"] in {"exited", "dead"}
+        return ContainerStatus(
+            key,
+            str(found["Id"])[:12],
+            bool(state["Running"]),
+            int(state["ExitCode"]) if is_over else None,
+            self._ports(found),
+        )
+
+    async def logs(self, key: ContainerKey, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        """The engine's log of it."""
+        async with contextlib.aclosing(read_log(self._socket, key.name, query)) as lines:
+            async for line in lines:
+                yield line
+
+    async def exec(self, key: ContainerKey, command: Sequence[str], timeout: float) -> ExecResult:
+        """Run a command in the container; one that takes too long goes on there until the container stops."""
+        output = b""
+        with _engine():
+            execution = await self._engine.containers.container(key.name).exec(list(command))
+            async with asyncio.timeout(timeout), execution.start(detach=False) as stream:
+                while (message := await stream.read_out()) is not None:
+                    output = (output + message.data)[-MAX_EXEC_OUTPUT_BYTES:]
+            details = await execution.inspect()
+        return ExecResult(int(details["ExitCode"] or 0), output.decode("utf-8", "replace"))
+
+    async def stats(self, key: ContainerKey) -> ContainerFigures | None:
+        """What the engine measured last."""
+        status = await self.inspect(key)
+        if status is None or not status.is_running:
+            return None
+        with _engine():
+            figures = (await self._engine.containers.container(key.name).stats(stream=False))[-1]
+        cpu_ns = int(figures.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0))
+        return ContainerFigures(cpu_ns // 1_000_000, int(figures.get("memory_stats", {}).get("usage", 0)))
+
+    async def close(self) -> None:
+        """Let the engine go."""
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+
+    @property
+    def _engine(self) -> aiodocker.Docker:
+        """The engine's client, made when a loop runs."""
+        if self._opened is None:
+            self._opened = aiodocker.Docker(url=f"unix://{self._socket}")
+        return self._opened
+
+    async def _create(self, container: Container) -> None:
+        """Make the container; one of the same name that another call made meanwhile will do."""
+        try:
+            await self._engine.containers.create(self._configuration(container), name=container.key.name)
+        except aiodocker.DockerError as error:
+            if error.status != _CONFLICT:
+                raise
+
+    def _configuration(self, container: Container) -> dict[str, Any]:
+        """What the engine is asked for."""
+        ports = {port.container_port: port.container_port for port in container.ports}
+        if self._network == "host":
+            ports = self._free_ports(list(ports))
+        environment = dict(container.environment)
+        environment.update({f"FALLOW_PORT_{port}": str(taken) for port, taken in ports.items()})
+        if container.ports:
+            environment["PORT"] = str(ports[container.ports[0].container_port])
+        names = [f"{port.container_port}/{_protocol(port.transport)}" for port in container.ports]
+        configuration: dict[str, Any] = {
+            "Image": container.image,
+            "Env": [f"{key}={value}" for key, value in environment.items()],
+            "Labels": self._labels_of(container, ports),
+            "ExposedPorts": {name: {} for name in names},
+            "Volumes": {path: {} for path in container.mount_paths},
+            "HostConfig": self._host_configuration(container, names),
+        }
+        if container.command:
+            configuration["Entrypoint"] = list(container.command)
+        if container.arguments or container.command:
+            configuration["Cmd"] = list(container.arguments)
+        return configuration
+
+    def _host_configuration(self, container: Container, port_names: list[str]) -> dict[str, Any]:
+        """Isolation and limits."""
+        nano = container.cpu_milli * 1_000_000
+        if self._processors:
+            # An engine refuses more processors than it has; a declared node may have more than this machine.
+            nano = min(nano, self._processors * 1_000_000_000)
+        configuration: dict[str, Any] = {
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges:true"],
+            "PidsLimit": MAX_PROCESSES,
+            "NanoCpus": nano,
+            "Memory": container.memory_bytes,
+            "MemorySwap": container.memory_bytes,
+            "ReadonlyRootfs": container.is_root_read_only,
+            "Privileged": False,
+            "RestartPolicy": {"Name": "no"},
+            "LogConfig": {"Type": "json-file", "Config": LOG_OPTIONS},
+            "NetworkMode": self._network,
+        }
+        if self._network == "bridge":
+            configuration["PortBindings"] = {name: [{"HostIp": self._host, "HostPort": ""}] for name in port_names}
+        return configuration
+
+    def _labels_of(self, container: Container, ports: Mapping[int, int]) -> dict[str, str]:
+        """The labels of a container."""
+        key = container.key
+        return {
+            f"{LABEL}.agent": self._agent,
+            f"{LABEL}.container": key.text(),
+            f"{LABEL}.lease": key.lease,
+            f"{LABEL}.order": key.run.order,
+            f"{LABEL}.group": str(key.run.group),
+            f"{LABEL}.generation": str(key.run.generation),
+            f"{LABEL}.service": key.service,
+            f"{LABEL}.replica": str(key.replica),
+            f"{LABEL}.ports": json.dumps(ports) if self._network == "host" else "",
+        }
+
+    def _ports(self, found: dict[str, Any]) -> dict[int, HostAddress]:
+        """Where the container's ports answer on this machine."""
+        chosen = found["Config"]["Labels"].get(f"{LABEL}.ports", "")
+        if chosen:
+            return {int(port): HostAddress(self._host, int(taken)) for port, taken in json.loads(chosen).items()}
+        ports = {}
+        for name, bindings in (found["NetworkSettings"].get("Ports") or {}).items():
+            for binding in bindings or ():
+                ports[int(name.partition("/")[0])] = HostAddress(binding["HostIp"], int(binding["HostPort"]))
+        return ports
+
+    def _free_ports(self, wanted: Sequence[int]) -> dict[int, int]:
+        """A free port of the host for each container port."""
+        with contextlib.ExitStack() as held:
+            found = {}
+            for port in wanted:
+                probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                probe.bind((self._host, 0))
+                found[port] = int(probe.getsockname()[1])
+            return found
+
+    async def _show(self, key: ContainerKey) -> dict[str, Any] | None:
+        """The engine's description; None if it has no such container."""
+        try:
+            return await self._engine.containers.container(key.name).show()
+        except aiodocker.DockerError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+
+    async def _exists(self, key: ContainerKey) -> bool:
+        """Whether the engine knows the container."""
+        with _engine():
+            return await self._show(key) is not None
+
+    async def _labels(self, item: Any) -> dict[str, str]:
+        """The labels of a listed container."""
+        labels: dict[str, str] = item["Labels"] or {}
+        return labels
+
+
+@contextlib.contextmanager
+def _engine() -> Iterator[None]:
+    """Turn an engine that is away or broken into DriverUnavailableError; what it refuses goes through."""
+    try:
+        yield
+    except aiodocker.DockerError as error:
+        if error.status >= _BROKEN_FROM and not _is_refusal(error):
+            raise DriverUnavailableError(str(error)) from error
+        raise
+    except (aiohttp.ClientError, OSError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise DriverUnavailableError(repr(error)) from error
+
+
+@contextlib.contextmanager
+def _gone_is_fine(*also: int) -> Iterator[None]:
+    """Let an answer pass that says that there is no such container."""
+    try:
+        yield
+    except aiodocker.DockerError as error:
+        if error.status not in {_NOT_FOUND, *also}:
+            raise
+
+
+def _is_refusal(error: aiodocker.DockerError) -> bool:
+    """Whether an engine that answers 500 means the container and not itself: its runtime would not start it."""
+    return error.status == _BROKEN_FROM and "runtime" in error.message
+
+
+def _protocol(transport: Transport) -> str:
+    """The protocol of a published port."""
+    return "udp" if transport is Transport.UDP else "tcp"
+
+
+def _pull_progress(image: str, step: Mapping[str, Any]) -> str:
+    """One step of a pull, for people."""
+    detail = step.get("progressDetail") or {}
+    if detail.get("total"):
+        return f"pulling {image}: {detail.get('current', 0) * 100 // detail['total']} %"
+    return f"pulling {image}: {step.get('status', '')}"

@@ -1,0 +1,362 @@
+"""The exec driver: plain processes of this machine, without isolation, for development only.
+
+It takes the image ``exec:host`` and no other: programs of the host under the agent's own user. Processor and memory
+limits are not enforced and devices are not held. Each container has a folder with what to run, its working directory,
+its log and its exit status, and a shim process that keeps it (``exec_shim``). Whether a container runs is asked of the
+kernel: the shim holds a record lock on the folder's ``lock``. Processes live in a session of their own and carry
+``FALLOW_AGENT`` and ``FALLOW_CONTAINER`` in their environment, so they outlive the agent, are adopted by the next one,
+and whatever escapes its process group is still found and stopped.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fallow_chassis.clock import Clock
+from fallow_provider.domain.reasons import IMAGE_UNSUPPORTED, START_FAILED, WORKLOAD_UNSUPPORTED
+from fallow_provider.domain.workload import Container, ContainerKey, parse_key
+from fallow_provider.drivers import processes
+from fallow_provider.drivers.log_files import read_log
+from fallow_provider.ports import (
+    ContainerFigures,
+    ContainerStatus,
+    DriverRefusedError,
+    ExecResult,
+    Fingerprint,
+    HostAddress,
+    LogLine,
+    LogQuery,
+    Progress,
+)
+
+IMAGE: Final = "exec:host"
+POLL_SECONDS: Final = 0.05
+SHIM_START_SECONDS: Final = 10.0
+KILL_SECONDS: Final = 10.0
+MAX_EXEC_OUTPUT_BYTES: Final = 64 * 1024
+ISOLATION: Final = "no isolation: plain processes under the agent's user; processor, memory and devices are not limited"
+_SHIM: Final = Path(__file__).with_name("exec_shim.py")
+_SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ExecDriver:
+    """Runs plain processes; ``root`` is a private folder of the agent, ``agent`` marks its processes."""
+
+    def __init__(self, root: Path, agent: str, clock: Clock, *, host: str = "127.0.0.1") -> None:
+        """Make the folder; ``host`` is where ports are looked for and answered."""
+        self._root = root
+        self._agent = agent
+        self._clock = clock
+        self._host = host
+        self._shims: set[int] = set()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def name(self) -> str:
+        """Name of the driver."""
+        return "exec"
+
+    async def fingerprint(self) -> Fingerprint:
+        """Works wherever there is Linux."""
+        return Fingerprint("exec", sys.platform == "linux", sys.platform, ISOLATION)
+
+    async def prepare(self, container: Container, progress: Progress) -> None:
+        """Nothing is fetched; refuses every image but ``exec:host``."""
+        if container.image != IMAGE:
+            raise DriverRefusedError(IMAGE_UNSUPPORTED, f"the exec driver runs only {IMAGE}, not {container.image}")
+        if not container.command and not container.arguments:
+            raise DriverRefusedError(WORKLOAD_UNSUPPORTED, f"{IMAGE} has no entry point: the container needs a command")
+        if container.mount_paths:
+            raise DriverRefusedError(WORKLOAD_UNSUPPORTED, "the exec driver has no volumes")
+        if container.is_root_read_only:
+            raise DriverRefusedError(WORKLOAD_UNSUPPORTED, "the exec driver cannot make the root read-only")
+
+    async def start(self, container: Container) -> ContainerStatus:
+        """Make the process run; one that runs already is adopted."""
+        await self.prepare(container, _silent)
+        folder = self._folder(container.key)
+        if processes.lock_holder(folder / "lock") is None:
+            self._kill_marked(container.key)
+            if not folder.exists():
+                self._make(folder, container)
+            for name in ("exit.json", "process.json", "stopped"):
+                (folder / name).unlink(missing_ok=True)
+            self._spawn(folder)
+        await self._wait_started(folder)
+        status = await self.inspect(container.key)
+        assert status is not None, "a container that was just made is there"
+        return status
+
+    async def recover(self) -> Sequence[ContainerStatus]:
+        """Every folder, and every marked process whose folder is gone."""
+        self._reap()
+        found = {}
+        for folder in self._root.iterdir():
+            key = _key_of(folder)
+            if key is not None:
+                found[key] = self._status(key, folder)
+        for pid, environment in processes.marked("FALLOW_AGENT", self._agent):
+            key = parse_key(environment.get("FALLOW_CONTAINER", ""))
+            if key is not None and key not in found:
+                found[key] = ContainerStatus(key, str(pid), is_running=True)
+        return list(found.values())
+
+    async def wait(self, key: ContainerKey) -> int | None:
+        """The exit status once nobody keeps the process any more."""
+        folder = self._folder(key)
+        while processes.lock_holder(folder / "lock") is not None:
+            await asyncio.sleep(POLL_SECONDS)
+        self._reap()
+        return _exit_status(folder)
+
+    async def stop(self, key: ContainerKey, grace_ms: int) -> None:
+        """SIGTERM to the process group, SIGKILL after the grace, then whatever escaped the group."""
+        folder = self._folder(key)
+        if folder.exists():
+            # A shim that is only just starting sees this and ends.
+            (folder / "stopped").touch()
+            await self._stop_kept(folder, grace_ms)
+        self._kill_marked(key)
+        self._reap()
+
+    async def destroy(self, key: ContainerKey) -> None:
+        """Stop it and remove the folder, under the lock so that no late shim starts in it."""
+        await self.stop(key, 0)
+        folder = self._folder(key)
+        if not folder.exists():
+            return
+        with (folder / "lock").open("r+b") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            shutil.rmtree(folder)
+
+    async def inspect(self, key: ContainerKey) -> ContainerStatus | None:
+        """The container as the kernel and its folder say."""
+        folder = self._folder(key)
+        return self._status(key, folder) if (folder / "container.json").exists() else None
+
+    async def logs(self, key: ContainerKey, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        """The shim's log files."""
+        folder = self._folder(key)
+        if not folder.exists():
+            return
+        source = read_log(folder, query, lambda: processes.lock_holder(folder / "lock") is None)
+        async with contextlib.aclosing(source) as lines:
+            async for line in lines:
+                yield line
+
+    async def exec(self, key: ContainerKey, command: Sequence[str], timeout: float) -> ExecResult:
+        """Run a program of the host in the container's folder with its environment."""
+        folder = self._folder(key)
+        environment = _read(folder / "container.json").get("environment", {})
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=folder / "work",
+                env=environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return ExecResult(127, str(error))
+        try:
+            async with asyncio.timeout(timeout):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                processes.signal_group(process.pid, signal.SIGKILL)
+                await process.wait()
+        assert process.returncode is not None, "communicate waits for the end"
+        return ExecResult(process.returncode, output[-MAX_EXEC_OUTPUT_BYTES:].decode("utf-8", "replace"))
+
+    async def stats(self, key: ContainerKey) -> ContainerFigures | None:
+        """The sum over the container's processes."""
+        figures = [
+            usage
+            for pid, _ in processes.marked("FALLOW_CONTAINER", key.text())
+            if (usage := processes.usage(pid)) is not None
+        ]
+        if not figures:
+            return None
+        return ContainerFigures(sum(cpu for cpu, _ in figures), sum(memory for _, memory in figures))
+
+    async def close(self) -> None:
+        """Nothing to let go: processes go on."""
+        self._reap()
+
+    def _folder(self, key: ContainerKey) -> Path:
+        """The container's folder."""
+        return self._root / key.name
+
+    def _make(self, folder: Path, container: Container) -> None:
+        """Write a container's folder in one step, so that there is never half of one."""
+        draft = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(draft, ignore_errors=True)
+        (draft / "work").mkdir(mode=0o700, parents=True)
+        (draft / "lock").touch(mode=0o600)
+        (draft / "log").touch(mode=0o600)
+        ports = self._free_ports([port.container_port for port in container.ports])
+        description = {
+            "key": container.key.text(),
+            "command": [*container.command, *container.arguments],
+            "environment": self._environment(container, ports, folder / "work"),
+            "ports": ports,
+        }
+        file = draft / "container.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps(description), "utf-8")
+        draft.rename(folder)
+
+    def _environment(self, container: Container, ports: Mapping[int, int], home: Path) -> dict[str, str]:
+        """The process's whole environment: nothing of the agent's own gets in."""
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            **container.environment,
+        }
+        environment.update(port_environment(container, ports))
+        environment["FALLOW_AGENT"] = self._agent
+        environment["FALLOW_CONTAINER"] = container.key.text()
+        return environment
+
+    def _free_ports(self, wanted: Sequence[int]) -> dict[int, int]:
+        """A free port of the host for each container port; all are held until all are found, so they differ."""
+        with contextlib.ExitStack() as held:
+            found = {}
+            for port in wanted:
+                probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                probe.bind((self._host, 0))
+                found[port] = int(probe.getsockname()[1])
+            return found
+
+    def _spawn(self, folder: Path) -> None:
+        """Start the shim in a session of its own, with nothing of the agent's open or in its environment."""
+        null = os.open(os.devnull, os.O_RDWR)
+        errors = os.open(folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            pid = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-I", "-S", str(_SHIM), str(folder)],
+                {"PATH": _SYSTEM_PATH},
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, null, 0),
+                    (os.POSIX_SPAWN_DUP2, errors, 1),
+                    (os.POSIX_SPAWN_DUP2, errors, 2),
+                ],
+                setsid=True,
+            )
+        finally:
+            os.close(null)
+            os.close(errors)
+        self._shims.add(pid)
+
+    async def _wait_started(self, folder: Path) -> None:
+        """Wait until the shim has started the process or ended."""
+        deadline_ms = self._clock.monotonic_ms() + round(SHIM_START_SECONDS * 1_000)
+        while not (folder / "process.json").exists() and not (folder / "exit.json").exists():
+            self._reap()
+            if not self._shims and processes.lock_holder(folder / "lock") is None:
+                raise DriverRefusedError(START_FAILED, f"the shim ended: {_last_line(folder / 'shim.log')}")
+            if self._clock.monotonic_ms() > deadline_ms:
+                raise DriverRefusedError(START_FAILED, "the shim did not start the process in time")
+            await asyncio.sleep(POLL_SECONDS / 5)
+
+    async def _stop_kept(self, folder: Path, grace_ms: int) -> None:
+        """Stop what a shim keeps: politely, then hard, then the shim itself."""
+        for number, wait_ms in ((signal.SIGTERM, grace_ms), (signal.SIGKILL, round(KILL_SECONDS * 1_000))):
+            shim = processes.lock_holder(folder / "lock")
+            if shim is None:
+                return
+            process = _read(folder / "process.json")
+            if process and processes.is_same_process(process["pid"], process["start_ticks"]):
+                processes.signal_group(process["pid"], number)
+            elif number is signal.SIGKILL:
+                processes.signal_process(shim, number)
+            if await self._is_let_go(folder, wait_ms):
+                return
+        shim = processes.lock_holder(folder / "lock")
+        if shim is not None:
+            processes.signal_process(shim, signal.SIGKILL)
+            await self._is_let_go(folder, round(KILL_SECONDS * 1_000))
+
+    async def _is_let_go(self, folder: Path, wait_ms: int) -> bool:
+        """Whether the lock is free after at most ``wait_ms``."""
+        deadline_ms = self._clock.monotonic_ms() + wait_ms
+        while processes.lock_holder(folder / "lock") is not None:
+            if self._clock.monotonic_ms() >= deadline_ms:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
+
+    def _kill_marked(self, key: ContainerKey) -> None:
+        """Kill what bears the container's mark, whatever group or session it moved to."""
+        for pid, environment in processes.marked("FALLOW_CONTAINER", key.text()):
+            if environment.get("FALLOW_AGENT") == self._agent:
+                processes.signal_process(pid, signal.SIGKILL)
+
+    def _status(self, key: ContainerKey, folder: Path) -> ContainerStatus:
+        """What the kernel says about the lock, and the folder about the rest."""
+        description = _read(folder / "container.json")
+        is_running = processes.lock_holder(folder / "lock") is not None
+        process = _read(folder / "process.json")
+        ports = {int(port): HostAddress(self._host, taken) for port, taken in description.get("ports", {}).items()}
+        exit_status = None if is_running else _exit_status(folder)
+        return ContainerStatus(key, str(process.get("pid", "")), is_running, exit_status, ports)
+
+    def _reap(self) -> None:
+        """Take note of shims of this life of the agent that have ended."""
+        for pid in list(self._shims):
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0] == 0:
+                    continue
+            self._shims.discard(pid)
+
+
+def port_environment(container: Container, ports: Mapping[int, int]) -> dict[str, str]:
+    """``FALLOW_PORT_<container port>`` for each port, and ``PORT`` for the first."""
+    environment = {f"FALLOW_PORT_{port}": str(taken) for port, taken in ports.items()}
+    if container.ports:
+        environment["PORT"] = str(ports[container.ports[0].container_port])
+    return environment
+
+
+def _key_of(folder: Path) -> ContainerKey | None:
+    """The key that a folder was made for; None for drafts and strangers."""
+    return parse_key(str(_read(folder / "container.json").get("key", ""))) if folder.name[:1] != "." else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A small JSON file; empty if it is not there."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    assert isinstance(content, dict), "the driver and the shim write objects"
+    return content
+
+
+def _exit_status(folder: Path) -> int | None:
+    """The exit status that the shim wrote; None if it could not."""
+    status = _read(folder / "exit.json").get("status")
+    return None if status is None else int(status)
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a small file, for a detail."""
+    lines = path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []
+    return lines[-1] if lines else "no word from it"
+
+
+def _silent(_progress: str) -> None:
+    """A progress that nobody follows."""

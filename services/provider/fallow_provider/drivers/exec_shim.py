@@ -1,0 +1,160 @@
+"""Keeps one workload process: writes its output with stream and time, and its exit status, and outlives the agent.
+
+The agent starts it as a script of its own (`python -I -S exec_shim.py FOLDER`), so it imports the standard library
+alone. FOLDER holds `container.json` (what to run). The shim first takes a record lock on `lock`, which the kernel holds
+as long as the shim lives: whoever asks for the lock learns whether the workload runs and who keeps it, and a second shim
+for the same folder ends at once, so that no container ever runs twice. Then it starts the workload in a session of its
+own, writes `process.json`, copies lines to `log`, and at the end writes `exit.json`. The workload is killed by the
+kernel if the shim is killed.
+"""
+
+import ctypes
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+MAX_LINE_BYTES = 64 * 1024
+MAX_LOG_BYTES = 16 * 1024 * 1024
+CHUNK_BYTES = 64 * 1024
+DRAIN_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
+NOT_FOUND_STATUS = 127
+SIGNALLED_STATUS = 128
+
+
+def main(folder: Path) -> int:
+    """Keep the workload of a folder until it ends; 0 if it was kept, 3 if another shim keeps it or it is gone."""
+    lock = os.open(folder / "lock", os.O_RDWR)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return 3
+    # The folder may have been destroyed between the open and the lock: then the path leads elsewhere or nowhere.
+    try:
+        current = os.stat(folder / "lock")
+    except FileNotFoundError:
+        return 3
+    if (current.st_dev, current.st_ino) != (os.fstat(lock).st_dev, os.fstat(lock).st_ino):
+        return 3
+    if (folder / "stopped").exists():
+        return 3
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    log = Log(folder / "log")
+    status = keep(folder, json.loads((folder / "container.json").read_bytes()), log)
+    write(folder / "exit.json", {"status": status, "time_ms": time.time_ns() // 1_000_000})
+    return 0
+
+
+def keep(folder: Path, container: dict[str, Any], log: "Log") -> int:
+    """Run the workload to its end and return its exit status, 128 + n for a signal."""
+    try:
+        process = subprocess.Popen(
+            container["command"],
+            cwd=folder / "work",
+            env=container["environment"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        log.line("E", f"cannot start {container['command'][0]}: {error}".encode())
+        return NOT_FOUND_STATUS
+    write(
+        folder / "process.json",
+        {
+            "shim_pid": os.getpid(),
+            "shim_start_ticks": start_ticks(os.getpid()),
+            "pid": process.pid,
+            "start_ticks": start_ticks(process.pid),
+        },
+    )
+    copy_output(process, log)
+    status = process.wait()
+    # What it left behind in its process group must not outlive it.
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        pass
+    return status if status >= 0 else SIGNALLED_STATUS - status
+
+
+def copy_output(process: "subprocess.Popen[bytes]", log: "Log") -> None:
+    """Copy both streams until the process has ended and they are empty, or a child that it left keeps them open."""
+    selector = selectors.DefaultSelector()
+    pending = {}
+    for name, pipe in (("O", process.stdout), ("E", process.stderr)):
+        assert pipe is not None, "both streams are pipes"
+        os.set_blocking(pipe.fileno(), False)
+        selector.register(pipe, selectors.EVENT_READ, name)
+        pending[name] = b""
+    ended_at = None
+    while selector.get_map():
+        for key, _ in selector.select(timeout=0.1):
+            chunk = os.read(key.fd, CHUNK_BYTES)
+            if not chunk:
+                selector.unregister(key.fileobj)
+                continue
+            *lines, rest = (pending[key.data] + chunk).split(b"\n")
+            for line in lines:
+                log.line(key.data, line)
+            if len(rest) > MAX_LINE_BYTES:
+                log.line(key.data, rest)
+                rest = b""
+            pending[key.data] = rest
+        if process.poll() is not None:
+            ended_at = ended_at or time.monotonic()
+            if time.monotonic() - ended_at > DRAIN_SECONDS:
+                break
+    for name, rest in pending.items():
+        if rest:
+            log.line(name, rest)
+
+
+class Log:
+    """A log file of bounded size; a full one becomes `log.1`, and the one before that is forgotten."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = open(path, "ab", buffering=0)
+
+    def line(self, stream: str, text: bytes) -> None:
+        """Append a line: milliseconds since the epoch, the stream's letter, the text."""
+        if self.file.tell() > MAX_LOG_BYTES:
+            self.file.close()
+            os.replace(self.path, self.path.with_name("log.1"))
+            self.file = open(self.path, "ab", buffering=0)
+        text = text[:MAX_LINE_BYTES].rstrip(b"\r")
+        self.file.write(b"%d %s %s\n" % (time.time_ns() // 1_000_000, stream.encode(), text))
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the shim dies."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_ticks(pid: int) -> int:
+    """When a process was started, in clock ticks since the machine's start; with the pid it names one process for good."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return int(text.rpartition(")")[2].split()[19])
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """Write a small file in one step."""
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(json.dumps(value))
+    os.replace(draft, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

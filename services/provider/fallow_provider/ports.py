@@ -1,0 +1,193 @@
+"""What the agent needs of the world: a runtime driver, the market, the order service.
+
+A driver runs containers and knows them by their key. Its methods are idempotent: starting what runs, stopping what is
+stopped and destroying what is gone change nothing. It never guesses: where the engine does not answer it raises
+DriverUnavailableError, which says that nothing is known, and never that something has stopped.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+from typing import Protocol
+
+from fallow.provider.v1.market_link_pb2 import Heartbeat, HeartbeatAcknowledgement, InventoryReport
+from fallow.type.v1.workload_pb2 import Workload
+from fallow_chassis.errors import ErrorReason
+from fallow_provider.domain.inventory import Site
+from fallow_provider.domain.workload import Container, ContainerKey
+
+
+class DriverUnavailableError(Exception):
+    """The engine does not answer; nothing is known, and the same call may succeed later."""
+
+
+class DriverRefusedError(Exception):
+    """The engine answered that it will not; trying again changes nothing."""
+
+    def __init__(self, reason: ErrorReason, detail: str) -> None:
+        """Take the reason of the run's failure and a detail for people."""
+        super().__init__(f"{reason.reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a driver can do here. ``isolation`` is one sentence for people on what it does not hold."""
+
+    driver: str
+    is_available: bool
+    version: str = ""
+    isolation: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostAddress:
+    """Where a container's port answers from this machine."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatus:
+    """One container as its engine sees it."""
+
+    key: ContainerKey
+    runtime_id: str
+    is_running: bool
+    exit_status: int | None = None
+    """Set once it has stopped; 128 + n for a signal; None while it runs or where nobody knows any more."""
+    ports: Mapping[int, HostAddress] = field(default_factory=dict)
+
+
+class LogStream(IntEnum):
+    """Stream of a log line; the numbers are those of the contract."""
+
+    UNSPECIFIED = 0
+    STDOUT = 1
+    STDERR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a container's log, without its line end."""
+
+    time: datetime
+    stream: LogStream
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which lines: the last ``tail`` (0 means all), those after ``since``, and whether to go on as they come."""
+
+    follow: bool = False
+    tail: int = 0
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecResult:
+    """How a command in a container ended."""
+
+    exit_status: int
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFigures:
+    """What a container uses: processor time since its start, memory now."""
+
+    cpu_time_ms: int
+    memory_bytes: int
+
+
+Progress = Callable[[str], None]
+
+
+class RuntimeDriver(Protocol):
+    """Runs containers; see the module for what every driver promises."""
+
+    @property
+    def name(self) -> str:
+        """Name of the driver, such as ``docker`` or ``exec``."""
+        ...
+
+    async def fingerprint(self) -> Fingerprint:
+        """What the driver can do here; never raises."""
+        ...
+
+    async def prepare(self, container: Container, progress: Progress) -> None:
+        """Have all that a start needs, such as the image; refuses what the driver cannot run."""
+        ...
+
+    async def start(self, container: Container) -> ContainerStatus:
+        """Make the container run: adopts a running one, starts a stopped one again, makes one that is not there."""
+        ...
+
+    async def recover(self) -> Sequence[ContainerStatus]:
+        """Every container of this agent, running or not, whoever started it and in whichever life of the agent."""
+        ...
+
+    async def wait(self, key: ContainerKey) -> int | None:
+        """The exit status once the container has stopped (None if nobody knows it); at once for one that is gone."""
+        ...
+
+    async def stop(self, key: ContainerKey, grace_ms: int) -> None:
+        """Ask it to stop, and kill it after the grace; returns when nothing of it runs."""
+        ...
+
+    async def destroy(self, key: ContainerKey) -> None:
+        """Stop it at once and remove all that is left of it, its log too."""
+        ...
+
+    async def inspect(self, key: ContainerKey) -> ContainerStatus | None:
+        """The container as it is now; None if there is none."""
+        ...
+
+    def logs(self, key: ContainerKey, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        """Its log lines, oldest first; with ``follow`` it ends once the container has stopped and all is sent."""
+        ...
+
+    async def exec(self, key: ContainerKey, command: Sequence[str], timeout: float) -> ExecResult:
+        """Run a command in it; TimeoutError once ``timeout`` seconds have passed."""
+        ...
+
+    async def stats(self, key: ContainerKey) -> ContainerFigures | None:
+        """What it uses now; None if it does not run."""
+        ...
+
+    async def close(self) -> None:
+        """Let the engine go; what runs goes on."""
+        ...
+
+
+class WorkloadSource(Protocol):
+    """Where workloads come from: the order service."""
+
+    async def workload(self, order_address: str, grant: str, lease: str, generation: int) -> Workload:
+        """The containers of a generation; DomainError where the service refuses or cannot be reached."""
+        ...
+
+
+class Market(Protocol):
+    """The market as the agent speaks with it over NATS; DomainError where it does not answer or refuses."""
+
+    async def heartbeat(self, heartbeat: Heartbeat, timeout: float) -> HeartbeatAcknowledgement:
+        """Send a sign of life; the acknowledgement feeds every lease's self-stop."""
+        ...
+
+    async def report_inventory(self, report: InventoryReport, timeout: float) -> None:
+        """Send the nodes and devices."""
+        ...
+
+
+class SiteSource(Protocol):
+    """Where the facts about nodes and devices come from: a declaration, or a probe of the machine."""
+
+    def site(self) -> Site:
+        """The site as it is now."""
+        ...

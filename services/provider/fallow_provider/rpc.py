@@ -1,0 +1,201 @@
+"""The agent's own door: tenants with a grant see how far their workload is and read its log; the owner sees the agent.
+
+A grant is checked offline by the server's identity interceptor; here it must name the asked lease and the group's
+highest generation. The methods of the contract that are not built (events, figures, exec, port
+forward) answer NOT_YET_AVAILABLE.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, NoReturn
+
+from fallow.provider.v1 import provider_service_pb2, provider_service_pb2_grpc
+from fallow_chassis.context import current_identity
+from fallow_chassis.errors import PERMISSION_DENIED, UNAVAILABLE, DomainError, not_yet_available
+from fallow_chassis.wire import from_timestamp, to_timestamp
+from fallow_provider import __version__
+from fallow_provider.convert import container_message, node_message, status_message
+from fallow_provider.domain.reasons import GENERATION_OLD, LEASE_NOT_FOUND, SERVICE_NOT_FOUND
+from fallow_provider.domain.run import Run, RunKey
+from fallow_provider.domain.workload import ContainerKey
+from fallow_provider.heartbeat import Acknowledgements
+from fallow_provider.ports import DriverUnavailableError, LogLine, LogQuery, RuntimeDriver, SiteSource
+from fallow_provider.store import Store
+from fallow_provider.supervisor import Supervisor
+
+LOG_QUEUE_LINES: Final = 1_000
+"""Lines that wait for a slow reader of a log; beyond it reading the log waits."""
+RESTART_POLL_SECONDS: Final = 0.2
+
+
+@dataclass(slots=True)
+class AgentFacts:
+    """What the agent has learnt of itself; the composition root fills it as it learns."""
+
+    start_time: datetime
+    provider: str = ""
+    account: str = ""
+    drivers: list[str] = field(default_factory=list)
+
+
+class WorkloadAccessServicer(provider_service_pb2_grpc.WorkloadAccessServiceServicer):
+    """A tenant's door to its workload."""
+
+    def __init__(self, store: Store, supervisor: Supervisor, driver: RuntimeDriver) -> None:
+        """Reads alone: nothing here changes a run."""
+        self._store = store
+        self._supervisor = supervisor
+        self._driver = driver
+
+    async def GetWorkloadStatus(
+        self, request: provider_service_pb2.GetWorkloadStatusRequest, context: Any
+    ) -> provider_service_pb2.WorkloadStatus:
+        """State, running time as it was last written down, containers."""
+        run = self._granted(request.lease)
+        try:
+            statuses = [status for status in await self._driver.recover() if status.key.run == run.key]
+        except DriverUnavailableError as error:
+            raise DomainError(UNAVAILABLE, "the container engine does not answer") from error
+        return provider_service_pb2.WorkloadStatus(
+            run=status_message(run, self._supervisor.endpoints(run.key)),
+            running_ms=run.running_ms,
+            containers=[
+                container_message(status, self._driver.name, self._store.restarts(status.key.name))
+                for status in sorted(statuses, key=lambda status: status.key)
+            ],
+        )
+
+    async def StreamLogs(
+        self, request: provider_service_pb2.StreamLogsRequest, context: Any
+    ) -> AsyncIterator[provider_service_pb2.StreamLogsResponse]:
+        """The lines of the asked containers; each container's lines are in order, oldest first."""
+        run = self._granted(request.lease)
+        keys = [ContainerKey(run.lease, run.key, place.service, place.replica) for place in run.placements]
+        services = sorted({key.service for key in keys})
+        if request.service and request.service not in services:
+            raise DomainError(
+                SERVICE_NOT_FOUND, f"there is no service {request.service}", metadata={"services": ",".join(services)}
+            )
+        since = from_timestamp(request.since_time) if request.HasField("since_time") else None
+        query = LogQuery(follow=request.follow, tail=request.tail, since=since)
+        wanted = [key for key in keys if request.service in {"", key.service}]
+        async with aclosing(self._lines(wanted, query)) as lines:
+            async for key, line in lines:
+                yield provider_service_pb2.StreamLogsResponse(
+                    service=key.service,
+                    replica=key.replica,
+                    stream=provider_service_pb2.LogStream.ValueType(line.stream),
+                    line=line.text,
+                    line_time=to_timestamp(line.time),
+                )
+
+    def StreamEvents(self, request: Any, context: Any) -> NoReturn:
+        """Not built yet."""
+        raise not_yet_available("StreamEvents")
+
+    def StreamStats(self, request: Any, context: Any) -> NoReturn:
+        """Not built yet."""
+        raise not_yet_available("StreamStats")
+
+    def Exec(self, request_iterator: Any, context: Any) -> NoReturn:
+        """Not built yet."""
+        raise not_yet_available("Exec")
+
+    def ForwardPort(self, request_iterator: Any, context: Any) -> NoReturn:
+        """Not built yet."""
+        raise not_yet_available("ForwardPort")
+
+    def _granted(self, lease: str) -> Run:
+        """The run that the caller's grant opens; refuses a grant on another lease or an older generation."""
+        grant = current_identity().grant
+        if grant is None or grant.lease != lease:
+            raise DomainError(PERMISSION_DENIED, "the grant is for another lease", metadata={"lease": lease})
+        key = RunKey(grant.order, grant.group, grant.generation)
+        highest = self._store.highest_generation(key)
+        if highest > key.generation:
+            raise DomainError(GENERATION_OLD, f"generation {highest} is known", metadata={"generation": str(highest)})
+        run = self._store.run(key)
+        if run is None or run.lease != lease:
+            raise DomainError(LEASE_NOT_FOUND, f"{lease} is not known here", metadata={"lease": lease})
+        return run
+
+    async def _lines(
+        self, keys: list[ContainerKey], query: LogQuery
+    ) -> AsyncGenerator[tuple[ContainerKey, LogLine], None]:
+        """The lines of several containers as they come."""
+        queue: asyncio.Queue[tuple[ContainerKey, LogLine] | None] = asyncio.Queue(LOG_QUEUE_LINES)
+
+        async def read(key: ContainerKey) -> None:
+            await self._read(key, query, queue)
+            await queue.put(None)
+
+        async with asyncio.TaskGroup() as group:
+            readers = [group.create_task(read(key)) for key in keys]
+            left = len(readers)
+            try:
+                while left:
+                    item = await queue.get()
+                    if item is None:
+                        left -= 1
+                    else:
+                        yield item
+            finally:
+                for reader in readers:
+                    reader.cancel()
+
+    async def _read(
+        self, key: ContainerKey, query: LogQuery, queue: "asyncio.Queue[tuple[ContainerKey, LogLine] | None]"
+    ) -> None:
+        """Put one container's lines on the queue; one that follows goes on over restarts, until the run is over."""
+        while True:
+            try:
+                async with aclosing(self._driver.logs(key, query)) as lines:
+                    async for line in lines:
+                        await queue.put((key, line))
+                        query = replace(query, since=line.time, tail=0)
+            except DriverUnavailableError:
+                if not query.follow:
+                    raise DomainError(UNAVAILABLE, "the container engine does not answer") from None
+            run = self._store.run(key.run)
+            if not query.follow or run is None or not run.state.is_live:
+                return
+            await asyncio.sleep(RESTART_POLL_SECONDS)
+
+
+class AgentServicer(provider_service_pb2_grpc.AgentServiceServicer):
+    """The owner's door."""
+
+    def __init__(
+        self,
+        facts: AgentFacts,
+        acknowledgements: Acknowledgements,
+        store: Store,
+        supervisor: Supervisor,
+        sites: SiteSource,
+    ) -> None:
+        """Reads alone."""
+        self._facts = facts
+        self._acknowledgements = acknowledgements
+        self._store = store
+        self._supervisor = supervisor
+        self._sites = sites
+
+    async def GetAgentStatus(
+        self, request: provider_service_pb2.GetAgentStatusRequest, context: Any
+    ) -> provider_service_pb2.AgentStatus:
+        """The agent as it is, for its owner alone."""
+        if not self._facts.account or current_identity().subject != self._facts.account:
+            raise DomainError(PERMISSION_DENIED, "the agent belongs to another account")
+        status = provider_service_pb2.AgentStatus(
+            provider=self._facts.provider,
+            version=__version__,
+            nodes=[node_message(node, self._facts.drivers) for node in self._sites.site().nodes],
+            runs=[status_message(run, self._supervisor.endpoints(run.key)) for run in self._store.runs()],
+            start_time=to_timestamp(self._facts.start_time),
+        )
+        if self._acknowledgements.time is not None:
+            status.acknowledge_time.CopyFrom(to_timestamp(self._acknowledgements.time))
+        return status

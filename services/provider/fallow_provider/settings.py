@@ -1,0 +1,33 @@
+"""What the agent can be told from outside: the shared settings and its own, all ``FALLOW_…`` variables."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fallow_chassis.settings import ServiceSettings
+
+
+class ProviderSettings(ServiceSettings):
+    """The agent has no database, no identity key and no NATS settings: the market tells it all but its own."""
+
+    state_directory: str = Field(default="", description="A private folder for the state, the proof key, the logs.")
+    site_file: str = Field(default="", description="TOML file: name, region, nodes, declared devices, prices.")
+    api_key_file: str = Field(default="", description="File with the owner's API key.")
+    order_address: str = Field(default="", description="host:port of the order service.")
+    bidding_address: str = Field(default="", description="host:port of the bidding service.")
+    door_address: str = Field(
+        default="", description="host:port at which others reach the agent's gRPC; empty takes where it listens."
+    )
+    heartbeat_interval_seconds: float = Field(default=5.0, ge=0.1, le=60, description="Time between heartbeats.")
+    runtime: Literal["auto", "docker", "exec"] = Field(
+        default="auto", description="Driver; auto takes docker where an engine answers, else exec with a warning."
+    )
+    docker_socket: str = Field(default="/var/run/docker.sock", description="Socket of the Docker Engine API.")
+    docker_network: Literal["bridge", "host"] = Field(
+        default="bridge", description="Network of containers; host gives up their network isolation."
+    )
+    publish_host: str = Field(default="127.0.0.1", description="Address of this machine that ports are published on.")
+    endpoint_host: str = Field(
+        default="", description="Host in the endpoints that tenants are told; empty takes publish_host."
+    )
+    draining: bool = Field(default=False, description="True refuses every new lease; what runs goes on.")
