@@ -26,6 +26,9 @@ from fallow_stack.supervisor import Supervisor
 
 CHAIN_ID = 31337
 ASSET = "usdc"
+CONFIRMATIONS = 2
+# The community pool's part of the platform's take.
+POOL_BASIS_POINTS = 1_000
 DATABASES = ("order", "bidding", "settlement")
 # Test USDC that the development tenant's wallet holds at least, in micros.
 TENANT_MICROS = 1_000_000_000
@@ -136,6 +139,10 @@ class Stack:
             },
             "settlement": {
                 "FALLOW_CHAIN_RPC_URL": self.chain_url,
+                "FALLOW_CHAIN_PUBLIC_RPC_URL": self.chain_url,
+                "FALLOW_CHAIN_CONFIRMATIONS": str(CONFIRMATIONS),
+                "FALLOW_CHAIN_INTERVAL_SECONDS": "0.5",
+                "FALLOW_POOL_BASIS_POINTS": str(POOL_BASIS_POINTS),
                 "FALLOW_CONTRACTS_FILE": str(self.contracts_file),
                 "FALLOW_CHAIN_KEY_FILE": str(self.keys.wallet("settlement")),
                 "FALLOW_CHARGE_INTERVAL_SECONDS": str(self.settings.charge_interval_seconds),

@@ -129,10 +129,10 @@ async def test_bad_input_is_refused_and_stores_nothing(stack: RunningStack) -> N
         assert unknown_field.value.reason == "SDL_INVALID"
         assert any("imagine" in item.path + item.description for item in unknown_field.value.violations)
         with pytest.raises(FallowError) as negative_price:
-            await client.create_order(sdl=sdl().replace("amount: 5", "amount: -5"))
+            await client.create_order(sdl=sdl().replace("amount: 8500", "amount: -8500"))
         assert (negative_price.value.code, negative_price.value.reason) == ("INVALID_ARGUMENT", "SDL_INVALID")
         with pytest.raises(FallowError) as too_little:
-            await client.create_order(sdl=sdl().replace("amount: 5", "amount: 5000000"))
+            await client.create_order(sdl=sdl().replace("amount: 8500", "amount: 8500000000"))
         assert (too_little.value.code, too_little.value.reason) == ("FAILED_PRECONDITION", "INSUFFICIENT_FUNDS")
         assert int(too_little.value.metadata["short_micros"]) > 0
         with pytest.raises(FallowError) as bad_field:
