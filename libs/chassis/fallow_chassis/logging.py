@@ -25,7 +25,7 @@ _SECRET_NAME: Final = re.compile(
 _INNOCENT_NAMES: Final = frozenset({"page_token"})
 _SECRET_TEXT: Final = re.compile(
     r"(?P<scheme>\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+(?=@)"
-    r"|(?P<bearer>\bBearer\s+)[A-Za-z0-9._~+/-]+=*"
+    r"|(?P<bearer>\bBearer\s+)[A-Za-z0-9._~+/-]{8,}=*"
     r"|\beyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)"
     r"|\bS[UAOCNX][A-Z2-7]{56}\b",
