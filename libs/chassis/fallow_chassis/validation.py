@@ -200,6 +200,9 @@ def _value_violations(
         if check.most is not None and value > check.most:
             yield FieldViolation(name, f"must be at most {check.most}")
     elif check.is_text:
+        # Postgres keeps no such text, and a C string ends there.
+        if "\x00" in value:
+            yield FieldViolation(name, "must not hold NUL characters")
         if len(value) > check.max_length:
             yield FieldViolation(name, f"must have at most {check.max_length} characters")
         elif check.pattern is not None and value and not check.pattern.fullmatch(value):
