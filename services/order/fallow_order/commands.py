@@ -199,7 +199,9 @@ class OrderCommands:
             if group.generation == generation and group.lease != lease:
                 raise DomainError(LEASE_NOT_FOUND, "the generation belongs to another lease")
             sealed = await store.load_workload(unit.connection, order_id, index)
-        assert sealed is not None, "an order that has not ended has its workloads"
+        if sealed is None:
+            # It closed between the two statements.
+            raise DomainError(LEASE_NOT_FOUND, "the lease's order has ended")
         return self._vault.open(order_id, index, sealed)
 
     async def _insert(self, unit: UnitOfWork, order_id: str, account: str, draft: OrderDraft, hold: int) -> Order:

@@ -7,6 +7,7 @@ ever repeats a value of the workload.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.type.v1 import resources_pb2, workload_pb2
@@ -26,7 +27,9 @@ from fallow_order.domain.reasons import SDL_INVALID
 from fallow_sdl import SdlError, SdlSettings
 from fallow_sdl import parse as parse_sdl
 
-MAX_LABELS = 64
+MAX_LABELS: Final = 64
+MAX_SPECIFICATION_BYTES: Final = 262_144
+"""What the market may see of an order; with labels and states it must fit into one event."""
 
 
 def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSettings) -> OrderDraft:
@@ -110,8 +113,11 @@ def _draft(order: order_pb2.Order) -> OrderDraft:
     bare.terms.kind = order_pb2.TERM_KIND_ON_DEMAND
     bare.terms.overlap = order.terms.overlap or order_pb2.OVERLAP_ALLOWED
     bare.terms.match_timeout.CopyFrom(to_duration(match_timeout_ms))
+    specification = bare.SerializeToString(deterministic=True)
+    if len(specification) > MAX_SPECIFICATION_BYTES:
+        raise invalid_field("order.groups", f"what the market sees of them exceeds {MAX_SPECIFICATION_BYTES} bytes")
     return OrderDraft(
-        specification=bare.SerializeToString(deterministic=True),
+        specification=specification,
         labels=tuple(sorted(order.labels.items())),
         group_ids=tuple(group.group_id for group in order.groups),
         workloads=tuple(group.workload.SerializeToString(deterministic=True) for group in order.groups),

@@ -15,6 +15,7 @@ import asyncpg
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database
 from fallow_chassis.retry import is_retryable, wait_seconds
+from fallow_order.store import QUERIES
 
 CHANNEL: Final = "fallow_order"
 POLL_SECONDS: Final = 2.0
@@ -66,7 +67,7 @@ class OrderSignals:
         while True:
             await asyncio.sleep(PING_SECONDS)
             async with asyncio.timeout(PING_SECONDS):
-                await connection.fetchval("SELECT 1")
+                await connection.fetchval(QUERIES.get("ping"))
 
     def _notified(self, _connection: Any, _process: int, _channel: str, payload: object) -> None:
         """Wake the watchers of one order."""

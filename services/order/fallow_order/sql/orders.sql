@@ -102,3 +102,6 @@ DELETE FROM escrow_release WHERE order_id = $1;
 
 -- name: notify_order
 SELECT pg_notify('fallow_order', $1);
+
+-- name: ping
+SELECT 1;
