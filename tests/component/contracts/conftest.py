@@ -1,5 +1,6 @@
 """A fresh chain and house for each test."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from tests.component.contracts.world import House, World
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path) -> Iterator[World]:
     """An empty chain."""
-    return World.make(tmp_path)
+    made = World.make(tmp_path)
+    yield made
+    made.store.close()
 
 
 @pytest.fixture

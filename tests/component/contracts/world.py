@@ -115,6 +115,7 @@ class Contract:
 class World:
     """A chain with a clock that is moved by hand and accounts that can pay."""
 
+    store: ChainStore
     node: Node
     clock: ManualClock
     accounts: dict[str, LocalAccount] = field(default_factory=dict)
@@ -122,7 +123,8 @@ class World:
     @classmethod
     def make(cls, directory: Path) -> "World":
         clock = ManualClock()
-        return cls(Node(ChainStore(directory / "chain.sqlite"), chain_id=CHAIN_ID, clock=clock), clock)
+        store = ChainStore(directory / "chain.sqlite")
+        return cls(store, Node(store, chain_id=CHAIN_ID, clock=clock), clock)
 
     @property
     def bank(self) -> LocalAccount:

@@ -37,7 +37,7 @@ def test_the_same_transaction_is_known() -> None:
     ("fee", "tip", "taken"),
     [(110, 11, True), (109, 11, False), (110, 10, False), (200, 10, False), (100, 11, False), (1000, 1000, True)],
 )
-def test_a_replacement_pays_a_tenth_more_of_both(fee: int, tip: int, taken: bool) -> None:
+def test_a_replacement_pays_a_tenth_more_of_both(*, fee: int, tip: int, taken: bool) -> None:
     """Goal: go-ethereum's replacement rule. Method: fees around the tenth."""
     pool: Pool[Waiting] = Pool()
     pool.add(Waiting(b"1", ANN, 5))
