@@ -1,0 +1,409 @@
+"""The bidding service in this process on a real Postgres and NATS, with scripted agents that speak real NATS.
+
+The clock stands still until a test moves it, so that silence and timeouts need no waiting; the engine, the courier and
+the provider link run as they do in the process.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.message import Message
+
+from fallow.bidding.v1 import (
+    events_pb2,
+    lease_service_pb2_grpc,
+    market_service_pb2_grpc,
+    provider_pb2,
+    provider_service_pb2,
+    provider_service_pb2_grpc,
+)
+from fallow.order.v1 import events_pb2 as order_events
+from fallow.order.v1 import order_pb2
+from fallow.provider.v1 import market_link_pb2
+from fallow.type.v1 import lease_pb2, money_pb2, resources_pb2
+from fallow_bidding.app import lock_key
+from fallow_bidding.commands.delivery import DeliveryCommands
+from fallow_bidding.commands.link import LinkCommands
+from fallow_bidding.commands.matching import MatchingCommands
+from fallow_bidding.commands.orders import OrderCommands
+from fallow_bidding.commands.registry import RegistryCommands
+from fallow_bidding.commands.watching import WatchCommands
+from fallow_bidding.consumers import OrderHandlers
+from fallow_bidding.domain.policy import Policy
+from fallow_bidding.jobs import Courier, Engine, Watch
+from fallow_bidding.link import LinkServer
+from fallow_bidding.queries import Queries
+from fallow_bidding.rpc.leases import LeaseServicer
+from fallow_bidding.rpc.market import AuctionServicer, MarketDataServicer, MatchServicer
+from fallow_bidding.rpc.registry import ProviderRegistryServicer
+from fallow_bidding.topics import LEASES_TOPIC, MARKET_TOPIC, ORDERS_TOPIC, PROOFS_TOPIC
+from fallow_chassis.clock import SystemClock
+from fallow_chassis.events import EventDraft, Record, event_headers
+from fallow_chassis.ids import RandomIds
+from fallow_chassis.inbox import Consumer
+from fallow_chassis.nats_link import NatsLink, NatsMessage
+from fallow_chassis.postgres import Database
+from fallow_chassis.testing import DatabaseFactory, ManualClock, ServedService, TestIdentity, serving
+from fallow_stack.engines import Nats
+
+GIB = 1 << 30
+ORDER_ADDRESS = "127.0.0.1:7001"
+OWNER_SCOPES = ("providers.read", "providers.write")
+TENANT_SCOPES = ("orders.read", "leases.grant")
+_IDS = RandomIds(SystemClock())
+_TOPICS = (LEASES_TOPIC, MARKET_TOPIC, PROOFS_TOPIC)
+
+
+def new_name(collection: str) -> str:
+    """A resource name with a fresh id."""
+    return f"{collection}/{_IDS.new()}"
+
+
+@dataclass(eq=False)
+class Agent:
+    """A scripted provider: it answers commands as ``outcomes`` says, and speaks when the test makes it speak."""
+
+    provider_id: str
+    key: Ed25519PrivateKey
+    link: NatsLink
+    commands: list[market_link_pb2.Command] = field(default_factory=list)
+    refuses: str = ""
+    is_deaf: bool = False
+    sequence: int = 0
+    proofs_sent: dict[str, int] = field(default_factory=dict)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def name(self) -> str:
+        """The provider's resource name."""
+        return f"providers/{self.provider_id}"
+
+    async def start(self) -> None:
+        """Listen for commands."""
+        await self.link.serve(f"fallow.provider.{self.provider_id}.command", "agent", self._command)
+
+    async def _command(self, message: NatsMessage) -> bytes:
+        """Remember a command and answer it."""
+        command = market_link_pb2.Command.FromString(message.payload)
+        if self.is_deaf:
+            await asyncio.Event().wait()
+        self.commands.append(command)
+        self.arrived.set()
+        refused = bool(self.refuses) and command.HasField("run")
+        answer = market_link_pb2.CommandAcknowledgement(
+            command_id=command.command_id,
+            outcome=market_link_pb2.COMMAND_OUTCOME_REFUSED if refused else market_link_pb2.COMMAND_OUTCOME_ACCEPTED,
+            reason=self.refuses if refused else "",
+        )
+        return market_link_pb2.LinkReply(command=answer).SerializeToString()
+
+    async def command(self, action: str, number: int = 1) -> market_link_pb2.Command:
+        """The ``number``-th command of a kind (``run``, ``stop``), waited for."""
+        async with asyncio.timeout(10):
+            while True:
+                found = [command for command in self.commands if command.HasField(action)]  # type: ignore[arg-type]
+                if len(found) >= number:
+                    return found[number - 1]
+                self.arrived.clear()
+                await self.arrived.wait()
+
+    async def report_inventory(self, *nodes: resources_pb2.Node, sequence: int = 1) -> market_link_pb2.LinkReply:
+        """Send an inventory report."""
+        report = market_link_pb2.InventoryReport(provider=self.name, sequence=sequence, nodes=nodes)
+        return await self._say("inventory", report)
+
+    async def beat(
+        self, *runs: market_link_pb2.RunStatus, proofs: tuple[lease_pb2.Proof, ...] = ()
+    ) -> market_link_pb2.HeartbeatAcknowledgement:
+        """Send a heartbeat; the answer must be no error."""
+        self.sequence += 1
+        heartbeat = market_link_pb2.Heartbeat(
+            provider=self.name,
+            sequence=self.sequence,
+            boot_id="boot",
+            runs=runs,
+            proofs=proofs,
+            inventory_sequence=1,
+        )
+        reply = await self._say("heartbeat", heartbeat)
+        assert reply.HasField("heartbeat"), reply
+        return reply.heartbeat
+
+    def proof(
+        self, command: market_link_pb2.Command, running_ms: int, *, sequence: int = 0, final: bool = False
+    ) -> lease_pb2.Proof:
+        """A signed proof of the command's generation; the sequence counts by itself."""
+        number = sequence or self.proofs_sent.get(command.lease, 0) + 1
+        self.proofs_sent[command.lease] = number
+        proof = lease_pb2.Proof(
+            lease=command.lease,
+            key=command.key,
+            sequence=number,
+            running_ms=running_ms,
+            device_health=resources_pb2.DEVICE_HEALTH_HEALTHY,
+            final=final,
+        )
+        text = (
+            f"fallow-proof-v1|{command.lease}|{command.key.order}|{command.key.group}|{command.key.generation}"
+            f"|{number}|{running_ms}|{resources_pb2.DEVICE_HEALTH_HEALTHY}|{int(final)}"
+        )
+        proof.signature = self.key.sign(text.encode())
+        return proof
+
+    async def _say(self, word: str, message: Message) -> market_link_pb2.LinkReply:
+        """One request on the provider's own subject."""
+        subject = f"fallow.provider.{self.provider_id}.{word}"
+        return market_link_pb2.LinkReply.FromString(await self.link.request(subject, message.SerializeToString(), 10.0))
+
+
+def run_status(
+    command: market_link_pb2.Command, state: "market_link_pb2.RunState.ValueType", **fields: Any
+) -> market_link_pb2.RunStatus:
+    """A generation's status as its agent reports it."""
+    return market_link_pb2.RunStatus(lease=command.lease, key=command.key, state=state, **fields)
+
+
+@dataclass(eq=False)
+class House:
+    """The service and its surroundings, for one test."""
+
+    database: Database
+    clock: ManualClock
+    identity: TestIdentity
+    policy: Policy
+    nats: Nats
+    link: NatsLink
+    folder: Path
+    agents: list[Agent] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Build the use-cases, as app.py does."""
+        self.orders = OrderCommands(self.database, self.policy)
+        self.registry = RegistryCommands(self.database, self.policy)
+        self.queries = Queries(self.database, self.policy)
+        self.watching = WatchCommands(self.database, self.policy)
+        self.watch = Watch(self.link, self.watching, self.orders)
+        self.matching = MatchingCommands(self.database, self.policy, lock_key("decisions", self.policy.market))
+        self.delivery = DeliveryCommands(self.database, self.policy, self.identity.signer("bidding"), ORDER_ADDRESS)
+        self.engine = Engine(self.database, self.matching, lock_key("leader", self.policy.market))
+        self.courier = Courier(self.database, self.link, self.delivery)
+        self.links = LinkServer(self.link, LinkCommands(self.database, self.policy))
+        self.consumer = Consumer(
+            "bidding", [ORDERS_TOPIC], self.database, _NoStream(), OrderHandlers(self.policy).by_type()
+        )
+
+    @asynccontextmanager
+    async def running(self, *, engine: bool = True, courier: bool = True) -> AsyncIterator[None]:
+        """Listen to agents, match and send while the block runs."""
+        await self.links.start()
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self.engine.run())] if engine else []
+            tasks += [group.create_task(self.courier.run())] if courier else []
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[str]:
+        """The gRPC doors on a free port."""
+        seed = self.nats.account_seed_file.read_text("ascii").strip()
+        registry = ProviderRegistryServicer(
+            self.registry, self.queries, self.clock, account_seed=seed, nats_url=self.nats.url
+        )
+        leases = LeaseServicer(self.orders, self.queries, self.identity.signer("bidding"), self.clock)
+        services: list[tuple[Callable[[Any, Any], None], Any, str]] = [
+            (provider_service_pb2_grpc.add_ProviderRegistryServiceServicer_to_server, registry, "ProviderRegistry"),
+            (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, leases, "Lease"),
+            (market_service_pb2_grpc.add_MatchServiceServicer_to_server, MatchServicer(self.queries), "Match"),
+            (market_service_pb2_grpc.add_AuctionServiceServicer_to_server, AuctionServicer(), "Auction"),
+            (market_service_pb2_grpc.add_MarketDataServiceServicer_to_server, MarketDataServicer(), "MarketData"),
+        ]
+        wired = [
+            ServedService(adder, servicer, f"fallow.bidding.v1.{name}Service") for adder, servicer, name in services
+        ]
+        async with serving(*wired, verifier=self.identity.verifier, clock=self.clock) as address:
+            yield address
+
+    async def add_agent(
+        self, *nodes: resources_pb2.Node, gpu_micros: int = 1_000_000, model: str = "h100", online: bool = True
+    ) -> Agent:
+        """Register a provider with an offer, and start its agent with this inventory."""
+        key = Ed25519PrivateKey.generate()
+        owner = new_name("accounts")
+        wanted = provider_pb2.Provider(public_key=key.public_key().public_bytes_raw(), region="eu-west")
+        provider = await self.registry.create_provider(
+            provider_service_pb2.CreateProviderRequest(provider=wanted, request_id="create"), owner
+        )
+        prices = provider_pb2.PriceSchedule(asset="usdc", gpu_micros_per_hour_by_model={model: gpu_micros})
+        offer = provider_pb2.Offer(provider=f"providers/{provider.provider_id}", prices=prices)
+        await self.registry.create_offer(
+            provider_service_pb2.CreateOfferRequest(offer=offer, request_id="offer"), owner
+        )
+        credentials = self.folder / f"{provider.provider_id}.creds"
+        credentials.write_text(self.nats.provider_credentials(provider.provider_id), "ascii")
+        link = await NatsLink.connect(self.nats.url, str(credentials), name=provider.provider_id)
+        agent = Agent(provider.provider_id, key, link)
+        self.agents.append(agent)
+        await agent.start()
+        if online:
+            await agent.report_inventory(*(nodes or (node(),)))
+            await agent.beat()
+        return agent
+
+    async def hand(self, message: Message, key: str) -> None:
+        """Hand an event of the order service to the consumer, as the stream would."""
+        version = self.versions.get(key, 0) + 1
+        self.versions[key] = version
+        draft = EventDraft(ORDERS_TOPIC, key, version, message)
+        headers = event_headers(draft, event_id=_IDS.new(), source="services/order", time=self.clock.now(), trace="")
+        await self.consumer.handle(Record(ORDERS_TOPIC, key, message.SerializeToString(), headers))
+
+    async def open_order(self, order: order_pb2.Order) -> str:
+        """Take an order to the market by its event; its id."""
+        order_id = order.name.removeprefix("orders/")
+        await self.hand(order_events.OrderOpened(order=order), order_id)
+        return order_id
+
+    async def events(self, topic: str = LEASES_TOPIC, key: str = "") -> list[Message]:
+        """What the outbox holds of a topic, in order; versions must be without gaps."""
+        async with self.database.read() as connection:
+            rows = await connection.fetch(
+                "SELECT type, key, version, payload FROM outbox WHERE topic = $1 AND ($2 = '' OR key = $2)"
+                " ORDER BY sequence",
+                topic,
+                key,
+            )
+        if key and topic != PROOFS_TOPIC:
+            assert [row["version"] for row in rows] == list(range(1, len(rows) + 1))
+        return [getattr(events_pb2, row["type"].rpartition(".")[2]).FromString(row["payload"]) for row in rows]
+
+    async def value(self, sql: str, *arguments: object) -> Any:
+        """One value of the database."""
+        async with self.database.read() as connection:
+            return await connection.fetchval(sql, *arguments)
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Wait, on real time and bounded, for what a background loop is about to do."""
+        try:
+            async with asyncio.timeout(10):
+                while not await condition():
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"not within 10 s: {what}") from None
+
+    async def until_event(self, key: str, kind: type[Message], number: int = 1) -> Any:
+        """The ``number``-th event of a kind about an order, waited for."""
+        found: list[Message] = []
+
+        async def came() -> bool:
+            found[:] = [event for event in await self.events(key=key) if isinstance(event, kind)]
+            return len(found) >= number
+
+        await self.until(came, f"{kind.__name__} number {number}")
+        return found[number - 1]
+
+    async def close(self) -> None:
+        """Close what was opened."""
+        for agent in self.agents:
+            await agent.link.close()
+        await self.link.close()
+        await self.database.close()
+
+
+class _NoStream:
+    """Stands where the consumer's stream would: records are handed over by the test itself."""
+
+    async def ensure_topics(self, names: Any) -> None:
+        raise NotImplementedError
+
+    async def publish(self, records: Any) -> None:
+        raise NotImplementedError
+
+    async def consume(self, group: str, topics: Any, handle: Any, *, on_poison: Any = None) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+def node(
+    node_id: str = "node-1", devices: int = 1, model: str = "h100", *, prefix: str = "", drivers: tuple[str, ...] = ()
+) -> resources_pb2.Node:
+    """A node with GPUs of one model."""
+    return resources_pb2.Node(
+        node_id=node_id,
+        cpu_milli=64_000,
+        memory_bytes=256 * GIB,
+        storage_bytes_by_class={"ephemeral": 1_000 * GIB},
+        devices=[
+            resources_pb2.Device(
+                device_id=f"{prefix or node_id}-gpu-{index}",
+                vendor="nvidia",
+                model=model,
+                vram_bytes=80 * GIB,
+                interface="sxm",
+                health=resources_pb2.DEVICE_HEALTH_HEALTHY,
+                source=resources_pb2.DEVICE_SOURCE_DECLARED,
+            )
+            for index in range(devices)
+        ],
+        drivers=drivers,
+    )
+
+
+def gpu_order(
+    *, count: int = 1, limit: int = 5_000_000, groups: int = 1, tenant: str = "", **order: Any
+) -> order_pb2.Order:
+    """An order of GPU groups as its event carries it."""
+    resources = resources_pb2.ResourceRequirement(
+        cpu_milli=1_000, memory_bytes=GIB, gpu=resources_pb2.GpuRequirement(count=count, models=["h100"])
+    )
+    return order_pb2.Order(
+        name=new_name("orders"),
+        account=tenant or new_name("accounts"),
+        groups=[
+            order_pb2.Group(
+                group_id=f"group-{index}",
+                price_limit=money_pb2.Price(asset="usdc", micros_per_hour=limit),
+                replica_sets=[order_pb2.ReplicaSet(service="web", replicas=1, resources=resources, public_ports=1)],
+            )
+            for index in range(groups)
+        ],
+        state=order_pb2.ORDER_STATE_OPEN,
+        **order,
+    )
+
+
+@pytest.fixture
+def policy() -> Policy:
+    """The market's rules; a test module may have others."""
+    return Policy()
+
+
+@pytest.fixture
+async def house(
+    database_factory: DatabaseFactory, private_nats: Nats, tmp_path: Path, policy: Policy
+) -> AsyncIterator[House]:
+    """The service on a database and a NATS of its own."""
+    clock = ManualClock()
+    database = await Database.connect(
+        await database_factory("fallow_bidding"), ids=RandomIds(SystemClock()), clock=clock, source="services/bidding"
+    )
+    link = await NatsLink.connect(
+        private_nats.url, str(private_nats.service_credentials_file("bidding")), name="bidding"
+    )
+    made = House(
+        database, clock, TestIdentity(tmp_path / "identity", clock=clock), policy, private_nats, link, tmp_path
+    )
+    await made.watching.beat()
+    yield made
+    await made.close()
