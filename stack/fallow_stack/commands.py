@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from fallow_sdk.chain import ChainError
+from fallow_sdk.errors import FallowError
 from fallow_stack.engines import EngineError
 from fallow_stack.home import Home, StackRunningError
 from fallow_stack.settings import StackSettings
@@ -26,6 +28,13 @@ REFRESH_SECONDS = 0.5
 DOWN_POLLS = 600
 DOWN_POLL_SECONDS = 0.1
 HomeOption = Annotated[Path | None, typer.Option("--home", help="Folder of the stack's data; default .fallow.")]
+
+
+class DemoError(Exception):
+    """Something in a demo was not as it must be."""
+
+
+OPERATING_ERRORS = (EngineError, MemberFailedError, FallowError, ChainError, DemoError, TimeoutError)
 
 
 def stack_settings(**options: object) -> StackSettings:
@@ -79,14 +88,15 @@ async def serve_stack(home: Home, settings: StackSettings) -> None:
 
 
 def run_reporting(work: Coroutine[None, None, None]) -> None:
-    """Run to the end; members that do not start or do not stay up are printed and end the command with status 1."""
+    """Run to the end; what may go wrong without being our mistake is printed and ends the command with status 1."""
     failures: list[BaseException] = []
     try:
         asyncio.run(work)
-    except* (EngineError, MemberFailedError) as group:
+    except* OPERATING_ERRORS as group:
         failures = leaves(group)
     for failure in failures:
-        console.print(f"error: {failure}", style="red", markup=False)
+        text = str(failure) or f"no answer in time ({type(failure).__name__})"
+        console.print(f"error: {text}", style="red", markup=False)
     if failures:
         raise typer.Exit(1)
 

@@ -31,7 +31,7 @@ from fallow_sdk.client import Client
 from fallow_sdk.commands.order import explanation_tables, state_name
 from fallow_sdk.money import show_amount, show_micros, show_price
 from fallow_sdk.wallet import Wallet
-from fallow_stack.commands import given, run_reporting, running_stack
+from fallow_stack.commands import DemoError, given, run_reporting, running_stack
 from fallow_stack.demo_image import engine_socket, load_demo_image
 from fallow_stack.home import Home, StackRunningError
 from fallow_stack.settings import StackSettings
@@ -67,10 +67,6 @@ port = int(os.environ.get("PORT", "8080"))
 print("serving on port", port, "with Python", sys.version.split()[0], flush=True)
 http.server.ThreadingHTTPServer(("", port), Handler).serve_forever()
 """
-
-
-class DemoError(Exception):
-    """Something was not as it must be."""
 
 
 @dataclass(frozen=True, slots=True)

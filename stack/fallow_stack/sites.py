@@ -66,7 +66,7 @@ def read_asks() -> list[Ask]:
 def choose_asks(count: int) -> list[Ask]:
     """`count` rows for sites that compete: the most listed model first, and of each model one row a price, cheapest first."""
     models: dict[str, dict[int, Ask]] = {}
-    for ask in sorted(read_asks(), key=lambda ask: (ask.device_micros_per_hour, ask.region)):
+    for ask in sorted(read_asks(), key=lambda ask: ask.device_micros_per_hour):
         models.setdefault(ask.model, {}).setdefault(ask.device_micros_per_hour, ask)
     listed = Counter(ask.model for ask in read_asks())
     rows = [

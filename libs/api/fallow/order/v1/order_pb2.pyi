@@ -338,7 +338,7 @@ class Group(_message.Message):
     """Provider of the current lease, `providers/{provider}`."""
     @_builtins.property
     def workload(self) -> _workload_pb2.Workload:
-        """Containers; accepted at create, never shown again."""
+        """Containers; needed at create, never shown again."""
 
     @_builtins.property
     def price_limit(self) -> _money_pb2.Price:
