@@ -42,15 +42,15 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--challenge-seconds", type=int, default=DEFAULT_CHALLENGE_SECONDS, help="the veto window")
     options = parser.parse_args(argv)
     try:
-        asyncio.run(_deploy(options))
+        asyncio.run(deploy(options))
     except (DeploymentError, SettingsError, ChainUnavailableError, NodeError) as error:
         sys.stderr.write(f"deploy-contracts: {error}\n")
         return 1
     return 0
 
 
-async def _deploy(options: argparse.Namespace) -> None:
-    """Deploy what is not there."""
+async def deploy(options: argparse.Namespace) -> None:
+    """Deploy what is not there; ``options`` as ``run`` parses them."""
     async with JsonRpcNode(options.rpc_url) as node:
         chain_id = await node.chain_id()
         if options.output.exists() and await _stands(node, Contracts.load(options.output), chain_id):
