@@ -18,6 +18,9 @@ class StackSettings(BaseSettings):
         default=Path(".fallow") / "kafka" / "lib", description="Apache Kafka's jars, as `make kafka` fetches them."
     )
     runtime: str = Field(default="auto", pattern="auto|docker|exec", description="How providers run workloads.")
+    docker_socket: Path = Field(
+        default=Path("/var/run/docker.sock"), description="Socket of the container engine, for the demo's image."
+    )
     block_ms: int = Field(default=500, ge=50, le=60_000, description="Time between blocks of the local chain.")
     heartbeat_seconds: float = Field(default=1.0, gt=0, le=60, description="Time between heartbeats of a provider.")
     charge_interval_seconds: float = Field(default=2.0, gt=0, description="Time between two charges of a lease.")
