@@ -42,6 +42,9 @@ HEADER_ERROR_CODE: Final = "fallow-error-code"
 HEADER_ERROR_MESSAGE: Final = "fallow-error-message"
 HEADER_ERROR_METADATA: Final = "fallow-error-metadata"
 
+_AUTHORIZATION_REFUSED: Final = "authorization violation"
+"""What the server says; while connecting, the client has no class of its own for it."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -98,8 +101,8 @@ class NatsLink:
     ) -> "NatsLink":
         """Connect, waiting up to ``timeout`` seconds for a server that is not there yet.
 
-        Raises TimeoutError then, AuthorizationError (of nats.errors) at once where the credentials are refused, and
-        OSError or ValueError where their file cannot be read.
+        Raises TimeoutError then, nats.errors.Error (an authorization violation) at once where the credentials are
+        refused, and OSError or ValueError where their file cannot be read.
         """
         options: dict[str, Any] = {}
         if credentials_file:
@@ -129,7 +132,7 @@ class NatsLink:
 
     async def _note_error(self, error: Exception) -> None:
         """Log what went wrong; refused credentials end a first attempt, since waiting does not mend them."""
-        if isinstance(error, nats.errors.AuthorizationError) and not self._has_connected:
+        if _AUTHORIZATION_REFUSED in str(error).lower() and not self._has_connected:
             raise error
         if not self._is_closing:
             _log.warning("nats_error", link=self._name, error=repr(error))
@@ -234,7 +237,10 @@ class NatsLink:
     async def flush(self) -> None:
         """Return once the server has taken everything that was sent; UNAVAILABLE if it does not in time."""
         try:
-            await self._client.flush(timeout=FLUSH_TIMEOUT_SECONDS)  # type: ignore[arg-type]  # any number will do
+            # The client writes its ping past the commands that still wait to be written: the first answer only shows
+            # that those are on their way, and the second ping comes behind them.
+            for _ in range(2):
+                await self._client.flush(timeout=FLUSH_TIMEOUT_SECONDS)  # type: ignore[arg-type]  # any number will do
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise DomainError(UNAVAILABLE, "the NATS server did not answer") from error
 
