@@ -6,10 +6,10 @@ with one lease, its charges are contiguous and add up, the tenant paid exactly t
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -18,7 +18,7 @@ from fallow_sdk.chain import ChainClient
 from fallow_sdk.client import Client
 from fallow_sdk.money import MICROS_PER_UNIT
 from fallow_sdk.wallet import Wallet
-from fallow_stack.demo import order_text
+from fallow_stack.demo import ask_workload, order_text
 from fallow_stack.sites import choose_asks
 from fallow_stack.testing import RunningStack
 
@@ -59,8 +59,7 @@ async def wait_state(client: Client, name: str, state: order_pb2.OrderState.Valu
 
 async def workload_pid(order: order_pb2.Order) -> int:
     """The process id that the workload itself tells."""
-    async with aiohttp.ClientSession() as http, http.get(order.groups[0].endpoints[0].uri) as response:
-        return int((await response.json(content_type=None))["pid"])
+    return int(json.loads(await ask_workload(order.groups[0].endpoints[0].uri))["pid"])
 
 
 @pytest.mark.parametrize("service", SERVICES)

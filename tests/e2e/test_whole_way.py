@@ -5,7 +5,6 @@ import json
 import os
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from fallow.order.v1 import order_pb2
@@ -16,7 +15,7 @@ from fallow_sdk.client import Client, new_request_id
 from fallow_sdk.errors import FallowError
 from fallow_sdk.money import MICROS_PER_UNIT
 from fallow_sdk.wallet import Wallet
-from fallow_stack.demo import order_text
+from fallow_stack.demo import ask_workload, order_text
 from fallow_stack.sites import choose_asks
 from fallow_stack.testing import RunningStack
 
@@ -92,8 +91,7 @@ async def test_an_order_goes_the_whole_way(stack: RunningStack) -> None:
         order = await client.wait_order(order.name, [order_pb2.ORDER_STATE_RUNNING], seconds=WAIT_SECONDS)
         group = order.groups[0]
         assert 0 < group.price.micros_per_hour <= quote.best_price.micros_per_hour
-        async with aiohttp.ClientSession() as http, http.get(group.endpoints[0].uri) as response:
-            answer = await response.json(content_type=None)
+        answer = json.loads(await ask_workload(group.endpoints[0].uri))
         lines = [line.line async for line in client.stream_logs(group.lease)]
         assert any(line.startswith("answered / ") and str(answer["pid"]) in line for line in lines)
         assert process_is_there(answer["pid"])

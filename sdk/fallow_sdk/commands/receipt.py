@@ -78,11 +78,10 @@ def verify(
             trusted_commitment = asyncio.run(read_commitment(rpc_url, anchor, receipt.header.batch_id))
         verified = verify_receipt(receipt, commitment=trusted_commitment, settlement_root=trusted_root)
     except (ReceiptError, ChainError, UnicodeDecodeError) as error:
-        where = f" ({error.field})" if isinstance(error, ReceiptError) and error.field else ""
-        reason = error.reason if isinstance(error, ReceiptError) else "UNREADABLE"
-        console.print(f"refused: {reason}{where}: {error}", style="red", markup=False)
+        text = str(error) if isinstance(error, ReceiptError) else f"UNREADABLE: {error}"
+        console.print(f"refused: {text}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    console.print(describe(verified), markup=False)
+    console.print(describe(verified), markup=False, soft_wrap=True)
 
 
 async def read_commitment(rpc_url: str, anchor: str, batch: int) -> bytes:
