@@ -20,7 +20,10 @@ MAX_DEPTH: Final = 32
 
 _NULL_TAG: Final = "tag:yaml.org,2002:null"
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
-_STANDARD_TAGS: Final = "tag:yaml.org,2002:"
+_TAGS: Final = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,7 @@ class _Builder:
             raise SdlError([Problem(line, "", f"the file has more than {MAX_NODES} nodes, aliases counted in full")])
         if depth > MAX_DEPTH:
             raise SdlError([Problem(line, "", f"the file nests deeper than {MAX_DEPTH} levels")])
-        if not node.tag.startswith(_STANDARD_TAGS) or node.tag.endswith((":binary", ":set", ":omap", ":pairs")):
+        if node.tag not in _TAGS:
             raise SdlError([Problem(line, "", f"the tag {node.tag} has no meaning here")])
         if isinstance(node, yaml.MappingNode):
             return Mapping(tuple(self._entries(node, depth)), line)

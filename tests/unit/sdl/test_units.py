@@ -1,0 +1,48 @@
+"""Quantities: exact, integers, rounded up."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fallow_sdl.units import parse_bytes, parse_card_bytes, parse_cpu_milli, parse_whole
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1000), ("0.5", 500), (".5", 500), ("2.0", 2000), ("250m", 250), ("0.0001", 1), ("1.5m", 2), ("2.", 2000)],
+)
+def test_processor_time(text: str, value: int) -> None:
+    """Goal: thousandths of a core. Method: a table."""
+    assert parse_cpu_milli(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("1k", 1000), ("1Ki", 1024), ("1.5Gi", 3 << 29), ("2G", 2 * 10**9), ("1Ei", 1 << 60), ("0.3k", 300),
+     ("1 Gi", 1 << 30), ("0.0001k", 1)],
+)  # fmt: skip
+def test_sizes(text: str, value: int) -> None:
+    """Goal: bytes. Method: a table."""
+    assert parse_bytes(text) == value
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "-1", "1GB", "1gi", "1e3", "0x10", "1,5", "1_000", "Gi", "1" * 40, "inf", "nan", "1.2.3", "٣"]
+)
+def test_what_is_no_quantity(text: str) -> None:
+    """Goal: no guessing. Method: texts that some parsers take."""
+    for parse in (parse_bytes, parse_cpu_milli, parse_whole):
+        with pytest.raises(ValueError, match="must be"):
+            parse(text)
+
+
+def test_a_cards_label_is_decimal() -> None:
+    """Goal: the card that is named fits. Method: an 80 GiB card reports 81,559 MiB, a 24 GiB card 24,564 MiB."""
+    assert 79 * 10**9 < parse_card_bytes("80Gi") <= 81_559 << 20
+    assert parse_card_bytes("24Gi") <= 24_564 << 20
+
+
+@given(st.integers(0, 10**15), st.sampled_from(["", "k", "Mi"]))
+def test_whole_numbers_survive(number: int, unit: str) -> None:
+    """Goal: nothing is lost. Method: whole numbers with units, by plain multiplication."""
+    assert parse_bytes(f"{number}{unit}") == number * {"": 1, "k": 1000, "Mi": 1 << 20}[unit]
