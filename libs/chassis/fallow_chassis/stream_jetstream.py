@@ -198,6 +198,7 @@ class _Member:
         while True:
             try:
                 await self._stream.ensure_consumer(self._group, topic, partition)
+                heed_cancellation()
                 failures = 0
                 await self._take_records(topic, partition)
             except (nats.errors.Error, OSError) as error:
@@ -223,6 +224,7 @@ class _Member:
                     message = await subscription.next_msg(timeout=SILENCE_SECONDS)
                 except nats.errors.TimeoutError:
                     return
+                heed_cancellation()
                 status = _status_of(message)
                 if status == _STATUS_HEARTBEAT:
                     continue
@@ -281,6 +283,15 @@ class _Member:
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_name(topic)}.{consumer_name(self._group, partition)}"
         await self._link.client.publish(subject, json.dumps(request).encode(), reply=self._inboxes[place])
+
+
+def heed_cancellation() -> None:
+    """Raise a cancellation that nats-py lost: it waits by ``asyncio.wait_for``, which before Python 3.12 returns an
+    answer that comes at the same moment as the cancellation, and forgets the latter.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def stream_name(topic: str) -> str:
