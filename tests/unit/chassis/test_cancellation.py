@@ -31,6 +31,7 @@ async def test_a_lost_cancellation_is_raised() -> None:
 async def test_nothing_is_raised_without_one() -> None:
     """Goal: a member that is not told to stop goes on. Method: ask in a task that nobody cancelled, and in a timeout."""
     async with asyncio.timeout(1):
+        await asyncio.sleep(0)
         heed_cancellation()
     task = asyncio.current_task()
     assert task is not None
