@@ -46,40 +46,11 @@ class RecordingEnder:
 
 
 @dataclass
-class Market:
-    """Settlement's parts on one database, driven by hand."""
+class FactMaker:
+    """Bidding and one provider: shapes facts and signs proofs, by a clock that is moved by hand."""
 
-    database: Database
     clock: ManualClock
-    rules: Rules = RULES
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
-    ender: RecordingEnder = field(default_factory=RecordingEnder)
-
-    def __post_init__(self) -> None:
-        self.commands = EscrowCommands(self.database, self.rules)
-        self.facts = Facts(self.rules)
-        self.charging = Charging(self.database, self.rules, self.ender)
-        self._handlers = {**self.facts.lease_handlers(), **self.facts.proof_handlers()}
-
-    async def fund(self, account: str, micros: int, deposit: str = "first") -> None:
-        """Give a tenant a confirmed deposit."""
-        async with self.database.transaction() as unit:
-            for move in (
-                moves.deposit_seen(f"{account}-{deposit}", account, ASSET, micros),
-                moves.deposit_confirmed(f"{account}-{deposit}", account, ASSET, micros),
-            ):
-                await must_post(unit.connection, move.accounts, move.transfers, self.clock.now())
-
-    async def open(self, order: str, micros: int, *, auto_top_up: bool = False, budget: int = 0) -> None:
-        """Open an escrow."""
-        await self.commands.open_escrow(Opening(order, TENANT, ASSET, micros, budget, auto_top_up))
-
-    async def state(self, *messages: Message, at: datetime | None = None) -> None:
-        """Hand facts to their handlers, each in its transaction."""
-        for message in messages:
-            event = ReceivedEvent("event", message.DESCRIPTOR.full_name, "key", 0, at or self.clock.now(), "topic")
-            async with self.database.transaction() as unit:
-                await self._handlers[type(message)](unit, event, message)
 
     def lease_created(
         self, order: str, lease: str, *, price: int, group: int = 0, generation: int = 1, interval_ms: int = 1_000
@@ -149,6 +120,40 @@ class Market:
             receive_time=to_timestamp(self.clock.now()),
             market_outage=to_duration(outage_ms),
         )
+
+
+class Market(FactMaker):
+    """Settlement's parts on one database, driven by hand."""
+
+    def __init__(self, database: Database, clock: ManualClock, rules: Rules = RULES) -> None:
+        super().__init__(clock)
+        self.database = database
+        self.rules = rules
+        self.ender = RecordingEnder()
+        self.commands = EscrowCommands(self.database, self.rules)
+        self.facts = Facts(self.rules)
+        self.charging = Charging(self.database, self.rules, self.ender)
+        self._handlers = {**self.facts.lease_handlers(), **self.facts.proof_handlers()}
+
+    async def fund(self, account: str, micros: int, deposit: str = "first") -> None:
+        """Give a tenant a confirmed deposit."""
+        async with self.database.transaction() as unit:
+            for move in (
+                moves.deposit_seen(f"{account}-{deposit}", account, ASSET, micros),
+                moves.deposit_confirmed(f"{account}-{deposit}", account, ASSET, micros),
+            ):
+                await must_post(unit.connection, move.accounts, move.transfers, self.clock.now())
+
+    async def open(self, order: str, micros: int, *, auto_top_up: bool = False, budget: int = 0) -> None:
+        """Open an escrow."""
+        await self.commands.open_escrow(Opening(order, TENANT, ASSET, micros, budget, auto_top_up))
+
+    async def state(self, *messages: Message, at: datetime | None = None) -> None:
+        """Hand facts to their handlers, each in its transaction."""
+        for message in messages:
+            event = ReceivedEvent("event", message.DESCRIPTOR.full_name, "key", 0, at or self.clock.now(), "topic")
+            async with self.database.transaction() as unit:
+                await self._handlers[type(message)](unit, event, message)
 
     async def run_for(self, order: str, lease: str, seconds: int, *, first: int = 1, start_ms: int = 0) -> None:
         """A provider that proves every second for some seconds."""
