@@ -235,9 +235,8 @@ async def use_workload(client: Client, order: order_pb2.Order) -> None:
     console.print(f"{lease.name} generation {lease.key.generation} at {lease.provider}: {show_price(lease.price)}")
     console.print(f"devices {devices}; endpoint {lease.endpoints[0].uri}")
     heading("Workload")
-    async with aiohttp.ClientSession() as http, http.get(lease.endpoints[0].uri) as response:
-        answer = await response.text()
-    check(response.status == 200 and "sum" in json.loads(answer), "the workload answers")
+    answer = await ask_workload(lease.endpoints[0].uri)
+    check("sum" in json.loads(answer), "the workload answers with its own result")
     console.print(f"GET {lease.endpoints[0].uri}: {answer}")
     async with asyncio.timeout(STEP_SECONDS):
         async for line in client.stream_logs(lease.name, follow=True):

@@ -128,8 +128,8 @@ def _digest(files: dict[PurePosixPath, Path]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _archive(files: dict[PurePosixPath, Path], reference: str) -> bytes:
-    """The image as `docker save` would write it."""
+def _archive(files: dict[PurePosixPath, Path], reference: str) -> io.BytesIO:
+    """The image as `docker save` would write it, from its start."""
     layer = _layer(files)
     configuration = json.dumps(
         {
@@ -154,7 +154,8 @@ def _archive(files: dict[PurePosixPath, Path], reference: str) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for member, content in ((name, configuration), ("layer.tar", layer), ("manifest.json", manifest)):
             _add(archive, PurePosixPath(member), content, 0o644)
-    return buffer.getvalue()
+    buffer.seek(0)
+    return buffer
 
 
 def _layer(files: dict[PurePosixPath, Path]) -> bytes:

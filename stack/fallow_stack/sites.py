@@ -19,6 +19,7 @@ GIB = 2**30
 CPU_MILLI_PER_DEVICE = 8_000
 MEMORY_BYTES_PER_DEVICE = 32 * GIB
 STORAGE_BYTES = 512 * GIB
+SITES_PER_MODEL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,13 @@ def read_asks() -> list[Ask]:
 
 
 def choose_asks(count: int) -> list[Ask]:
-    """`count` rows for sites that compete: the most listed model first, and of each model one row a price, cheapest first."""
+    """`count` rows for sites that compete: two prices of each model, cheapest first, the most listed models first."""
     models: dict[str, dict[int, Ask]] = {}
     for ask in sorted(read_asks(), key=lambda ask: ask.device_micros_per_hour):
         models.setdefault(ask.model, {}).setdefault(ask.device_micros_per_hour, ask)
     listed = Counter(ask.model for ask in read_asks())
-    rows = [
-        ask for model in sorted(models, key=lambda model: (-listed[model], model)) for ask in models[model].values()
-    ]
+    ordered = sorted(models, key=lambda model: (-listed[model], model))
+    rows = [ask for model in ordered for ask in list(models[model].values())[:SITES_PER_MODEL]]
     return [rows[index % len(rows)] for index in range(count)]
 
 

@@ -43,17 +43,20 @@ def order_table(orders: list[order_pb2.Order]) -> Table:
 
 
 def explanation_tables(explanation: order_service_pb2.ExplainOrderResponse) -> list[Table]:
-    """Funnel and offers of each group."""
+    """Funnel and offers of each group; constraints that removed nothing are counted, not listed."""
     tables: list[Table] = []
     for group in explanation.groups:
+        removing = [step for step in group.funnel if step.devices_after < step.devices_before]
+        silent = len(group.funnel) - len(removing)
         funnel = Table(
-            "CONSTRAINT", "DEVICES BEFORE", "AFTER", "PROVIDERS", title=f"{group.group_id}: funnel", box=None
-        )
-        for step in group.funnel:
+            "CONSTRAINT", "DEVICES BEFORE", "AFTER", "PROVIDERS LEFT", title=f"{group.group_id}: funnel", box=None,
+            title_justify="left", caption=f"{silent} other constraints removed nothing", caption_justify="left",
+        )  # fmt: skip
+        for step in removing:
             funnel.add_row(
                 step.constraint, str(step.devices_before), str(step.devices_after), str(step.providers_after)
             )
-        offers = Table("PROVIDER", "PRICE", "RESULT", title=f"{group.group_id}: offers", box=None)
+        offers = Table("PROVIDER", "PRICE", "RESULT", title=f"{group.group_id}: offers", box=None, title_justify="left")
         for offer in group.offers:
             price = show_price(offer.price) if offer.HasField("price") else "-"
             offers.add_row(offer.provider, price, "won" if offer.won else f"lost: {offer.loss_reason}")

@@ -32,11 +32,11 @@ def test_every_row_of_the_list_is_read() -> None:
     assert asks[0].region == "eu-fr"
 
 
-def test_sites_compete_for_one_model() -> None:
-    """Goal: the demo's sites differ in price, not in model. Method: the first three rows chosen."""
-    asks = choose_asks(3)
-    assert len({ask.model for ask in asks}) == 1
-    assert len({ask.device_micros_per_hour for ask in asks}) > 1
+def test_sites_compete() -> None:
+    """Goal: an order has a winner, one that is dearer, and one without the model. Method: the first three rows."""
+    first, second, third = choose_asks(3)
+    assert first.model == second.model != third.model
+    assert first.device_micros_per_hour < second.device_micros_per_hour
     assert len(choose_asks(100)) == 100
 
 
