@@ -14,6 +14,17 @@ STARTING = market_link_pb2.RUN_STATE_STARTING
 STOPPED = market_link_pb2.RUN_STATE_STOPPED
 
 
+async def end_twice(house: House, address: str, order: str) -> None:
+    """End an order as the order service, and again: the second answer is the first."""
+    request = lease_service_pb2.EndOrderRequest(order=order, reason=type_lease_pb2.END_REASON_TENANT, request_id="end")
+    async with channel(address, house.identity.as_service("order")) as connection:
+        stub = lease_service_pb2_grpc.LeaseServiceStub(connection)
+        first = await stub.EndOrder(request)
+        again = await stub.EndOrder(request)
+    assert [lease.state for lease in first.leases] == [lease_pb2.LEASE_STATE_STOPPING]
+    assert again == first
+
+
 async def test_an_order_goes_from_match_to_end(house: House) -> None:
     """Goal: every step of an order's life happens and states its facts. Method: two providers, the dearer one first;
     the order's event, the agent's answers and heartbeats over NATS, EndOrder over gRPC as the order service.
@@ -59,15 +70,7 @@ async def test_an_order_goes_from_match_to_end(house: House) -> None:
         assert [proof.running_ms for proof in received.proofs] == [5_000]
         assert from_timestamp(received.receive_time) == house.clock.now()
 
-        request = lease_service_pb2.EndOrderRequest(
-            order=order.name, reason=type_lease_pb2.END_REASON_TENANT, request_id="end"
-        )
-        async with channel(address, house.identity.as_service("order")) as connection:
-            stub = lease_service_pb2_grpc.LeaseServiceStub(connection)
-            first = await stub.EndOrder(request)
-            again = await stub.EndOrder(request)
-        assert [lease.state for lease in first.leases] == [lease_pb2.LEASE_STATE_STOPPING]
-        assert again == first
+        await end_twice(house, address, order.name)
         ended = await house.until_event(key, events_pb2.LeaseEnded)
         assert from_timestamp(ended.charge_through_time) == house.clock.now()
         assert ended.evidence.reason == type_lease_pb2.END_REASON_TENANT
