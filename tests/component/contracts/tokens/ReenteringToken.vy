@@ -20,7 +20,7 @@ def mint(to: address, amount: uint256):
 @external
 def arm(target: address, payload: Bytes[4096], insist: bool):
     """
-    @notice Call `target` with `payload` in every transfer; if it insists, its failure is the transfer's.
+    @notice Call `target` with `payload` in the next transfer; if it insists, its failure is the transfer's.
     """
     self.target = target
     self.payload = payload
@@ -29,10 +29,12 @@ def arm(target: address, payload: Bytes[4096], insist: bool):
 
 @internal
 def _attack():
-    if self.target == empty(address):
+    target: address = self.target
+    if target == empty(address):
         return
+    self.target = empty(address)
     self.attempts += 1
-    success: bool = raw_call(self.target, self.payload, revert_on_failure=False)
+    success: bool = raw_call(target, self.payload, revert_on_failure=False)
     if success:
         self.successes += 1
     assert success or not self.insist, "token: call failed"
