@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import grpc
 import pytest
 from google.protobuf.message import Message
 
@@ -203,6 +204,25 @@ async def deposit(url: str, contracts: Contracts, development_account: Path, fol
         )
 
 
+async def refuse_poor_tenant(escrows: settlement_service_pb2_grpc.EscrowServiceStub) -> None:
+    """A tenant without funds gets no escrow, and is told what is short."""
+    with pytest.raises(RemoteError) as refusal:
+        await escrows.OpenEscrow(opening(100_000))
+    assert refusal.value.reason.reason == "INSUFFICIENT_FUNDS"
+    assert refusal.value.metadata["short_micros"] == "100000"
+
+
+async def refuse_stranger(stranger: grpc.aio.Channel, receipt: settlement_service_pb2.GetReceiptRequest) -> None:
+    """Another account sees neither the receipt nor the balance."""
+    with pytest.raises(RemoteError) as hidden:
+        await settlement_service_pb2_grpc.ReceiptServiceStub(stranger).GetReceipt(receipt)
+    assert hidden.value.reason.reason == "CHARGE_NOT_FOUND"
+    balance = settlement_service_pb2.GetBalanceRequest(name=f"accounts/{TENANT}/balances/{ASSET}")
+    with pytest.raises(RemoteError) as foreign:
+        await settlement_service_pb2_grpc.FundsServiceStub(stranger).GetBalance(balance)
+    assert foreign.value.code == "PERMISSION_DENIED"
+
+
 async def test_the_process_takes_an_order_from_deposit_to_receipt_over_a_kill(
     process: Process,
     nats_stream: EventStream,
@@ -225,10 +245,7 @@ async def test_the_process_takes_an_order_from_deposit_to_receipt_over_a_kill(
         escrows = settlement_service_pb2_grpc.EscrowServiceStub(service)
         funds = settlement_service_pb2_grpc.FundsServiceStub(tenant)
 
-        with pytest.raises(RemoteError) as refusal:
-            await escrows.OpenEscrow(opening(100_000))
-        assert refusal.value.reason.reason == "INSUFFICIENT_FUNDS"
-        assert refusal.value.metadata["short_micros"] == "100000"
+        await refuse_poor_tenant(escrows)
         # The faucet uses the service's own key here; deposits come first, so their nonces do not meet.
         await deposit(local_chain.url, contracts, local_chain.development_account, tmp_path, 1_000_000)
         balance = settlement_service_pb2.GetBalanceRequest(name=f"accounts/me/balances/{ASSET}")
@@ -271,14 +288,7 @@ async def test_the_process_takes_an_order_from_deposit_to_receipt_over_a_kill(
         stranger = await stack.enter_async_context(
             channel(address, identity.as_account(f"accounts/{STRANGER}", SCOPES))
         )
-        with pytest.raises(RemoteError) as hidden:
-            await settlement_service_pb2_grpc.ReceiptServiceStub(stranger).GetReceipt(asked)
-        assert hidden.value.reason.reason == "CHARGE_NOT_FOUND"
-        with pytest.raises(RemoteError) as foreign:
-            await settlement_service_pb2_grpc.FundsServiceStub(stranger).GetBalance(
-                settlement_service_pb2.GetBalanceRequest(name=f"accounts/{TENANT}/balances/{ASSET}")
-            )
-        assert foreign.value.code == "PERMISSION_DENIED"
+        await refuse_stranger(stranger, asked)
         assert await process.stop() == 0
     assert types[0] == events_pb2.EscrowOpened.DESCRIPTOR.name
     assert types[-1] == events_pb2.EscrowClosed.DESCRIPTOR.name

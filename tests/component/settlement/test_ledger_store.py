@@ -1,0 +1,146 @@
+"""The ledger on Postgres: what the database itself refuses, and what many writers at once leave behind."""
+
+import asyncio
+import random
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from fallow_chassis.postgres import Database
+from fallow_settlement.domain.ledger import Account, AccountKind, Phase, Result, Transfer, TransferReason, new_account
+from fallow_settlement.ledger_store import load_accounts, post_transfers
+
+VAULT = new_account(AccountKind.VAULT, "", "usdc")
+ALICE = new_account(AccountKind.BALANCE, "alice", "usdc")
+BOB = new_account(AccountKind.BALANCE, "bob", "usdc")
+FUND = Transfer("fund", VAULT.id, ALICE.id, "usdc", 1_000, TransferReason.DEPOSIT, "s")
+WRITERS = 8
+ROUNDS = 12
+
+
+async def post(database: Database, *transfers: Transfer) -> tuple[Result, ...]:
+    """Create transfers in a transaction of their own."""
+    async with database.transaction() as unit:
+        return await post_transfers(unit.connection, [VAULT, ALICE, BOB], transfers, unit.clock.now())
+
+
+async def balances(database: Database) -> dict[str, Account]:
+    """The accounts as they stand."""
+    async with database.read() as connection:
+        return await load_accounts(connection, [VAULT.id, ALICE.id, BOB.id])
+
+
+async def test_transfers_are_idempotent_by_id(database: Database) -> None:
+    """Goal: a repeat changes nothing and is told so. Method: post twice, then with other input."""
+    assert await post(database, FUND) == (Result.OK,)
+    assert await post(database, FUND) == (Result.EXISTS,)
+    assert await post(database, replace(FUND, amount=2)) == (Result.EXISTS_WITH_DIFFERENT_INPUT,)
+    assert (await balances(database))[ALICE.id].available == 1_000
+
+
+async def test_a_pending_transfer_is_resolved_once(database: Database) -> None:
+    """Goal: reserved money is not spendable, and post and void exclude each other. Method: reserve, spend, void, post."""
+    reserve = Transfer("r", ALICE.id, BOB.id, "usdc", 900, TransferReason.HOLD, "s", Phase.PENDING)
+    spend = Transfer("x", ALICE.id, BOB.id, "usdc", 200, TransferReason.HOLD, "s")
+    assert await post(database, FUND, reserve, spend) == (Result.OK, Result.OK, Result.EXCEEDS_CREDITS)
+    void = replace(reserve, id="v", phase=Phase.VOID_PENDING, pending_id="r")
+    assert await post(database, void, spend) == (Result.OK, Result.OK)
+    late = replace(void, id="p", phase=Phase.POST_PENDING)
+    assert await post(database, late) == (Result.PENDING_TRANSFER_ALREADY_VOIDED,)
+    found = await balances(database)
+    assert (found[ALICE.id].available, found[BOB.id].available, found[ALICE.id].debits_pending) == (800, 200, 0)
+
+
+INSERT = """
+    INSERT INTO transfer (id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject,
+                          debit_version, credit_version, create_time)
+    VALUES ('forged', $1, $2, 'usdc', 5, 'POSTED', NULL, 'HOLD', 's', $3, $4, now())
+"""
+
+FORGERIES = {
+    "a transfer is changed": "UPDATE transfer SET amount = 1",
+    "a transfer is deleted": "DELETE FROM transfer",
+    "transfers are truncated": "TRUNCATE transfer CASCADE",
+    "an account is deleted": "DELETE FROM ledger_account WHERE id = 'balance-bob-usdc'",
+    "a balance moves by itself": "UPDATE ledger_account SET credits_posted = 5, version = version + 1 WHERE owner = 'bob'",
+    "a version moves back": "UPDATE ledger_account SET version = 0 WHERE owner = 'alice'",
+    "debits pass credits": "UPDATE ledger_account SET debits_posted = 2000, version = version + 1 WHERE owner = 'alice'",
+    "an account starts with money": (
+        "INSERT INTO ledger_account VALUES ('balance-eve-usdc', 'BALANCE', 'eve', 'usdc', true, 0, 5, 0, 0, 0, now())"
+    ),
+    "an unbounded balance": (
+        "INSERT INTO ledger_account VALUES ('balance-eve-usdc', 'BALANCE', 'eve', 'usdc', false, 0, 0, 0, 0, 0, now())"
+    ),
+}
+
+
+@pytest.mark.parametrize("statement", FORGERIES.values(), ids=FORGERIES.keys())
+async def test_the_database_refuses_what_is_no_ledger(database: Database, statement: str) -> None:
+    """Goal: no hand on the database unbalances the books. Method: one forgery a row, seen at its commit."""
+    await post(database, FUND)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        async with database.transaction() as unit:
+            await unit.connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("debit_version", "credit_version"), [(2, 1), (1, 1), (1, 0)], ids=["not applied", "in the past", "no version"]
+)
+async def test_a_transfer_that_moves_nothing_is_refused(
+    database: Database, debit_version: int, credit_version: int
+) -> None:
+    """Goal: no transfer without its movement. Method: insert one alone, for a version to come and one that is past."""
+    await post(database, FUND)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        async with database.transaction() as unit:
+            await unit.connection.execute(INSERT, ALICE.id, BOB.id, debit_version, credit_version)
+
+
+async def test_a_transfer_of_another_amount_than_its_movement_is_refused(database: Database) -> None:
+    """Goal: balances move by exactly their transfers. Method: write 5 and move 6."""
+    await post(database, FUND)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        async with database.transaction() as unit:
+            await unit.connection.execute(INSERT, ALICE.id, BOB.id, 2, 1)
+            for column, owner in (("debits_posted", "alice"), ("credits_posted", "bob")):
+                await unit.connection.execute(
+                    f"UPDATE ledger_account SET {column} = 6, version = version + 1 WHERE owner = '{owner}'"
+                )
+
+
+async def test_many_writers_leave_balances_equal_to_sums(database: Database) -> None:
+    """Goal: no lost update, no overdraft, no deadlock that stays. Method: eight writers on three accounts, then add up."""
+    await post(database, FUND)
+    chance = random.Random(7)
+    plans = [
+        [
+            (chance.choice([(ALICE, BOB), (BOB, ALICE), (VAULT, BOB)]), chance.randint(1, 400), f"{writer}-{number}")
+            for number in range(ROUNDS)
+        ]
+        for writer in range(WRITERS)
+    ]
+
+    async def write(plan: list[tuple[tuple[Account, Account], int, str]]) -> None:
+        for (debit, credit), amount, name in plan:
+            transfer = Transfer(name, debit.id, credit.id, "usdc", amount, TransferReason.HOLD, "s")
+            (result,) = await post(database, transfer)
+            assert result in {Result.OK, Result.EXCEEDS_CREDITS}
+
+    async with asyncio.TaskGroup() as group:
+        for plan in plans:
+            group.create_task(write(plan))
+    found = await balances(database)
+    async with database.read() as connection:
+        for account in found.values():
+            sums = await connection.fetchrow(
+                """SELECT coalesce(sum(amount) FILTER (WHERE debit_account = $1), 0)::bigint AS debits,
+                          coalesce(sum(amount) FILTER (WHERE credit_account = $1), 0)::bigint AS credits
+                   FROM transfer""",
+                account.id,
+            )
+            assert sums is not None
+            assert (account.debits_posted, account.credits_posted) == (sums["debits"], sums["credits"])
+    assert found[ALICE.id].available >= 0
+    assert found[BOB.id].available >= 0
+    assert sum(account.debits_posted - account.credits_posted for account in found.values()) == 0
