@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from tests.tidy import source
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-ASSERTING = ("assert_", "expect_", "check_", "refuse_", "require_")
+ASSERTING = ("assert_", "expect_", "check_", "refuse", "require_")
 
 
 def functions(module: ast.Module) -> Iterator[Function]:

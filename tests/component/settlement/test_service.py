@@ -204,7 +204,7 @@ async def deposit(url: str, contracts: Contracts, development_account: Path, fol
         )
 
 
-async def refuse_poor_tenant(escrows: settlement_service_pb2_grpc.EscrowServiceStub) -> None:
+async def refuse_poor_tenant(escrows: "settlement_service_pb2_grpc.EscrowServiceAsyncStub") -> None:
     """A tenant without funds gets no escrow, and is told what is short."""
     with pytest.raises(RemoteError) as refusal:
         await escrows.OpenEscrow(opening(100_000))
