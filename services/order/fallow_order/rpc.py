@@ -46,7 +46,8 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
     async def CreateOrder(self, request: order_service_pb2.CreateOrderRequest, context: Any) -> order_pb2.Order:
         """Check, store, fund and open an order."""
-        draft = intake.draft_of_create(request, self._sdl)
+        # A long file takes a while to read; other calls go on meanwhile.
+        draft = await asyncio.to_thread(intake.draft_of_create, request, self._sdl)
         order = await self._commands.create(caller_account(), request.request_id, request, draft)
         return convert.order_to_proto(order)
 
@@ -131,7 +132,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         self, request: order_service_pb2.EstimateOrderRequest, context: Any
     ) -> order_service_pb2.EstimateOrderResponse:
         """Price an order against live offers; store nothing."""
-        draft = intake.draft_of_estimate(request, self._sdl)
+        draft = await asyncio.to_thread(intake.draft_of_estimate, request, self._sdl)
         hold = hold_micros(draft.limits, draft.term_ms, draft.budget_micros)
         match = await self._market.estimate(convert.draft_to_proto(draft))
         return order_service_pb2.EstimateOrderResponse(

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 import fallow_sdl
 from fallow.order.v1 import order_service_pb2
 from fallow.type.v1 import workload_pb2
 from fallow_chassis.validation import validate
+from fallow_sdl import document
 
 FOLDER = Path(__file__).parents[2] / "data" / "sdl"
 SAMPLES = sorted(FOLDER.glob("*.yaml"))
@@ -37,6 +39,15 @@ def test_line_ends_of_another_system_change_nothing(path: Path) -> None:
     """Goal: files saved on Windows work. Method: the same sample with CRLF and a byte order mark."""
     text = path.read_text("utf-8")
     assert fallow_sdl.parse("\ufeff" + text.replace("\n", "\r\n")) == fallow_sdl.parse(text)
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=[path.stem for path in SAMPLES])
+def test_the_parser_without_c_reads_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a machine without the parser in C converts alike. Method: the same sample by both."""
+    text = path.read_text("utf-8")
+    expected = fallow_sdl.convert(text)
+    monkeypatch.setattr(document, "_LOADER", yaml.SafeLoader)
+    assert fallow_sdl.convert(text) == expected
 
 
 def test_a_gpu_sample_in_full() -> None:
