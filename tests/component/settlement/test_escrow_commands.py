@@ -86,6 +86,8 @@ async def test_checks_run_in_order(market: Market, reason: str, opening: Opening
     await market.commands.release(ORDER)
     with refused(reason):
         await market.commands.open_escrow(opening)
+    async with market.database.read() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM transfer") == 0
 
 
 async def test_a_release_before_the_opening_leaves_a_tombstone(market: Market) -> None:
@@ -140,6 +142,7 @@ async def test_a_top_up_of_another_account_finds_nothing(market: Market) -> None
         await market.commands.top_up(ORDER, ASSET, 1, caller=f"accounts/{identifier(9)}", request=top_up(1))
     with refused("ESCROW_NOT_FOUND"):
         await market.commands.top_up(identifier(8), ASSET, 1, caller="services/order", request=top_up(1))
+    assert await free(market) == 400
 
 
 async def test_a_closing_escrow_takes_no_more_funds(market: Market) -> None:
@@ -149,3 +152,4 @@ async def test_a_closing_escrow_takes_no_more_funds(market: Market) -> None:
     await market.state(market.order_ended(ORDER))
     with refused("ESCROW_CLOSED"):
         await fill(market, 1)
+    assert await free(market) == 400
