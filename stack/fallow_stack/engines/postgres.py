@@ -13,6 +13,7 @@ Nobody gets in without the password (scram-sha-256, on TCP and on the socket ali
 in the data folder. The server listens on loopback only.
 """
 
+import asyncio
 import hashlib
 import importlib.util
 import os
@@ -37,6 +38,10 @@ FALLBACK_USERS: Final = ("postgres", "nobody")
 FALLBACK_PARENT: Final = Path("/var/tmp")  # noqa: S108 - the folder made there is private and its owner is checked
 PROBE_SECONDS: Final = 20
 MAX_CONNECTIONS: Final = 200
+START_ATTEMPTS: Final = 60
+START_RETRY_SECONDS: Final = 0.5
+
+_STILL_ENDING: Final = "pre-existing shared memory block"
 
 _DURABLE_SETTINGS: Final[Mapping[str, str]] = {"shared_buffers": "128MB"}
 _FAST_SETTINGS: Final[Mapping[str, str]] = {
@@ -128,13 +133,18 @@ class Postgres:
         # No socket file: its path may be longer than the system allows, and everything goes by TCP.
         options["unix_socket_directories"] = ""
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        self._process.launch(
-            [place.binaries / "postgres", "-D", place.cluster, *arguments],
-            directory=place.cluster,
-            environment=_ENVIRONMENT,
-            identity=place.identity,
-        )
-        await self._process.wait_ready(self._answers)
+        command = [str(place.binaries / "postgres"), "-D", str(place.cluster), *arguments]
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self._process.launch(command, directory=place.cluster, environment=_ENVIRONMENT, identity=place.identity)
+            try:
+                await self._process.wait_ready(self._answers)
+            except EngineError as error:
+                # A postmaster that was killed leaves sessions that end on their own, within moments.
+                if attempt == START_ATTEMPTS or _STILL_ENDING not in str(error):
+                    raise
+                await asyncio.sleep(START_RETRY_SECONDS)
+            else:
+                return
 
     async def stop(self) -> None:
         """Fast shutdown: transactions in progress are rolled back, everything is written out."""

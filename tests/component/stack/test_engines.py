@@ -1,6 +1,7 @@
 """The engines' launchers: real processes, as whoever we are, that keep their data and never outlive us."""
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -92,6 +93,27 @@ async def test_postgres_keeps_its_data_over_a_crash(tmp_path: Path) -> None:
         await postgres.start()
         assert await notes(url) == ["a", "b"]
     assert not (tmp_path / "data").exists()
+
+
+async def test_postgres_starts_over_sessions_that_a_crash_left(tmp_path: Path) -> None:
+    """Goal: a restart right after a crash works. Method: kill the postmaster alone, under a query that goes on."""
+    postgres = Postgres(tmp_path / "data")
+    async with running(postgres):
+        connection = await asyncpg.connect(postgres.url)
+        async with asyncio.TaskGroup() as tasks:
+            busy = tasks.create_task(swallow(connection.execute("SELECT count(*) FROM generate_series(1, 20000000)")))
+            await asyncio.sleep(0.2)
+            await postgres.kill()
+            await postgres.start()
+            assert postgres.is_running
+            busy.cancel()
+        connection.terminate()
+
+
+async def swallow(query: Awaitable[object]) -> None:
+    """Await a query that is going to be cut off."""
+    with contextlib.suppress(asyncpg.PostgresError, OSError):
+        await query
 
 
 async def test_postgres_asks_for_the_password_and_listens_on_loopback_alone(tmp_path: Path) -> None:
