@@ -185,6 +185,9 @@ def _field_violations(
         if isinstance(key, str) and len(key) > MAX_TEXT_CHARACTERS:
             yield FieldViolation(name, f"must have keys of at most {MAX_TEXT_CHARACTERS} characters")
             continue
+        if isinstance(key, str) and "\x00" in key:
+            yield FieldViolation(name, "must not hold NUL characters in its keys")
+            continue
         yield from _value_violations(check, value[key], f'{name}["{key}"]', depth, partial=partial)
 
 

@@ -63,6 +63,16 @@ async def build(application: Application[SampleSettings]) -> None:
     if application.settings.fault == "job":
         application.every(60, fail, name="fail")
 
+    async def last_words() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            async with database.transaction() as unit:
+                unit.emit(EventDraft(TOPIC, "late", 1, ThingHappened(thing="late", number=1)))
+
+    if application.settings.fault == "late event":
+        application.background(last_words, name="last words")
+
     async def closing() -> None:
         await database.ping()
         sys.stderr.write("closing with the pool still open\n")

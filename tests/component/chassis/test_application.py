@@ -56,7 +56,8 @@ class Service:
 
     async def launch(self, command: str = "serve", **changes: str) -> asyncio.subprocess.Process:
         """Start the program; changes are settings, an empty one is taken away."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment, **changes}
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path, **self.environment, **changes}
         environment = {name: value for name, value in environment.items() if value}
         with self.log.open("ab") as output:
             self.process = await asyncio.create_subprocess_exec(
@@ -161,6 +162,15 @@ async def test_the_drain_lets_calls_finish_and_takes_no_new_ones(service: Servic
 
 async def _call(stub: Stub, seconds: str) -> str:
     return str((await stub.Public(Request(text=seconds), timeout=10)).text)
+
+
+async def test_the_drain_sends_the_last_event(service: Service) -> None:
+    """Goal: the outbox is flushed after all who write to it. Method: an event that a consumer's end commits."""
+    await service.start(FALLOW_FAULT="late event")
+    assert await service.end(signal.SIGTERM) == 0, service.log.read_text()
+    assert await service.unsent() == 0
+    await service.start()
+    await service.until_seen("late", [1])
 
 
 async def test_a_second_signal_cuts_the_drain_short(service: Service) -> None:

@@ -83,6 +83,14 @@ async def test_a_failed_migration_leaves_nothing(empty_url: str, package: Packag
     assert await migrate(empty_url, package.name) == [f"{package.name}/0002_second"]
 
 
+async def test_a_migration_and_its_note_are_one(empty_url: str, package: Package) -> None:
+    """Goal: what ran is noted, or did not run. Method: a migration that makes its own note fail."""
+    package.write("0002_second.sql", "CREATE TABLE second (id bigint); ALTER TABLE chassis_migration RENAME TO gone;")
+    with pytest.raises(MigrationError, match="0002_second failed"):
+        await migrate(empty_url, package.name)
+    assert (await rows(empty_url, "SELECT to_regclass('second') AS found"))[0]["found"] is None
+
+
 async def test_rivals_run_each_migration_once(empty_url: str, package: Package) -> None:
     """Goal: any number of processes may migrate at once. Method: eight do; the slow insert would show a second run."""
     package.write("0002_slow.sql", "SELECT pg_sleep(0.2); INSERT INTO first VALUES (2);")

@@ -133,6 +133,25 @@ async def test_a_failure_that_does_not_pass_ends_the_relay(database: Database) -
     assert await unsent(database) == 1
 
 
+async def test_a_relay_without_the_lock_sends_nothing(database: Database) -> None:
+    """Goal: one sender per database. Method: a second relay while the first has the rows in hand."""
+    first, second = MemoryStream(), MemoryStream()
+    published = asyncio.Event()
+
+    async def hang() -> None:
+        published.set()
+        await asyncio.Event().wait()
+
+    first.after_publish = hang
+    await emit(database, draft("a", 1))
+    async with relaying(database, first):
+        await published.wait()
+        await drained(database, second)
+        assert second.records == []
+    await drained(database, second)
+    assert len(second.records) == 1
+
+
 async def test_one_relay_works_and_the_other_takes_over(database: Database) -> None:
     """Goal: one sender per database, and no pause when it dies. Method: two relays; end the one that has the lock."""
     first, second = MemoryStream(), MemoryStream()

@@ -174,6 +174,7 @@ def test_malformed_grants_are_refused(house: House, change: dict[str, Any]) -> N
     """Goal: a grant is whole or nothing. Method: one field of a good one spoilt."""
     good = {"order": "orders/o", "group": 0, "generation": 1, "lease": "leases/l", "provider": "p", "rights": ["exec"]}
     assert house.verifier.verify(house.forge("bidding", GRANT_TYPE, {"grant": good})).grant is not None
+    assert refused(house, house.forge("order", GRANT_TYPE, {"grant": good})) == "UNAUTHENTICATED"
     assert refused(house, house.forge("bidding", GRANT_TYPE, {"grant": {**good, **change}})) == "UNAUTHENTICATED"
 
 

@@ -73,6 +73,7 @@ def test_good_requests_pass(text: str) -> None:
             "must be set",
         ),
         ("order { shade: COLOR_RED }", "order.groups", "must be set"),
+        (r'text: "a\000b"', "text", "must not hold NUL characters"),
         (
             "order { shade: COLOR_RED groups { } groups { } groups { } }",
             "order.groups",
