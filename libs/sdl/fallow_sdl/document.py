@@ -5,10 +5,14 @@ text as it was written, because Akash's own parser reads fields by the type that
 ``"2.0"`` are the same version, ``on`` is a fine string. Anchors, aliases and merge keys are resolved, within a bound on
 the number of nodes, so that a few lines of nested aliases cannot blow up. Keys that stand twice, tags of one's own and
 more than one document are refused.
+
+The tree is built from the parser's events, one at a time, and nesting is counted on the way: the parser's own composer
+would recurse as deep as the text says, and slow down with the square of the depth before it fails.
 """
 
+import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import yaml
 
@@ -18,12 +22,15 @@ MAX_CHARACTERS: Final = 1_048_576
 MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 32
 
-_NULL_TAG: Final = "tag:yaml.org,2002:null"
-_MERGE_TAG: Final = "tag:yaml.org,2002:merge"
+_STANDARD: Final = "tag:yaml.org,2002:"
 _TAGS: Final = frozenset(
-    f"tag:yaml.org,2002:{name}"
-    for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+    {None, "!", *(_STANDARD + name for name in ("map", "seq", "str", "int", "float", "bool", "null"))}
 )
+_NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
+_MERGE: Final = "<<"
+_UNPRINTABLE: Final = re.compile("[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# The parser in C where the wheel has it: the same events, many times faster.
+_LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,96 +79,140 @@ Node = Mapping | Sequence | Scalar
 
 def read_document(text: str) -> Mapping:
     """The tree of a file whose top is a mapping; raises SdlError for anything else."""
+    text = text.removeprefix("\ufeff")
     if len(text) > MAX_CHARACTERS:
-        raise SdlError([Problem(1, "", f"the text is longer than {MAX_CHARACTERS} characters")])
-    root = _compose(text.removeprefix("\ufeff"))
-    if root is None:
-        raise SdlError([Problem(1, "", "the text is empty")])
-    tree = _Builder().build(root, 0)
+        raise _refused(1, f"the text is longer than {MAX_CHARACTERS} characters")
+    unprintable = _UNPRINTABLE.search(text)
+    if unprintable is not None:
+        raise _refused(text.count("\n", 0, unprintable.start()) + 1, "a character that YAML does not allow")
+    loader = _LOADER(text)
+    try:
+        tree = _Builder(loader).document()
+    except yaml.MarkedYAMLError as error:
+        raise _explained(error, text) from None
+    except yaml.YAMLError:
+        raise _refused(1, "the text is not YAML") from None
+    finally:
+        loader.dispose()
+    if tree is None:
+        raise _refused(1, "the text is empty")
     if not isinstance(tree, Mapping):
-        raise SdlError([Problem(tree.line, "", "the top of the file must be a mapping with version, services, …")])
+        raise _refused(tree.line, "the top of the file must be a mapping with version, services, …")
     return tree
 
 
-def _compose(text: str) -> yaml.Node | None:
-    """PyYAML's own tree; its errors become problems with a line."""
-    try:
-        loader = yaml.SafeLoader(text)
-        try:
-            return loader.get_single_node()
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark is not None else 1
-        raise SdlError([Problem(line, "", _explain(error))]) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise SdlError([Problem(line, "", "a character that YAML does not allow")]) from None
-    except RecursionError:
-        raise SdlError([Problem(1, "", "the file nests too deeply")]) from None
+def _refused(line: int, reason: str) -> SdlError:
+    """The error for a text that is malformed at a line."""
+    return SdlError([Problem(line, "", reason)])
 
 
-def _explain(error: yaml.MarkedYAMLError) -> str:
-    """PyYAML's words, made plain where the usual mistakes are."""
-    problem = error.problem or "malformed"
-    if "'\\t'" in problem:
-        return "a tab stands where YAML wants spaces"
-    if "expected a single document" in (error.context or ""):
-        return "more than one document in the file"
+def _explained(error: yaml.MarkedYAMLError, text: str) -> SdlError:
+    """The parser's words, made plain where the usual mistakes are."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return _refused(1, f"malformed YAML: {error.problem}")
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if "cannot start any token" in (error.problem or "") and line[mark.column : mark.column + 1] == "\t":
+        return _refused(mark.line + 1, "a tab stands where YAML wants spaces")
     context = f"{error.context}: " if error.context else ""
-    return f"malformed YAML: {context}{problem}"
+    return _refused(mark.line + 1, f"malformed YAML: {context}{error.problem}")
 
 
 class _Builder:
-    """Turns PyYAML's tree into ours and counts nodes on the way, aliases as often as they are used."""
+    """Builds the tree of one document from a parser's events."""
 
-    def __init__(self) -> None:
-        """Start with nothing counted."""
+    def __init__(self, loader: Any) -> None:
+        """Take a loader that has given no event yet."""
+        self._loader = loader
         self._nodes = 0
+        # Each anchor's node, with the number of nodes that a use of it adds.
+        self._anchors: dict[str, tuple[Node, int]] = {}
 
-    def build(self, node: yaml.Node, depth: int) -> Node:
-        """Our node for PyYAML's; raises SdlError beyond the bounds."""
-        line = node.start_mark.line + 1
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
-            raise SdlError([Problem(line, "", f"the file has more than {MAX_NODES} nodes, aliases counted in full")])
+    def document(self) -> Node | None:
+        """The only document of the text; None if there is none."""
+        self._next()
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return None
+        tree = self._node(self._next(), 0)
+        self._next()
+        after = self._next()
+        if not isinstance(after, yaml.StreamEndEvent):
+            raise _refused(_line(after), "more than one document in the file")
+        return tree
+
+    def _next(self) -> Any:
+        """The parser's next event."""
+        return self._loader.get_event()
+
+    def _node(self, event: Any, depth: int) -> Node:
+        """The node that starts with an event."""
+        line = _line(event)
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in self._anchors:
+                raise _refused(line, "an alias that nothing is anchored to")
+            node, size = self._anchors[event.anchor]
+            self._count(size, line)
+            return node
+        before = self._nodes
+        self._count(1, line)
         if depth > MAX_DEPTH:
-            raise SdlError([Problem(line, "", f"the file nests deeper than {MAX_DEPTH} levels")])
-        if node.tag not in _TAGS:
-            raise SdlError([Problem(line, "", f"the tag {node.tag} has no meaning here")])
-        if isinstance(node, yaml.MappingNode):
-            return Mapping(tuple(self._entries(node, depth)), line)
-        if isinstance(node, yaml.SequenceNode):
-            return Sequence(tuple(self.build(child, depth + 1) for child in node.value), line)
-        assert isinstance(node, yaml.ScalarNode), "YAML knows three kinds of node"
-        return Scalar(node.value, node.tag == _NULL_TAG, line)
+            raise _refused(line, f"the file nests deeper than {MAX_DEPTH} levels")
+        if event.tag not in _TAGS:
+            raise _refused(line, "a tag that has no meaning here")
+        if isinstance(event, yaml.MappingStartEvent):
+            node = Mapping(tuple(self._entries(depth)), line)
+        elif isinstance(event, yaml.SequenceStartEvent):
+            items = []
+            while not isinstance(inner := self._next(), yaml.SequenceEndEvent):
+                items.append(self._node(inner, depth + 1))
+            node = Sequence(tuple(items), line)
+        else:
+            is_plain = not event.style
+            is_null = (is_plain and event.tag is None and event.value in _NULLS) or event.tag == _STANDARD + "null"
+            node = Scalar(event.value, is_null, line)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = (node, self._nodes - before)
+        return node
 
-    def _entries(self, node: yaml.MappingNode, depth: int) -> list[Entry]:
+    def _entries(self, depth: int) -> list[Entry]:
         """The entries of a mapping; merged ones come last and never replace its own."""
         own: dict[str, Entry] = {}
         merged: list[Entry] = []
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise SdlError([Problem(line, "", "a key must be plain text")])
-            if key.tag == _MERGE_TAG:
-                merged.extend(self._merged(value, line, depth))
-                continue
-            if key.value in own:
-                raise SdlError([Problem(line, "", f"the key {key.value!r} stands twice in one mapping")])
-            own[key.value] = Entry(key.value, self.build(value, depth + 1), line)
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            line = _line(event)
+            key = self._node(event, depth + 1)
+            if not isinstance(key, Scalar):
+                raise _refused(line, "a key must be plain text")
+            value = self._node(self._next(), depth + 1)
+            if key.text == _MERGE and isinstance(event, yaml.ScalarEvent) and not event.style:
+                merged.extend(_merged(value, line))
+            elif key.text in own:
+                raise _refused(line, f"the key {key.text!r} stands twice in one mapping")
+            else:
+                own[key.text] = Entry(key.text, value, line)
         for entry in merged:
             own.setdefault(entry.key, entry)
         return list(own.values())
 
-    def _merged(self, value: yaml.Node, line: int, depth: int) -> list[Entry]:
-        """The entries that ``<<`` brings in, from one mapping or a list of them."""
-        tree = self.build(value, depth + 1)
-        parts = tree.items if isinstance(tree, Sequence) else (tree,)
-        entries: list[Entry] = []
-        for part in parts:
-            if not isinstance(part, Mapping):
-                raise SdlError([Problem(line, "", "'<<' merges mappings only")])
-            entries.extend(part.entries)
-        return entries
+    def _count(self, nodes: int, line: int) -> None:
+        """Count nodes; aliases as often as they are used."""
+        self._nodes += nodes
+        if self._nodes > MAX_NODES:
+            raise _refused(line, f"the file has more than {MAX_NODES} nodes, aliases counted in full")
+
+
+def _merged(value: Node, line: int) -> list[Entry]:
+    """The entries that ``<<`` brings in, from one mapping or a list of them."""
+    parts = value.items if isinstance(value, Sequence) else (value,)
+    entries: list[Entry] = []
+    for part in parts:
+        if not isinstance(part, Mapping):
+            raise _refused(line, "'<<' merges mappings only")
+        entries.extend(part.entries)
+    return entries
+
+
+def _line(event: Any) -> int:
+    """The line that an event starts on, from 1."""
+    return int(event.start_mark.line) + 1

@@ -159,7 +159,9 @@ async def test_a_repeat_answers_the_same_order_and_other_input_is_refused(house:
     """Goal: one request, one order. Method: the same call three times, two at once, then another order."""
     tenant = house.tenant()
     house.settlement.free[tenant.name] = 10_000_000
-    first, second = await asyncio.gather(tenant.create("once"), tenant.create("once"))
+    async with asyncio.TaskGroup() as group:
+        both = [group.create_task(tenant.create("once")) for _ in range(2)]
+    first, second = (task.result() for task in both)
     third = await tenant.create("once")
     assert first.name == second.name == third.name
     assert await house.count("orders") == 1
