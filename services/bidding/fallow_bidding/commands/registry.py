@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from fallow.bidding.v1 import events_pb2, provider_pb2, provider_service_pb2
@@ -109,19 +110,20 @@ class RegistryCommands:
         wanted = request.offer
         async with self._database.transaction() as unit:
             provider = await self._owned(unit, wanted.provider, caller, field="offer.provider")
-            offer = self._offer_of(unit, provider, wanted)
+            offer_id = unit.ids.new()
             taken = await claim(
                 unit,
                 caller=caller,
                 method=f"{_SERVICE}/CreateOffer",
                 request_id=request.request_id,
                 request=request,
-                resource=f"offers/{offer.offer_id}",
+                resource=f"offers/{offer_id}",
             )
             if not taken.first:
                 made = await providers.load_offer(unit.connection, resource_id(taken.resource, "offers"))
                 assert made is not None, "a claim that stands made its offer"
                 return made
+            offer = self._offer_of(offer_id, provider, wanted, unit.clock.now())
             replaced = await providers.withdraw_active_offer(unit.connection, provider.provider_id, offer.prices.asset)
             await providers.insert_offer(unit.connection, offer)
             if replaced is not None:
@@ -143,7 +145,7 @@ class RegistryCommands:
                 await _emit_withdrawn(unit, offer.provider_id, offer.offer_id)
             return replace(offer, withdrawn=True)
 
-    def _offer_of(self, unit: UnitOfWork, provider: Provider, wanted: provider_pb2.Offer) -> Offer:
+    def _offer_of(self, offer_id: str, provider: Provider, wanted: provider_pb2.Offer, now: datetime) -> Offer:
         """The offer that a request describes; refuses what could never match."""
         prices = convert.prices_of(wanted.prices)
         if prices.asset not in self._policy.assets:
@@ -152,14 +154,13 @@ class RegistryCommands:
                 f"{prices.asset} is not traded here",
                 metadata={"assets": ",".join(sorted(self._policy.assets))},
             )
-        now = unit.clock.now()
         expire_time = from_timestamp(wanted.expire_time) if wanted.HasField("expire_time") else None
         if expire_time is not None and expire_time <= now:
             raise invalid_field("offer.expire_time", "must be in the future")
         term_ms_max = from_duration(wanted.term_max) if wanted.HasField("term_max") else None
         if term_ms_max is not None and term_ms_max <= 0:
             raise invalid_field("offer.term_max", "must be positive, or unset for any term")
-        return Offer(unit.ids.new(), provider.provider_id, prices, now, term_ms_max, expire_time)
+        return Offer(offer_id, provider.provider_id, prices, now, term_ms_max, expire_time)
 
     async def _owned(self, unit: UnitOfWork, name: str, caller: str, *, field: str = "name") -> Provider:
         """A provider of the caller, its row held; PROVIDER_NOT_FOUND for any other."""
