@@ -15,20 +15,19 @@ from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_chassis.settings import ServiceSettings
 from tests.unit.chassis.sample import SERVICE, Answer, ThingHappened, add_servicer
 
-TOPIC = "sample.things.v1"
-
 
 class SampleSettings(ServiceSettings):
     """What a test wants to go wrong."""
 
     fault: str = ""
+    topic: str = ""
 
 
 class Servicer:
     """Public waits as long as it is told; Account states a fact."""
 
     def __init__(self, application: Application[SampleSettings], database: Database) -> None:
-        self.application = application
+        self.topic = application.settings.required("topic")
         self.database = database
 
     async def Public(self, request: Any, context: Any) -> Any:
@@ -38,7 +37,7 @@ class Servicer:
     async def Account(self, request: Any, context: Any) -> Any:
         async with self.database.transaction() as unit:
             version = 1 + await unit.connection.fetchval("SELECT count(*) FROM outbox WHERE key = $1", request.text)
-            unit.emit(EventDraft(TOPIC, request.text, version, ThingHappened(thing=request.text, number=version)))
+            unit.emit(EventDraft(self.topic, request.text, version, ThingHappened(thing=request.text, number=version)))
         return Answer(text=current_identity().subject)
 
 
@@ -55,10 +54,11 @@ async def build(application: Application[SampleSettings]) -> None:
     async with database.transaction() as unit:
         await unit.connection.execute("CREATE TABLE IF NOT EXISTS seen (key text, number bigint)")
     stream = await application.stream()
+    topic = application.settings.required("topic")
     application.server.add(add_servicer, Servicer(application, database), SERVICE)
     if application.settings.fault != "no relay":
         application.relay()
-    application.consume(Consumer("sample", [TOPIC], database, stream, {ThingHappened: handle}))
+    application.consume(Consumer("sample", [topic], database, stream, {ThingHappened: handle}))
     application.every(60, database.ping, name="ping")
     if application.settings.fault == "job":
         application.every(60, fail, name="fail")
@@ -68,7 +68,7 @@ async def build(application: Application[SampleSettings]) -> None:
             await asyncio.Event().wait()
         finally:
             async with database.transaction() as unit:
-                unit.emit(EventDraft(TOPIC, "late", 1, ThingHappened(thing="late", number=1)))
+                unit.emit(EventDraft(topic, "late", 1, ThingHappened(thing="late", number=1)))
 
     if application.settings.fault == "late event":
         application.background(last_words, name="last words")

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -16,26 +16,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fallow_chassis.errors import UNAVAILABLE
 from fallow_chassis.grpc_client import RemoteError, channel
 from fallow_chassis.testing.tokens import TestIdentity
-from fallow_stack.engines.nats import Nats
+from tests.conftest import StreamAddress
 from tests.unit.chassis.sample import Request, Stub
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = Path(__file__).with_name("sample_service.py")
 
 
-@pytest.fixture(scope="module")
-def chassis_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """A NATS server with JetStream."""
-    server = Nats(Path(tmp_path_factory.mktemp("nats")), durable=False)
-    asyncio.run(server.start())
-    yield server
-    asyncio.run(server.stop())
-
-
 class Service:
     """The sample service as processes."""
 
-    def __init__(self, folder: Path, database_url: str, nats: Nats) -> None:
+    def __init__(self, folder: Path, database_url: str, nats: StreamAddress, topic: str) -> None:
         self.identity = TestIdentity(folder / "identity")
         self.database_url = database_url
         self.port_file = folder / "port"
@@ -44,8 +35,9 @@ class Service:
             "FALLOW_LISTEN": "127.0.0.1:0",
             "FALLOW_PORT_FILE": str(self.port_file),
             "FALLOW_DATABASE_URL": database_url,
-            "FALLOW_NATS_URL": nats.url,
-            "FALLOW_NATS_CREDENTIALS_FILE": str(nats.service_credentials_file("order")),
+            "FALLOW_NATS_URL": nats.nats_url,
+            "FALLOW_TOPIC": topic,
+            "FALLOW_NATS_CREDENTIALS_FILE": nats.nats_credentials_file,
             "FALLOW_IDENTITY_KEY_FILE": str(self.identity.key_file("order")),
             "FALLOW_JWKS": str(self.identity.jwks),
             "FALLOW_LOG_FORMAT": "json",
@@ -106,9 +98,11 @@ class Service:
 
 
 @pytest.fixture
-async def service(tmp_path: Path, database_url: str, chassis_nats: Nats) -> AsyncIterator[Service]:
+async def service(
+    tmp_path: Path, database_url: str, jetstream_address: StreamAddress, topic: str
+) -> AsyncIterator[Service]:
     """A service that is set up and not started."""
-    made = Service(tmp_path, database_url, chassis_nats)
+    made = Service(tmp_path, database_url, jetstream_address, topic)
     yield made
     if made.process is not None and made.process.returncode is None:
         made.process.kill()
