@@ -236,10 +236,11 @@ async def forget_scanned_from(connection: Connection, number: int) -> None:
     await connection.execute(QUERIES.get("delete_scanned_blocks_from"), number)
 
 
-async def count_sightings(connection: Connection, block_hash: str, log_index: int) -> int:
-    """How often a log was seen already: more than 0 only where its block left the chain and came back."""
-    count: int = await connection.fetchval(QUERIES.get("count_sightings"), block_hash, log_index)
-    return count
+async def count_sightings(connection: Connection, block_hash: str, log_index: int) -> tuple[int, int]:
+    """How often a log was seen already, and how many of these sightings stand (are not voided)."""
+    row = await connection.fetchrow(QUERIES.get("count_sightings"), block_hash, log_index)
+    assert row is not None, "an aggregate has one row"
+    return row["sightings"], row["standing"]
 
 
 async def insert_deposit(connection: Connection, deposit: Deposit) -> None:

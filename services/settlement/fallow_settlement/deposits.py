@@ -65,24 +65,22 @@ class DepositWatcher:
             _log.error("deposits_wait", error=str(error))
 
     async def _standing_block(self) -> tuple[int, str] | None:
-        """The newest block that was read and still stands; what was read beyond it is undone."""
+        """The newest block that was read and still stands, its hash empty where it was forgotten; undoes what is beyond."""
         async with self._database.read() as connection:
             scanned = await chain_store.list_scanned(connection, KEPT_BLOCKS)
         if not scanned:
             return None
-        standing: tuple[int, str] | None = None
+        oldest = scanned[-1][0]
+        standing = (oldest - 1, "")
         for number, block_hash in scanned:
             block = await self._node.block(number)
             if block is not None and block.hash == block_hash:
                 standing = (number, block_hash)
                 break
-        if standing is None:
-            _log.critical("chain_turned_beyond_memory", oldest_known_block=scanned[-1][0])
-            standing_number = scanned[-1][0] - 1
-        else:
-            standing_number = standing[0]
-        if standing_number < scanned[0][0]:
-            await self._undo(standing_number + 1)
+        if standing[0] < oldest and oldest > self._contracts.block:
+            _log.critical("chain_turned_beyond_memory", oldest_known_block=oldest)
+        if standing[0] < scanned[0][0]:
+            await self._undo(standing[0] + 1)
         return standing
 
     async def _undo(self, number: int) -> None:
@@ -115,7 +113,10 @@ class DepositWatcher:
         if not seen.account_id or not 0 < seen.amount <= LARGEST_MICROS:
             _log.error("deposit_not_creditable", transaction=log.transaction_hash, sender=seen.sender)
             return
-        sighting = await chain_store.count_sightings(unit.connection, block.hash, log.index)
+        sighting, standing = await chain_store.count_sightings(unit.connection, block.hash, log.index)
+        if standing:
+            # The chain turned deeper than the confirmations and came back: this very deposit is credited.
+            return
         deposit = Deposit(
             id=deposit_id(self._contracts.chain_id, block.hash, log.index, sighting),
             account_id=seen.account_id,

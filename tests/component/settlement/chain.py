@@ -113,16 +113,12 @@ class TurningNode:
     def mine(self, logs: list[Log] | None = None) -> Block:
         """Add a block."""
         number = len(self.blocks)
-        block_hash = "0x" + keccak(f"{self.branch}|{number}|{self.branch_seed(number)}".encode()).hex()
         parent = self.blocks[-1].hash if self.blocks else "0x" + "00" * 32
+        block_hash = "0x" + keccak(f"{self.branch}|{number}|{parent}".encode()).hex()
         block = Block(number, block_hash, parent, 7)
         self.blocks.append(block)
         self.entries[block.hash] = logs or []
         return block
-
-    def branch_seed(self, number: int) -> str:
-        """What makes the hash of a block differ from that of another branch."""
-        return f"{self.branch}-{number}"
 
     def turn(self, depth: int) -> None:
         """Take the newest blocks away; what was mined in them is in no block any more."""

@@ -101,7 +101,9 @@ DELETE FROM scanned_block WHERE number >= $1;
 DELETE FROM scanned_block WHERE number < $1;
 
 -- name: count_sightings
-SELECT count(*) FROM deposit WHERE block_hash = $1 AND log_index = $2;
+SELECT count(*) AS sightings, count(*) FILTER (WHERE state <> 'VOIDED') AS standing
+FROM deposit
+WHERE block_hash = $1 AND log_index = $2;
 
 -- name: insert_deposit
 INSERT INTO deposit (id, account_id, asset, amount, sender, state, transaction_hash, log_index, block_number,
