@@ -99,6 +99,13 @@ async def escrow_changed(
     )
 
 
+async def charge_posted(unit: UnitOfWork, _event: ReceivedEvent, message: settlement_events.ChargePosted) -> None:
+    """The order has cost more."""
+    await _fold(
+        unit, message.charge.key.order, lambda order, _now: orders.charge_posted(order, message.charge.amount.micros)
+    )
+
+
 async def escrow_closed(unit: UnitOfWork, _event: ReceivedEvent, message: settlement_events.EscrowClosed) -> None:
     """The money has returned."""
     escrow = message.escrow
@@ -120,6 +127,7 @@ def handlers() -> dict[type[Message], Handler]:
         settlement_events.EscrowToppedUp: escrow_changed,
         settlement_events.EscrowLow: escrow_changed,
         settlement_events.EscrowResumed: escrow_changed,
+        settlement_events.ChargePosted: charge_posted,
         settlement_events.EscrowClosed: escrow_closed,
     }
 

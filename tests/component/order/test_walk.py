@@ -66,6 +66,11 @@ async def test_an_order_goes_the_whole_way(house: House) -> None:
     assert running.groups[0].endpoints[0].uri == "http://127.0.0.1:31000"
     assert running.ready_time.seconds == 1_800_000_000
 
+    charge = charge_pb2.Charge(key=_key(order.name), amount=money_pb2.Amount(asset="usdc", micros=1_500))
+    await house.deliver(ESCROWS_TOPIC, key, settlement_events.ChargePosted(charge=charge))
+    totals = (await tenant.get(order.name)).totals
+    assert (totals.charged.micros, totals.held.micros) == (1_500, 3_598_500)
+
     stub = await tenant.orders()
     closing = await stub.CloseOrder(order_service_pb2.CloseOrderRequest(name=order.name, request_id="c1"))
     assert closing.state == order_pb2.ORDER_STATE_CLOSING

@@ -122,6 +122,18 @@ def test_the_market_says_why() -> None:
     ended = orders.order_ended(order, EndReason.FUNDS, "used up", NOW)
     assert (ended.close_reason, ended.close_detail) == (EndReason.FUNDS, "used up")
     assert orders.order_ended(ended, EndReason.TENANT, "", NOW) == ended
+    same = orders.order_ended(order, EndReason.TENANT, "asked by services/order", NOW)
+    assert same.close_detail == "enough", "the tenant's own words stay"
+
+
+def test_charges_add_up_while_the_order_runs() -> None:
+    """Goal: the cost shows before the close. Method: two charges, a top-up's sums, the close, a late charge."""
+    order = orders.charge_posted(orders.charge_posted(_opened(), 30), 12)
+    assert (order.charged_micros, order.held_micros) == (42, 58)
+    order = orders.escrow_changed(order, 42, 158)
+    closed = orders.escrow_closed(order, 50, 150, NOW)
+    assert orders.charge_posted(closed, 9) == closed
+    assert (closed.charged_micros, closed.refunded_micros, closed.held_micros) == (50, 150, 0)
 
 
 def test_an_order_that_never_opened_closes_without_cost() -> None:

@@ -260,7 +260,9 @@ def order_ended(order: Order, reason: EndReason, detail: str, now: datetime) -> 
     """Bidding says that nothing of the order runs on; its reason is the one that counts."""
     if order.end_confirmed or order.state is OrderState.CLOSED:
         return order
-    ended = replace(order, close_reason=reason, close_detail=detail or order.close_detail, end_confirmed=True)
+    # Whoever asked for this end said why in words of their own; bidding only knows who asked.
+    kept = order.close_detail if order.close_reason is reason else ""
+    ended = replace(order, close_reason=reason, close_detail=kept or detail, end_confirmed=True)
     ended = move(_groups_ended(ended), OrderState.CLOSING, detail or f"ended: {reason.lower()}", now)
     return _closed_if_done(ended, now)
 
@@ -270,6 +272,14 @@ def escrow_changed(order: Order, charged_micros: int, held_micros: int) -> Order
     if order.escrow_closed:
         return order
     return replace(order, charged_micros=charged_micros, held_micros=held_micros)
+
+
+def charge_posted(order: Order, micros: int) -> Order:
+    """Settlement has charged a sum. It states charges and the escrow's sums in one order, so adding them up is exact."""
+    assert micros >= 0, "a charge is never negative"
+    if order.escrow_closed:
+        return order
+    return replace(order, charged_micros=order.charged_micros + micros, held_micros=max(0, order.held_micros - micros))
 
 
 def escrow_closed(order: Order, charged_micros: int, refunded_micros: int, now: datetime) -> Order:
