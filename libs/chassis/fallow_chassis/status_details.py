@@ -5,6 +5,7 @@ Every error carries ``ErrorInfo`` (reason, domain ``fallow``, metadata). The vio
 bounded, because metadata has room for some kilobytes only. The same module reads them back, so both ends agree.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import grpc
@@ -18,45 +19,37 @@ from fallow_chassis.wire import from_duration, to_duration
 
 DETAILS_HEADER: Final = "grpc-status-details-bin"
 ERROR_DOMAIN: Final = "fallow"
-MAX_MESSAGE_CHARACTERS: Final = 500
-MAX_VIOLATIONS: Final = 20
-MAX_VIOLATION_CHARACTERS: Final = 150
-MAX_METADATA_ITEMS: Final = 20
-MAX_METADATA_CHARACTERS: Final = 150
+# Together, in base64, these stay below the 8 KiB of metadata that a gRPC client takes without being told otherwise.
+MAX_MESSAGE_BYTES: Final = 400
+MAX_TEXT_BYTES: Final = 200
+"""The longest field path, description, or name or value of metadata."""
+MAX_METADATA_BYTES: Final = 1_500
+"""All metadata of one error; what comes after is left out."""
+MAX_VIOLATION_BYTES: Final = 2_500
+"""All violations of one error; what comes after is left out."""
 
 
 class RemoteError(DomainError):
-    """What another service answered: its code, reason, sentence, metadata and violations."""
+    """What another service answered: its code, reason, sentence, metadata, violations."""
 
 
 def to_status(error: DomainError) -> status_pb2.Status:
     """The Status of an error, cut to what metadata has room for."""
-    status = status_pb2.Status(
-        code=code_pb2.Code.Value(error.code), message=_cut(error.message, MAX_MESSAGE_CHARACTERS)
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=_cut(error.message, MAX_MESSAGE_BYTES))
+    metadata = _within(error.metadata.items(), MAX_METADATA_BYTES)
+    _add(status, error_details_pb2.ErrorInfo(reason=error.reason.reason, domain=ERROR_DOMAIN, metadata=dict(metadata)))
+    violations = _within(
+        ((violation.field, violation.description) for violation in error.violations), MAX_VIOLATION_BYTES
     )
-    metadata = {
-        _cut(name, MAX_METADATA_CHARACTERS): _cut(value, MAX_METADATA_CHARACTERS)
-        for name, value in list(error.metadata.items())[:MAX_METADATA_ITEMS]
-    }
-    info = error_details_pb2.ErrorInfo(reason=error.reason.reason, domain=ERROR_DOMAIN, metadata=metadata)
-    _add(status, info)
-    violations = error.violations[:MAX_VIOLATIONS]
     if violations and error.code == "INVALID_ARGUMENT":
         request = error_details_pb2.BadRequest()
-        for violation in violations:
-            request.field_violations.add(
-                field=_cut(violation.field, MAX_VIOLATION_CHARACTERS),
-                description=_cut(violation.description, MAX_VIOLATION_CHARACTERS),
-            )
+        for field, description in violations:
+            request.field_violations.add(field=field, description=description)
         _add(status, request)
     elif violations:
         failure = error_details_pb2.PreconditionFailure()
-        for violation in violations:
-            failure.violations.add(
-                type=error.reason.reason,
-                subject=_cut(violation.field, MAX_VIOLATION_CHARACTERS),
-                description=_cut(violation.description, MAX_VIOLATION_CHARACTERS),
-            )
+        for subject, description in violations:
+            failure.violations.add(type=error.reason.reason, subject=subject, description=description)
         _add(status, failure)
     if error.retry_after_ms is not None:
         _add(status, error_details_pb2.RetryInfo(retry_delay=to_duration(error.retry_after_ms)))
@@ -116,6 +109,22 @@ def _add(status: status_pb2.Status, detail: Message) -> None:
     status.details.add().Pack(detail)
 
 
-def _cut(text: str, characters: int) -> str:
+def _within(pairs: Iterable[tuple[str, str]], budget_bytes: int) -> list[tuple[str, str]]:
+    """The first pairs that fit into a budget, each text cut to its own bound."""
+    fitting: list[tuple[str, str]] = []
+    for first, second in pairs:
+        pair = (_cut(first, MAX_TEXT_BYTES), _cut(second, MAX_TEXT_BYTES))
+        budget_bytes -= len(pair[0].encode()) + len(pair[1].encode())
+        if budget_bytes < 0:
+            break
+        fitting.append(pair)
+    return fitting
+
+
+def _cut(text: str, bound_bytes: int) -> str:
     """A text that fits, with a mark where it was cut."""
-    return text if len(text) <= characters else text[: characters - 1] + "…"
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= bound_bytes:
+        return encoded.decode()
+    mark = "…"
+    return encoded[: bound_bytes - len(mark.encode())].decode("utf-8", "ignore") + mark

@@ -181,21 +181,29 @@ async def test_details_are_google_rpc_status(world: World) -> None:
     assert bad.field_violations[0].field == "order.groups[0].price_limit"
 
 
-async def test_a_huge_error_still_arrives(world: World) -> None:
-    """Goal: metadata's bound never eats an error. Method: far too much of everything."""
+@pytest.mark.parametrize("letter", ["m", "ü", "…", "\U0001f600"])
+async def test_a_huge_error_still_arrives(world: World, letter: str) -> None:
+    """Goal: metadata's bound never eats an error, with a bare client too. Method: far too much of everything."""
 
     def fail(request: Any) -> Any:
         raise DomainError(
             INVALID_FIELD,
-            "m" * 100_000,
-            metadata={f"{number}": "v" * 10_000 for number in range(1_000)},
-            violations=[FieldViolation("f" * 5_000, "d" * 5_000)] * 1_000,
+            letter * 100_000,
+            metadata={f"{number}": letter * 10_000 for number in range(1_000)},
+            violations=[FieldViolation(letter * 5_000, letter * 5_000)] * 1_000,
         )
 
     world.servicer.behavior = fail
-    error = await refusal(world.stub().Public(Request()))
-    assert error.has_reason(INVALID_FIELD)
-    assert len(error.violations) == 20
+    for _ in range(5):
+        error = await refusal(world.stub().Public(Request()))
+        assert error.has_reason(INVALID_FIELD)
+        assert len(error.violations) >= 5
+    async with grpc.aio.insecure_channel(world.address) as bare:
+        for _ in range(5):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await Stub(bare).Public(Request())
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert DETAILS_HEADER in dict(caught.value.trailing_metadata() or ())
 
 
 async def test_an_unforeseen_failure_tells_nothing_but_the_trace(world: World) -> None:

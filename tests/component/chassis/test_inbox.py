@@ -13,6 +13,7 @@ from fallow_chassis.ids import RandomIds
 from fallow_chassis.inbox import KEEP_INBOX, Consumer, Handler, Poison, halted_keys, parked, sweep_inbox
 from fallow_chassis.outbox import OutboxRelay
 from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_chassis.telemetry import Telemetry, current_trace_id, tracer
 from tests.component.chassis.streams import MemoryStream
 from tests.unit.chassis.sample import OtherHappened, ThingHappened
 
@@ -264,6 +265,27 @@ async def test_relay_that_dies_after_publishing_has_one_effect(effects: Effects)
             await stream.publish([record("z", 1)])
             await until(effects, "z", [1])
     assert await effects.numbers("a") == [1, 2]
+
+
+async def test_the_trace_goes_from_the_command_to_the_handler(effects: Effects) -> None:
+    """Goal: one trace over the outbox and the stream. Method: compare the ids where the event is made and handled."""
+    Telemetry.start("sample")
+    seen: list[str] = []
+
+    async def note(unit: UnitOfWork, event: ReceivedEvent, message: ThingHappened) -> None:
+        seen.append(current_trace_id())
+
+    stream = MemoryStream()
+    with tracer().start_as_current_span("command"):
+        made = current_trace_id()
+        async with effects.database.transaction() as unit:
+            unit.emit(EventDraft(TOPIC, "a", 1, ThingHappened(thing="a", number=1)))
+    relay = OutboxRelay(effects.database, stream, SystemClock())
+    relay.drain()
+    await relay.run()
+    await Consumer("sample", [TOPIC], effects.database, stream, {ThingHappened: note}).handle(stream.records[0])
+    assert len(made) == 32
+    assert seen == [made]
 
 
 async def test_old_inbox_rows_go(effects: Effects) -> None:
