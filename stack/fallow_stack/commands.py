@@ -113,9 +113,12 @@ def up(
     providers: Annotated[int | None, typer.Option(help="Provider services to run.", min=1, max=32)] = None,
     event_stream: Annotated[str | None, typer.Option(help="jetstream or kafka.")] = None,
     runtime: Annotated[str | None, typer.Option(help="How providers run workloads: auto, docker or exec.")] = None,
+    kafka_libraries: Annotated[Path | None, typer.Option(help="Apache Kafka's jars; see `make kafka`.")] = None,
 ) -> None:
     """Start the embedded stack and show what runs, until Ctrl-C."""
-    settings = stack_settings(home=home, providers=providers, event_stream=event_stream, runtime=runtime)
+    settings = stack_settings(
+        home=home, providers=providers, event_stream=event_stream, runtime=runtime, kafka_libraries=kafka_libraries
+    )
     place = Home(settings.home)
     try:
         run_reporting(serve_stack(place, settings))

@@ -1,14 +1,12 @@
 """A running marketplace for the end-to-end tests, one a module and event stream."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from fallow_stack.testing import RunningStack
 
-KAFKA_LIBRARIES = Path(__file__).parents[2] / ".fallow" / "kafka" / "lib"
 ADAPTERS = ["jetstream", pytest.param("kafka", marks=pytest.mark.kafka)]
 
 
@@ -19,7 +17,7 @@ async def stack(
     """`fallow up` with two providers on the exec driver."""
     options = ["--event-stream", request.param, "--providers", "2", "--runtime", "exec"]
     if request.param == "kafka":
-        request.getfixturevalue("kafka_libraries")
+        options += ["--kafka-libraries", str(request.getfixturevalue("kafka_libraries"))]
     stack = RunningStack(tmp_path_factory.mktemp("stack"), *options)
     await stack.start()
     yield stack
