@@ -29,7 +29,11 @@ from fallow_sdl.model import (
 from fallow_sdl.units import parse_bytes, parse_card_bytes, parse_cpu_milli, parse_number, parse_whole
 
 VERSIONS: Final = frozenset({"2.0", "2.1"})
-COMPOSE_LEFTOVERS: Final = ("depends_on", "links", "restart", "volumes")
+LEFTOVERS: Final = (
+    "build", "cmd", "container_name", "depends-on", "depends_on", "entrypoint", "environment", "healthcheck", "hostname",
+    "labels", "links", "networks", "ports", "privileged", "restart", "user", "volumes", "working_dir",
+)  # fmt: skip
+"""Fields of Compose files and Dockerfiles that public SDL files carry, and that Akash's own parser skips."""
 _SERVICE_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _PROTOCOLS: Final = frozenset({"", "tcp", "udp"})
 _HTTP_OPTIONS: Final = (
@@ -90,8 +94,8 @@ def _service(name: str, place: Place, node: Node, notes: Notes) -> Service:
         tuple(_dependency(spot, entry, notes) for spot, entry in fields.items("dependencies")),
     )
     params.done()
-    for key in COMPOSE_LEFTOVERS:
-        fields.ignore(key, "belongs to Compose files and has no effect")
+    for key in LEFTOVERS:
+        fields.ignore(key, "is no field of SDL, though of Compose files, and has no effect")
     fields.done()
     return service
 

@@ -9,21 +9,9 @@ from typing import Final
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}")
 _QUANTITY: Final = re.compile(r"([0-9.]+)\s*([A-Za-z]*)")
-_BYTES: Final = {
-    "": 1,
-    "k": 1000,
-    "M": 1000**2,
-    "G": 1000**3,
-    "T": 1000**4,
-    "P": 1000**5,
-    "E": 1000**6,
-    "Ki": 1024,
-    "Mi": 1024**2,
-    "Gi": 1024**3,
-    "Ti": 1024**4,
-    "Pi": 1024**5,
-    "Ei": 1024**6,
-}
+_DECIMAL: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15, "e": 10**18}
+_BINARY: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50, "e": 1 << 60}
+_SIZE: Final = re.compile(r"(?P<prefix>[kKmMgGtTpPeE])(?P<binary>[iI]?)[bB]?|")
 
 
 def parse_number(text: str) -> Fraction:
@@ -51,11 +39,17 @@ def parse_cpu_milli(text: str) -> int:
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes: a number with k M G T P E or Ki Mi Gi Ti Pi Ei; rounded up; ValueError for anything else."""
+    """Bytes: a number with k M G T P E or Ki Mi Gi Ti Pi Ei; rounded up; ValueError for anything else.
+
+    Public files also write ``8gb``, ``512Mb`` and ``2gi``, which Akash's Console takes: letters of either case, with or
+    without a ``b`` at the end, mean the same. A lone ``m`` is refused, for it means thousandths elsewhere.
+    """
     match = _QUANTITY.fullmatch(text.strip())
-    if match is None or match.group(2) not in _BYTES:
+    unit = None if match is None or match.group(2) == "m" else _SIZE.fullmatch(match.group(2))
+    if match is None or unit is None:
         raise ValueError("must be a size such as 512Mi or 10G")
-    return ceiling(parse_number(match.group(1)) * _BYTES[match.group(2)])
+    prefix = (unit.group("prefix") or "").lower()
+    return ceiling(parse_number(match.group(1)) * (_BINARY if unit.group("binary") else _DECIMAL)[prefix])
 
 
 def parse_card_bytes(text: str) -> int:
@@ -64,7 +58,7 @@ def parse_card_bytes(text: str) -> int:
     A card reports a little less than its name says (an 80 GiB H100 reports 79.6), so the size on the label, taken
     exactly, would shut out the very card that it names. ValueError as ``parse_bytes``.
     """
-    return parse_bytes(text.strip().removesuffix("i"))
+    return parse_bytes(text.strip().replace("i", "").replace("I", ""))
 
 
 def ceiling(number: Fraction) -> int:

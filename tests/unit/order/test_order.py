@@ -109,6 +109,14 @@ def test_facts_of_other_generations_change_nothing(late: object) -> None:
     assert late(order) == order
 
 
+def test_a_repeated_fact_changes_nothing() -> None:
+    """Goal: facts may come twice. Method: each fact of a running order again."""
+    order = _running(_leased(_opened()))
+    assert _leased(order) == _running(order) == order
+    lost = _lost(order)
+    assert _lost(lost) == lost
+
+
 def test_a_pause_and_its_end() -> None:
     """Goal: SUSPENDED and back. Method: paused for funds, then running again."""
     order = orders.lease_suspended(_running(_leased(_opened())), 0, 1, NOW)

@@ -102,7 +102,7 @@ def test_the_good_file_is_good() -> None:
         ("as: 80\n", "as: eighty\n", 9, "services.web.expose[0].as", "number"),
         ("as: 80\n", "as: 80\n        proto: icmp\n", 10, "services.web.expose[0].proto", "tcp or udp"),
         ("mount: /data", "mount: data", 15, "services.web.params.storage.data.mount", "absolute"),
-        ("size: 512Mi", "size: 512MB", 23, "profiles.compute.web.resources.memory.size", "512Mi"),
+        ("size: 512Mi", "size: 512XB", 23, "profiles.compute.web.resources.memory.size", "512Mi"),
         ("size: 512Mi", "size: -512Mi", 23, "profiles.compute.web.resources.memory.size", "512Mi"),
         ("units: 1\n        memory", "units: 1x\n        memory", 21, "profiles.compute.web.resources.cpu.units", "cores"),
         ("amount: 1000", "amount: -1", 46, "profiles.placement.dcloud.pricing.web.amount", "number of zero or more"),
