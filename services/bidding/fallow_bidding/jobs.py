@@ -31,6 +31,8 @@ STANDBY_POLL_SECONDS: Final = 0.5
 COURIER_POLL_SECONDS: Final = 0.5
 REQUEST_SECONDS: Final = 2.0
 """How long an agent has to answer a command before it is sent again."""
+COMMANDS_IN_FLIGHT: Final = 64
+"""The most commands that wait for an answer at one time."""
 
 _log = get_logger(__name__)
 
@@ -128,13 +130,15 @@ class Courier:
         await endlessly("courier", self._deliver)
 
     async def _deliver(self) -> None:
-        """Send what is due, whenever something is."""
-        async with bell(self._database, COMMAND_CHANNEL) as rung:
+        """Send what is due, whenever something is; an agent that is slow to answer holds up nobody else."""
+        slots = asyncio.Semaphore(COMMANDS_IN_FLIGHT)
+        async with bell(self._database, COMMAND_CHANNEL) as rung, asyncio.TaskGroup() as group:
             while True:
                 due = await self._commands.take_due()
-                async with asyncio.TaskGroup() as group:
-                    for outgoing in due:
-                        group.create_task(self._send(outgoing))
+                for outgoing in due:
+                    await slots.acquire()
+                    sending = group.create_task(self._send(outgoing))
+                    sending.add_done_callback(lambda _: slots.release())
                 if not due:
                     await rung.wait(COURIER_POLL_SECONDS)
 

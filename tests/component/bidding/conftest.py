@@ -78,6 +78,7 @@ class Agent:
     sequence: int = 0
     proofs_sent: dict[str, int] = field(default_factory=dict)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def name(self) -> str:
@@ -92,7 +93,7 @@ class Agent:
         """Remember a command and answer it."""
         command = market_link_pb2.Command.FromString(message.payload)
         if self.is_deaf:
-            await asyncio.Event().wait()
+            await self.closing.wait()
         self.commands.append(command)
         self.arrived.set()
         refused = bool(self.refuses) and command.HasField("run")
@@ -314,6 +315,7 @@ class House:
     async def close(self) -> None:
         """Close what was opened."""
         for agent in self.agents:
+            agent.closing.set()
             await agent.link.close()
         await self.link.close()
         await self.database.close()

@@ -201,22 +201,26 @@ async def test_a_workload_that_fails_is_tried_elsewhere_and_then_given_up(house:
 
 
 async def test_a_failed_device_ends_its_lease(house: House) -> None:
-    """Goal: a device that its provider reports as failed takes its lease with it, and gets no other. Method: the next
-    inventory report says so.
+    """Goal: a device that its provider reports as failed takes its lease with it and gets no other, while the
+    provider's other device may. Method: the next inventory report says so of the leased one of two.
     """
     async with house.running():
-        agent = await house.add_agent()
+        agent = await house.add_agent(node(devices=2))
         key = await house.open_order(gpu_order())
         command = await agent.command("run")
         await agent.beat(run_status(command, RUNNING))
-        broken = node()
-        broken.devices[0].health = resources_pb2.DEVICE_HEALTH_FAILED
+        (share,) = command.run.replicas[0].devices
+        broken = node(devices=2)
+        for device in broken.devices:
+            if device.device_id == share.device_id:
+                device.health = resources_pb2.DEVICE_HEALTH_FAILED
         await agent.report_inventory(broken, sequence=2)
         ended = await house.until_event(key, events_pb2.LeaseEnded)
         assert ended.evidence.reason == lease_pb2.END_REASON_DEVICE
         assert ended.releasing
         await agent.command("stop")
-        assert await house.matching.match_open_orders() == 0
+        again = await agent.command("run", 2)
+        assert again.run.replicas[0].devices[0].device_id != share.device_id
 
 
 async def test_a_self_stopped_generation_may_return_to_its_provider(house: House) -> None:

@@ -311,3 +311,19 @@ def test_an_offer_in_another_asset_is_not_compared() -> None:
     )
     (match,) = decide(order(group(asset="eurc")), Market([two])).matches
     assert (match.offer_id, match.price_micros, match.asset) == ("b", 3, "eurc")
+
+
+def test_a_price_beyond_all_bounds_is_not_told() -> None:
+    """Goal: sizes without a bound never make a price that the wire cannot hold. Method: the largest volume at the
+    highest price.
+    """
+    huge = 2**63 - 1
+    site = supplier(
+        "p1",
+        node(storage_bytes_by_class={"beta3": huge}),
+        schedule=prices(storage_gib_micros_by_class={"beta3": 10**12}),
+    )
+    wanted = order(group(replica_set(gpu=GpuNeed(1), storage_bytes_by_class={"beta3": huge})))
+    (story,) = decide(wanted, Market([site])).explanations
+    assert [(offer.price_micros, offer.loss_reason) for offer in story.offers] == [(None, "price_limit")]
+    assert story.matching_price_micros is None

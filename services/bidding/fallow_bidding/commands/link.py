@@ -70,7 +70,7 @@ class LinkCommands:
             verdict = judge_runs(provider_id, runs, held.leases, stops, now)
             await self._apply(unit, held, verdict)
             await self._apply_proof_facts(unit, held, proofs)
-            await providers.record_heartbeat(unit.connection, provider_id, now, heartbeat.boot_id)
+            await providers.record_heartbeat(unit.connection, provider_id, now, convert.boot_id(heartbeat))
             if not held.provider.reachable:
                 await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, provider_id)
             known = held.provider.inventory_sequence
@@ -96,7 +96,8 @@ class LinkCommands:
             for lease in list(held.leases.values()):
                 broken = {share.device_id for place in lease.placements for share in place.devices} & failed
                 if lease.is_live and broken:
-                    await self._fail_device(unit, held, lease, f"failed: {', '.join(sorted(broken))}")
+                    detail = f"failed: {', '.join(sorted(broken))}"
+                    await self._fail_device(unit, held, lease, detail, excludes_provider=False)
             await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, provider_id)
             return _inventory_reply(report.sequence, "")
 
@@ -171,8 +172,13 @@ class LinkCommands:
             excludes_provider=failure.excludes_provider,
         )
 
-    async def _fail_device(self, unit: UnitOfWork, held: _Held, lease: Lease, detail: str) -> None:
-        """End a live lease of which a device failed; the provider stops what is left of it."""
+    async def _fail_device(
+        self, unit: UnitOfWork, held: _Held, lease: Lease, detail: str, *, excludes_provider: bool
+    ) -> None:
+        """End a live lease of which a device failed; the provider stops what is left of it.
+
+        Where it is known which device failed, that device takes no new lease and its provider's others may.
+        """
         current = await _still_live(unit.connection, held, lease.lease_id)
         if current is None:
             return
@@ -180,7 +186,14 @@ class LinkCommands:
         evidence = Evidence(EndReason.DEVICE, f"a device {detail}", f"providers/{held.provider.provider_id}", now)
         order = await _order(unit.connection, held, current)
         held.leases[lease.lease_id] = await lifecycle.fail_lease(
-            unit, self._policy, order, current, evidence, heard_time=now, nothing_runs=False
+            unit,
+            self._policy,
+            order,
+            current,
+            evidence,
+            heard_time=now,
+            nothing_runs=False,
+            excludes_provider=excludes_provider,
         )
 
     async def _apply_proof_facts(self, unit: UnitOfWork, held: _Held, verdict: ProofVerdict) -> None:
@@ -188,7 +201,7 @@ class LinkCommands:
         for claim in verdict.taken:
             lease = held.leases[claim.lease_id]
             if lease.is_live and claim.device_health == resources_pb2.DEVICE_HEALTH_FAILED:
-                await self._fail_device(unit, held, lease, "failed, says the proof")
+                await self._fail_device(unit, held, lease, "failed, says the proof", excludes_provider=True)
             elif not lease.is_live and lease.holds_devices and claim.final:
                 held.leases[lease.lease_id] = await lifecycle.release_lease(unit, lease)
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import resources_pb2
-from fallow_bidding.convert.leases import end_reason_number, endpoint_of, key_message, key_of
+from fallow_bidding.convert.leases import MAX_DETAIL_CHARACTERS, end_reason_number, endpoint_of, key_message, key_of
 from fallow_bidding.domain.heartbeat import HeartbeatVerdict, RunReport, RunState
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.proofs import ProofClaim, Refusal
@@ -16,6 +16,8 @@ from fallow_chassis.wire import to_duration
 
 MAX_NODES: Final = 1_024
 MAX_TEXT_CHARACTERS: Final = 128
+MAX_URI_CHARACTERS: Final = 2_048
+MAX_ENDPOINTS: Final = 4_096
 
 NodeRow = tuple[str, int, int, dict[str, int], list[str]]
 DeviceRow = tuple[str, str, str, str, int, str, str, str]
@@ -28,12 +30,24 @@ def run_reports(heartbeat: market_link_pb2.Heartbeat) -> tuple[RunReport, ...]:
             lease_id=run.lease.removeprefix("leases/"),
             key=key_of(run.key),
             state=_run_state(run.state),
-            reason=run.reason,
-            detail=run.detail,
-            endpoints=tuple(sorted(endpoint_of(endpoint) for endpoint in run.endpoints)),
+            reason=_plain(run.reason, MAX_TEXT_CHARACTERS),
+            detail=_plain(run.detail, MAX_DETAIL_CHARACTERS),
+            endpoints=tuple(
+                sorted(endpoint_of(endpoint) for endpoint in run.endpoints[:MAX_ENDPOINTS] if is_plain(endpoint.uri))
+            ),
         )
         for run in heartbeat.runs
     )
+
+
+def boot_id(heartbeat: market_link_pb2.Heartbeat) -> str:
+    """The id of the agent's life."""
+    return _plain(heartbeat.boot_id, MAX_TEXT_CHARACTERS)
+
+
+def is_plain(uri: str) -> bool:
+    """Whether an address is one that a database can hold and a person can read."""
+    return bool(uri) and len(uri) <= MAX_URI_CHARACTERS and uri.isprintable()
 
 
 def proof_claims(heartbeat: market_link_pb2.Heartbeat) -> tuple[ProofClaim, ...]:
@@ -181,6 +195,11 @@ def _run_state(number: market_link_pb2.RunState.ValueType) -> RunState:
         return RunState(market_link_pb2.RunState.Name(number).removeprefix("RUN_STATE_"))
     except ValueError:
         return RunState.UNKNOWN
+
+
+def _plain(text: str, limit: int) -> str:
+    """Text of an agent's without the characters that a database refuses, at most ``limit`` of them."""
+    return text.replace("\x00", "")[:limit]
 
 
 def _invalid(why: str) -> DomainError:

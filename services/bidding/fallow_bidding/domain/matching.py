@@ -26,6 +26,8 @@ from fallow_bidding.domain.supply import Device, Health, Node, StandingOffer, Su
 EXEC_DRIVER: Final = "exec"
 EXEC_IMAGE: Final = "exec:host"
 MOCK_DRIVER: Final = "mock"
+MAX_PRICE_MICROS: Final = 10**15
+"""The highest price of a group that is told; no order may have a higher limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,7 @@ def _explain(
         reason = losses.get(supplier.provider_id, "")
         if fit is not None and winner is not None and not reason and fit is not winner:
             reason = _why_worse(fit, winner)
-        price = None if fit is None else fit.price_micros
+        price = None if fit is None or fit.price_micros > MAX_PRICE_MICROS else fit.price_micros
         rank = fit.rank if fit is not None else (1 << 62, 0, 0, supplier.provider_id)
         won = fit is not None and fit is winner
         weighed.append((rank, WeighedOffer(offer.offer_id, supplier.provider_id, price, won, reason)))
@@ -242,7 +244,9 @@ def _explain(
         asset=group.asset,
         funnel=tuple(funnel),
         offers=tuple(offer for _, offer in weighed[:MAX_OFFERS_EXPLAINED]),
-        matching_price_micros=min((fit.price_micros for fit in placed), default=None),
+        matching_price_micros=min(
+            (fit.price_micros for fit in placed if fit.price_micros <= MAX_PRICE_MICROS), default=None
+        ),
         advice=ADVICE.get(emptied, ""),
     )
 
