@@ -317,13 +317,13 @@ class _NoStream:
     """The consumer is handed its records by the test; nothing may reach for the stream."""
 
     async def ensure_topics(self, names: Any) -> None:
-        raise AssertionError("not here")
+        raise AssertionError(f"not here: {names}")
 
     async def publish(self, records: Any) -> None:
-        raise AssertionError("not here")
+        raise AssertionError(f"not here: {records}")
 
     async def consume(self, group: str, topics: Any, handle: Any, *, on_poison: Any = None) -> None:
-        raise AssertionError("not here")
+        raise AssertionError(f"not here: {group} {topics} {handle} {on_poison}")
 
     async def close(self) -> None:
         raise AssertionError("not here")
