@@ -68,6 +68,27 @@ def test_any_split_of_a_sum_shares_the_same(amounts: list[int], take: int, pool:
     assert provider + fee + community == charged
 
 
+@pytest.mark.parametrize(
+    ("charged", "take", "pool", "parts"),
+    [
+        (10_000, 2_000, 0, (8_000, 2_000, 0)),
+        (10_000, 2_000, 1_000, (8_000, 1_800, 200)),
+        (4, 2_000, 10_000, (4, 0, 0)),
+        (5, 2_000, 9_999, (4, 1, 0)),
+        (9, 2_000, 10_000, (8, 0, 1)),
+    ],
+)
+def test_shares_round_down(charged: int, take: int, pool: int, parts: tuple[int, int, int]) -> None:
+    """Goal: rounding favours the provider, then the platform. Method: a table at the edges."""
+    split = split_to_date(charged, Rates(take, pool))
+    assert (split.provider, split.fee, split.pool) == parts
+
+
+def test_an_empty_escrow_is_not_charged() -> None:
+    """Goal: no charges of nothing. Method: proven time, and no funds."""
+    assert charge_all((metering("lease", 3_600_000, 5, Rates(0, 0)),), 0, NOW) == ((), (), True)
+
+
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**12), max_size=12))
 def test_a_shortfall_is_shared_pro_rata(held: int, dues: list[int]) -> None:
     """Goal: all that is held is used, nobody gets more than is due, shares are fair to a micro. Method: random dues."""

@@ -45,6 +45,7 @@ TABLE = [
         [claim(1, 0, 0), claim(2, 99_000, 10_000), claim(3, 199_000, 20_000)],
     ),
     ("the same claim twice", 3_000, [claim(1, 3_000, 3_000), claim(1, 3_000, 9_000)]),
+    ("the same number with another claim", 3_000, [claim(1, 3_000, 3_000), claim(1, 8_000, 8_000)]),
     ("an older claim", 8_000, [claim(2, 8_000, 8_000), claim(1, 3_000, 8_100)]),
     ("a counter that went back", 8_000, [claim(1, 8_000, 8_000), claim(2, 1_000, 9_000)]),
     ("a gap of exactly the limit is paid", 63_000, [claim(1, 3_000, 3_000), claim(2, 63_000, 63_000)]),
@@ -72,6 +73,7 @@ ENDS = [
         9_000,
         9_000,
     ),
+    ("a cut that a long claim spans", 6_000, [claim(1, 3_000, 3_000), claim(2, 20_000, 20_000)], 11_000, 11_000),
     ("a cut after all", 60_000, [claim(1, 3_000, 3_000)], 3_000, 3_000),
 ]
 
