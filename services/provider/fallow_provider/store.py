@@ -128,11 +128,6 @@ class Store:
         """One run."""
         return self._runs.get(key)
 
-    def run_of_lease(self, lease: str) -> Run | None:
-        """The run of a lease with the highest generation."""
-        found = [run for run in self._runs.values() if run.lease == lease]
-        return max(found, key=lambda run: run.key.generation, default=None)
-
     def save_run(self, run: Run) -> None:
         """Write a run as it is now; the workload of one that is over is wiped."""
         with self.transaction():

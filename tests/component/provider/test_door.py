@@ -1,6 +1,7 @@
 """The agent's own door: who gets in, what is told, what is not built yet."""
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -112,7 +113,7 @@ async def test_the_owner_sees_the_agent_and_nobody_else(market: Market) -> None:
     assert status.acknowledge_time.seconds >= status.start_time.seconds > 0
     for account, scopes in (("accounts/other", ["providers.read"]), (market.order.account, ["orders.read"])):
         token = market.identity.account_token(account, scopes)
-        async with await door(market, lambda token=token: token) as connection:
+        async with await door(market, functools.partial(str, token)) as connection:
             with pytest.raises(DomainError) as refusal:
                 await provider_service_pb2_grpc.AgentServiceStub(connection).GetAgentStatus(request)
         assert refusal.value.reason.reason == "PERMISSION_DENIED"

@@ -99,7 +99,8 @@ async def test_what_ended_while_the_agent_was_away_starts_again(market: Market) 
     os.kill(pid, signal.SIGKILL)
     await market.start_agent()
     await market.until(lambda: len(processes_of(lease)) == 1 and processes_of(lease) != [pid], "a new process")
-    await market.until(lambda: bool(status := market.status(lease)) and len(status.endpoints) == 1, "an endpoint")
+    status = await market.until_state(lease, market_link_pb2.RUN_STATE_RUNNING)
+    assert status.reason == ""
 
 
 async def test_an_orphan_is_stopped(market: Market) -> None:
