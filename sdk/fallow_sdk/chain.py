@@ -11,6 +11,7 @@ import aiohttp
 from eth_abi.abi import decode, encode
 from eth_utils.crypto import keccak
 
+from fallow_sdk.errors import ChainError
 from fallow_sdk.wallet import Wallet
 
 CALL_SECONDS = 10.0
@@ -20,10 +21,6 @@ RECEIPT_POLL_SECONDS = 0.2
 GAS_MARGIN_PERCENT = 125
 # Above any price of a development chain; the base fee decides what is really paid.
 PRIORITY_FEE_WEI = 1_000_000_000
-
-
-class ChainError(Exception):
-    """A node refused a call, or a transaction was mined and reverted."""
 
 
 def call_data(signature: str, *values: object) -> str:

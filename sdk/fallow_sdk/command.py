@@ -1,7 +1,7 @@
-"""The `fallow` command: the tenant's commands, and those that other distributions add.
+"""The `fallow` command. Every distribution adds its subcommands by entry points in the group `fallow.commands`.
 
-A distribution adds a command by an entry point in the group `fallow.commands`: a Typer app, mounted under the entry
-point's name, or a plain function, added as one command.
+An entry point is a Typer app, mounted under its name, or a plain function, added as one command. Only the one that is
+asked for is loaded, since some of them take long to import; help loads all.
 """
 
 import sys
@@ -10,30 +10,22 @@ from importlib.metadata import entry_points
 import typer
 from rich.console import Console
 
-from fallow_sdk.chain import ChainError
-from fallow_sdk.commands import call, funds, logs, order, receipt, session
-from fallow_sdk.errors import FallowError
+from fallow_sdk.errors import ChainError, FallowError
 from fallow_sdk.profile import ProfileError
 
 GROUP = "fallow.commands"
 
 
-def build() -> typer.Typer:
-    """The whole command."""
-    app = typer.Typer(
-        name="fallow",
-        help="An open marketplace for idle GPUs.",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-    )
-    app.command("login")(session.login)
-    app.add_typer(order.app, name="order")
-    app.add_typer(funds.app, name="funds")
-    app.command("logs")(logs.logs)
-    app.command("call")(call.call)
-    app.add_typer(receipt.app, name="receipt")
-    for point in sorted(entry_points(group=GROUP), key=lambda item: item.name):
+def build(wanted: str = "") -> typer.Typer:
+    """The command with the subcommand that is wanted, or with all of them when there is none of that name."""
+    app = typer.Typer(name="fallow", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+    @app.callback()
+    def fallow() -> None:
+        """An open marketplace for idle GPUs."""
+
+    points = sorted(entry_points(group=GROUP), key=lambda item: item.name)
+    for point in [item for item in points if item.name == wanted] or points:
         addition = point.load()
         if isinstance(addition, typer.Typer):
             app.add_typer(addition, name=point.name)
@@ -45,8 +37,8 @@ def build() -> typer.Typer:
 def main() -> None:
     """Run the command. Exit status: 0 done, 1 refused or failed, 2 wrong usage."""
     try:
-        build()()
+        build(next(iter(sys.argv[1:]), ""))()
     except (FallowError, ProfileError, ChainError, TimeoutError) as error:
         text = str(error) or "no answer in time; look at `fallow status`, then try again"
-        Console(stderr=True, highlight=False).print(f"error: {text}", style="red", markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {text}", style="red", markup=False)
         sys.exit(1)

@@ -50,3 +50,7 @@ class FallowError(Exception):
                 detail.Unpack(request)
                 violations += [FieldViolation(item.field, item.description) for item in request.field_violations]
         return cls(error.code().name, reason, error.details() or "no detail", metadata, tuple(violations))
+
+
+class ChainError(Exception):
+    """A node of the chain refused a call, or a transaction was mined and reverted; the text is the node's own."""

@@ -4,17 +4,17 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
-from eth_account.signers.local import LocalAccount
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
     """One private key. Its text never appears in `repr` or in a log."""
 
-    account: LocalAccount
+    account: "LocalAccount"
 
     @property
     def address(self) -> str:
@@ -24,6 +24,8 @@ class Wallet:
     @classmethod
     def load(cls, path: Path) -> "Wallet":
         """The wallet of a key file (0x and 64 hexadecimal digits). Raises ValueError when it is not one."""
+        from eth_account import Account  # noqa: PLC0415  # takes half a second to import
+
         try:
             return cls(Account.from_key(path.read_text("utf-8").strip()))
         except (ValueError, OSError) as error:
@@ -41,4 +43,6 @@ class Wallet:
 
     def sign_text(self, text: str) -> bytes:
         """The 65-byte EIP-191 signature of a text."""
+        from eth_account.messages import encode_defunct  # noqa: PLC0415  # takes half a second to import
+
         return bytes(self.account.sign_message(encode_defunct(text=text)).signature)

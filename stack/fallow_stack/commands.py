@@ -14,8 +14,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from fallow_sdk.chain import ChainError
-from fallow_sdk.errors import FallowError
+from fallow_sdk.errors import ChainError, FallowError
 from fallow_stack.engines import EngineError
 from fallow_stack.home import Home, StackRunningError
 from fallow_stack.settings import StackSettings

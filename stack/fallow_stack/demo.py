@@ -141,9 +141,16 @@ deployment:
 async def show_market(client: Client) -> None:
     """Show who offers what."""
     heading("Providers (declared devices: no such GPU is in this machine; prices are a public market's asks)")
-    offers = {offer.provider: offer for offer in await client.list_offers()}
+    # A provider's service serves before it has registered and published what it asks.
+    async with asyncio.timeout(STEP_SECONDS):
+        while True:
+            providers = await client.list_providers()
+            offers = {offer.provider: offer for offer in await client.list_offers()}
+            if len(providers) >= PROVIDERS and all(provider.name in offers for provider in providers):
+                break
+            await asyncio.sleep(POLL_SECONDS)
     table = Table("PROVIDER", "SITE", "REGION", "MODEL", "PRICE OF ONE GPU", box=None)
-    for provider in await client.list_providers():
+    for provider in providers:
         prices = offers[provider.name].prices
         for model, micros in prices.gpu_micros_per_hour_by_model.items():
             price = f"{show_micros(micros, prices.asset)}/h"
