@@ -93,7 +93,7 @@ async def charge_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
     if escrow.state is EscrowState.OPEN:
         # What was due is charged by now.
         runway_ms = escrows.runway_ms(escrow.held, 0, _running_price(meterings))
-        if runway_ms is not None and runway_ms < rules.low_runway_ms:
+        if escrows.is_short(escrow, runway_ms, rules.low_runway_ms):
             escrow = state_low(unit, escrows.low(escrow), runway_ms)
     if escrow != before:
         await escrow_store.save_escrow(unit.connection, escrow)
@@ -128,8 +128,11 @@ def _running_price(meterings: tuple[Metering, ...]) -> int:
 
 async def _topped_up(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> Escrow:
     """The escrow with more funds, where its runway is short and its tenant allows it."""
-    runway_ms = runway(escrow, meterings)
-    if escrow.top_up == 0 or escrow.state not in FILLABLE or runway_ms is None or runway_ms >= rules.low_runway_ms:
+    if escrow.top_up == 0 or escrow.state not in FILLABLE:
+        return escrow
+    due = min(escrow.held, sum(metering.due for metering in meterings))
+    # What is due leaves the escrow in this very tick.
+    if not escrows.is_short(escrows.charged(escrow, due), runway(escrow, meterings), rules.low_runway_ms):
         return escrow
     amount = escrows.next_top_up(escrow, await free_balance(unit.connection, escrow.account_id, escrow.asset))
     if amount == 0:

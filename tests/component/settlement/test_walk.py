@@ -147,12 +147,12 @@ async def test_leases_of_one_escrow_share_a_shortfall(market: Market) -> None:
 
 
 async def test_an_escrow_tops_itself_up_within_its_budget(market: Market) -> None:
-    """Goal: a short runway adds the opening sum until the budget is reached. Method: three ticks on a budget of two."""
+    """Goal: a short runway adds the opening sum until the budget is reached. Method: six ticks on a budget of two."""
     market = Market(market.database, market.clock, rules=RULES.__class__({ASSET: 2_000}, 0, 60_000, 5_000))
     await market.fund(TENANT, 100_000)
     await market.open(ORDER, 4_000, auto_top_up=True, budget=8_000)
     await market.state(market.lease_created(ORDER, LEASE, price=PRICE), market.lease_running(ORDER, LEASE))
-    for second in range(3):
+    for second in range(6):
         await market.run_for(ORDER, LEASE, 1, first=second + 1, start_ms=second * 1_000)
         await market.charging.charge_due()
     events = [name for name, _ in await outbox(market.database)]

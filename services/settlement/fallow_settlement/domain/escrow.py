@@ -20,6 +20,9 @@ from fallow_settlement.domain.reasons import AMOUNT_INVALID, ESCROW_CLOSED, ESCR
 LARGEST_MOVE_MICROS: Final = 10**15
 """The largest sum that one call may move."""
 
+LOW_SHARE: Final = 4
+"""An escrow may be low once less than one part in this many is left of what was put in."""
+
 
 class EscrowState(StrEnum):
     """State of an escrow."""
@@ -174,6 +177,15 @@ def runway_ms(held: int, owed: int, price_micros_per_hour: int) -> int | None:
     if price_micros_per_hour == 0:
         return None
     return max(0, held - owed) * 3_600_000 // price_micros_per_hour
+
+
+def is_short(escrow: Escrow, runway: int | None, low_runway_ms: int) -> bool:
+    """Whether it is time to top up or to warn.
+
+    Both must hold: the rest lasts for less than ``low_runway_ms``, and less than a quarter of what was put in is left.
+    The second keeps an order of a few minutes, whose whole hold is short, from being called low at its start.
+    """
+    return runway is not None and runway < low_runway_ms and escrow.held * LOW_SHARE < escrow.deposited
 
 
 def next_top_up(escrow: Escrow, free: int) -> int:
