@@ -76,3 +76,12 @@ def test_no_file(tmp_path: Path) -> None:
     """Goal: the same clear error. Method: a path that leads nowhere."""
     with pytest.raises(SettingsError, match="FALLOW_SITE_FILE"):
         DeclaredSite.load(tmp_path / "none.toml")
+
+
+def test_the_documents_example_reads() -> None:
+    """Goal: what we tell operators to copy works. Method: load the example of the documents."""
+    site = DeclaredSite.load(Path(__file__).parents[3] / "docs" / "examples" / "site.toml").site()
+    assert site.nodes[0].devices
+    assert {device.model for node in site.nodes for device in node.devices} == set(
+        site.prices.gpu_micros_per_hour_by_model
+    )

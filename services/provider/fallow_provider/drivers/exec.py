@@ -52,13 +52,12 @@ class ExecDriver:
     """Runs plain processes; ``root`` is a private folder of the agent, ``agent`` marks its processes."""
 
     def __init__(self, root: Path, agent: str, clock: Clock, *, host: str = "127.0.0.1") -> None:
-        """Make the folder; ``host`` is where ports are looked for and answered."""
+        """``host`` is where ports are looked for and answered; the folder is made for the first container."""
         self._root = root
         self._agent = agent
         self._clock = clock
         self._host = host
         self._shims: set[int] = set()
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
     def name(self) -> str:
@@ -100,7 +99,7 @@ class ExecDriver:
         """Every folder, and every marked process whose folder is gone."""
         self._reap()
         found = {}
-        for folder in self._root.iterdir():
+        for folder in self._root.iterdir() if self._root.exists() else ():
             key = _key_of(folder)
             if key is not None:
                 found[key] = self._status(key, folder)
@@ -200,6 +199,7 @@ class ExecDriver:
 
     def _make(self, folder: Path, container: Container) -> None:
         """Write a container's folder in one step, so that there is never half of one."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(draft, ignore_errors=True)
         (draft / "work").mkdir(mode=0o700, parents=True)
