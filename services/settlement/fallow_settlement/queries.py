@@ -1,5 +1,6 @@
 """What settlement tells: escrows, balances, deposits, charges, receipts, batches, the ledger. Reads only."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -25,6 +26,8 @@ from fallow_settlement.domain.rules import Rules
 from fallow_settlement.domain.transaction import TransactionState
 
 RETRY_AFTER_MS: Final = 2_000
+KEPT_TREES: Final = 8
+"""How many batches' trees are kept in memory."""
 ANCHORED: Final = frozenset({TransactionState.MINED, TransactionState.FINAL})
 
 Cursor = tuple[datetime, str] | None
@@ -47,6 +50,7 @@ class Reads:
         """Take the database and the assets that are taken."""
         self._database = database
         self._rules = rules
+        self._trees: dict[int, MerkleTree] = {}
 
     async def escrow(self, order_id: str, caller: str) -> tuple[Escrow, int | None]:
         """An escrow with its runway in milliseconds; ``caller`` is the subject of the token."""
@@ -106,8 +110,7 @@ class Reads:
                     metadata={"name": f"charges/{charge_id}"},
                     retry_after_ms=RETRY_AFTER_MS,
                 )
-            charges = await chain_store.load_batch_charges(connection, batch.number)
-        tree = MerkleTree(leaves_of(charges, batch.number))
+        tree = await self._tree(batch.number)
         assert tree.root == batch.header.settlement_root, "a batch's charges never change"
         receipt = Receipt(
             charge=receipt_charge(charge),
@@ -117,6 +120,19 @@ class Reads:
             anchor=Anchor(batch.chain_id, batch.anchor_address, batch.transaction_hash or None),
         )
         return charge, batch, receipt
+
+    async def _tree(self, number: int) -> MerkleTree:
+        """The settlement tree of a batch; the last few are kept, because batches never change."""
+        tree = self._trees.pop(number, None)
+        if tree is None:
+            async with self._database.read() as connection:
+                charges = await chain_store.load_batch_charges(connection, number)
+            # Thousands of hashes: the loop goes on meanwhile.
+            tree = await asyncio.to_thread(lambda: MerkleTree(leaves_of(charges, number)))
+        self._trees[number] = tree
+        while len(self._trees) > KEPT_TREES:
+            del self._trees[next(iter(self._trees))]
+        return tree
 
     async def batch(self, number: int) -> Batch:
         """A batch."""

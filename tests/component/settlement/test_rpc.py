@@ -1,0 +1,250 @@
+"""The gRPC door: who may call what, what bad input is told, how lists go on."""
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from fallow.settlement.v1 import charge_pb2, ledger_pb2
+from fallow.settlement.v1 import settlement_service_pb2 as messages
+from fallow.settlement.v1 import settlement_service_pb2_grpc as doors
+from fallow.type.v1 import money_pb2
+from fallow_chassis.grpc_client import RemoteError, channel
+from fallow_chassis.testing import ServedService, TestIdentity, serving
+from fallow_receipts import id_to_word
+from fallow_settlement.queries import Reads
+from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
+from fallow_settlement.settings import Contracts
+from tests.component.settlement.market import ASSET, OWNER, RULES, TENANT, Market, identifier
+
+PACKAGE = "fallow.settlement.v1"
+ORDER = identifier(1)
+LEASE = identifier(2)
+CONTRACTS = Contracts(31_337, "0x" + "aa" * 20, "0x" + "bb" * 20, "0x" + "cc" * 20, 1)
+
+
+@pytest.fixture
+async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
+    """All services of settlement behind one address."""
+    reads = Reads(market.database, RULES)
+    services = (
+        ServedService(
+            doors.add_EscrowServiceServicer_to_server,
+            EscrowServicer(market.commands, reads),
+            f"{PACKAGE}.EscrowService",
+        ),
+        ServedService(
+            doors.add_FundsServiceServicer_to_server,
+            FundsServicer(reads, CONTRACTS, ASSET, 3, "http://node"),
+            f"{PACKAGE}.FundsService",
+        ),
+        ServedService(doors.add_ReceiptServiceServicer_to_server, ReceiptServicer(reads), f"{PACKAGE}.ReceiptService"),
+        ServedService(doors.add_LedgerServiceServicer_to_server, LedgerServicer(reads), f"{PACKAGE}.LedgerService"),
+        ServedService(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{PACKAGE}.ProgrammeService"),
+    )
+    async with serving(*services, verifier=identity.verifier) as bound:
+        yield bound
+
+
+@asynccontextmanager
+async def account(
+    address: str, identity: TestIdentity, *scopes: str, name: str = TENANT
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A signed-in account."""
+    async with channel(address, identity.as_account(f"accounts/{name}", scopes)) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def order_service(address: str, identity: TestIdentity) -> AsyncIterator["doors.EscrowServiceAsyncStub"]:
+    """The order service."""
+    async with channel(address, identity.as_service("order")) as opened:
+        yield doors.EscrowServiceStub(opened)
+
+
+def opening(**fields: Any) -> messages.OpenEscrowRequest:
+    """A good request but for some fields."""
+    values: dict[str, Any] = {
+        "name": f"escrows/{ORDER}",
+        "account": f"accounts/{TENANT}",
+        "amount": money_pb2.Amount(asset=ASSET, micros=500),
+        "request_id": "r",
+    }
+    return messages.OpenEscrowRequest(**{**values, **fields})
+
+
+async def charged(market: Market, charges: int) -> None:
+    """An order with some charges of a second each."""
+    await market.fund(TENANT, 1_000_000)
+    await market.open(ORDER, 100_000)
+    await market.state(market.lease_created(ORDER, LEASE, price=3_600_000), market.lease_running(ORDER, LEASE))
+    for number in range(1, charges + 1):
+        await market.run_for(ORDER, LEASE, 1, first=number, start_ms=(number - 1) * 1_000)
+        await market.charging.charge_due()
+
+
+BAD = [
+    ("INVALID_FIELD", "name", opening(name="escrows/nope")),
+    ("INVALID_FIELD", "account", opening(account=f"orders/{TENANT}")),
+    ("INVALID_FIELD", "amount", opening(amount=None)),
+    ("INVALID_FIELD", "amount.asset", opening(amount=money_pb2.Amount(asset="USDC", micros=1))),
+    ("INVALID_FIELD", "request_id", opening(request_id="")),
+    ("INVALID_FIELD", "budget.asset", opening(budget=money_pb2.Amount(asset="eurx", micros=900))),
+    ("INVALID_FIELD", "budget.micros", opening(budget=money_pb2.Amount(asset=ASSET, micros=499))),
+    ("ASSET_UNKNOWN", "", opening(amount=money_pb2.Amount(asset="doge", micros=1))),
+    ("AMOUNT_INVALID", "", opening(amount=money_pb2.Amount(asset=ASSET, micros=-5))),
+    ("INSUFFICIENT_FUNDS", "", opening()),
+]
+
+
+@pytest.mark.parametrize(("reason", "field", "request_"), BAD)
+async def test_a_bad_opening_is_told_what_is_wrong(
+    address: str, identity: TestIdentity, market: Market, reason: str, field: str, request_: messages.OpenEscrowRequest
+) -> None:
+    """Goal: a reason and a path for each fault, nothing stored. Method: one fault a row."""
+    async with order_service(address, identity) as escrows:
+        with pytest.raises(RemoteError) as refusal:
+            await escrows.OpenEscrow(request_)
+    assert refusal.value.reason.reason == reason
+    assert [violation.field for violation in refusal.value.violations] == ([field] if field else [])
+    async with market.database.read() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM escrow") == 0
+        assert await connection.fetchval("SELECT count(*) FROM transfer") == 0
+
+
+async def test_only_the_order_service_opens_escrows(address: str, identity: TestIdentity) -> None:
+    """Goal: nobody holds another's money. Method: call as an account and as another service."""
+    async with account(address, identity, "funds.write") as tenant:
+        with pytest.raises(RemoteError) as as_account:
+            await doors.EscrowServiceStub(tenant).OpenEscrow(opening())
+    async with channel(address, identity.as_service("bidding")) as bidding:
+        with pytest.raises(RemoteError) as as_bidding:
+            await doors.EscrowServiceStub(bidding).OpenEscrow(opening())
+    assert [as_account.value.code, as_bidding.value.code] == ["PERMISSION_DENIED", "PERMISSION_DENIED"]
+
+
+async def test_escrows_are_seen_by_their_own_tenant(address: str, identity: TestIdentity, market: Market) -> None:
+    """Goal: an account sees its own escrow, a service any. Method: ask as the tenant, a stranger, a service."""
+    await charged(market, 1)
+    asked = messages.GetEscrowRequest(name=f"escrows/{ORDER}")
+    async with account(address, identity, "funds.read") as tenant:
+        escrow = await doors.EscrowServiceStub(tenant).GetEscrow(asked)
+    assert (escrow.held.micros, escrow.charged.micros, escrow.runway.seconds) == (99_000, 1_000, 99)
+    assert escrow.state == charge_pb2.ESCROW_STATE_OPEN
+    async with account(address, identity, "funds.read", name=OWNER) as stranger:
+        with pytest.raises(RemoteError) as refusal:
+            await doors.EscrowServiceStub(stranger).GetEscrow(asked)
+    assert refusal.value.reason.reason == "ESCROW_NOT_FOUND"
+    async with order_service(address, identity) as escrows:
+        assert (await escrows.GetEscrow(asked)).account == f"accounts/{TENANT}"
+
+
+async def test_charges_go_on_page_by_page(address: str, identity: TestIdentity, market: Market) -> None:
+    """Goal: every charge once, newest first, for payer and payee. Method: five charges by pages of two."""
+    await charged(market, 5)
+    for name in (TENANT, OWNER):
+        async with account(address, identity, "funds.read", name=name) as caller:
+            receipts = doors.ReceiptServiceStub(caller)
+            starts: list[int] = []
+            token = ""
+            while True:
+                request = messages.ListChargesRequest(page_size=2, page_token=token, order=f"orders/{ORDER}")
+                page = await receipts.ListCharges(request)
+                assert len(page.charges) <= 2
+                starts += [charge.from_running_ms for charge in page.charges]
+                token = page.next_page_token
+                if not token:
+                    break
+            with pytest.raises(RemoteError) as refusal:
+                await receipts.ListCharges(messages.ListChargesRequest(page_token="e30"))
+        assert starts == [4_000, 3_000, 2_000, 1_000, 0]
+        assert refusal.value.reason.reason == "PAGE_TOKEN_INVALID"
+
+
+async def test_the_ledger_is_for_auditors(address: str, identity: TestIdentity, market: Market) -> None:
+    """Goal: the ledger shows itself to its scope only, and adds up. Method: ask without and with `ledger.audit`."""
+    await charged(market, 2)
+    async with account(address, identity, "funds.read") as tenant:
+        with pytest.raises(RemoteError) as refusal:
+            await doors.LedgerServiceStub(tenant).ListLedgerAccounts(messages.ListLedgerAccountsRequest())
+    assert refusal.value.code == "PERMISSION_DENIED"
+    async with account(address, identity, "ledger.audit") as auditor:
+        ledger = doors.LedgerServiceStub(auditor)
+        accounts: list[ledger_pb2.LedgerAccount] = []
+        token = ""
+        while True:
+            page = await ledger.ListLedgerAccounts(messages.ListLedgerAccountsRequest(page_size=2, page_token=token))
+            accounts += page.ledger_accounts
+            token = page.next_page_token
+            if not token:
+                break
+        one = await ledger.GetLedgerAccount(messages.GetLedgerAccountRequest(name=accounts[0].name))
+        earnings = next(item for item in accounts if item.kind == ledger_pb2.LEDGER_ACCOUNT_KIND_EARNINGS)
+        moved = await ledger.ListTransfers(messages.ListTransfersRequest(ledger_account=earnings.name))
+    assert one == accounts[0]
+    assert sum(item.debits_posted_micros - item.credits_posted_micros for item in accounts) == 0
+    assert [transfer.amount.micros for transfer in moved.transfers] == [800, 800]
+    assert earnings.owner == f"accounts/{OWNER}"
+    assert sum(transfer.amount.micros for transfer in moved.transfers) == earnings.credits_posted_micros
+
+
+async def test_deposit_instructions_name_the_callers_reference(address: str, identity: TestIdentity) -> None:
+    """Goal: a tenant pays for itself. Method: ask, and for an asset that the chain does not take."""
+    async with account(address, identity, "funds.read") as tenant:
+        funds = doors.FundsServiceStub(tenant)
+        told = await funds.GetDepositInstructions(messages.GetDepositInstructionsRequest(asset=ASSET))
+        with pytest.raises(RemoteError) as refusal:
+            await funds.GetDepositInstructions(messages.GetDepositInstructionsRequest(asset="doge"))
+    assert told.account_reference == "0x" + id_to_word(TENANT).hex()
+    assert (told.chain_id, told.vault_address, told.confirmations) == (31_337, CONTRACTS.vault, 3)
+    assert [violation.field for violation in refusal.value.violations] == ["asset"]
+
+
+async def test_what_is_not_built_says_so(address: str, identity: TestIdentity) -> None:
+    """Goal: no stub pretends. Method: call every method that the README lists as not built."""
+    withdrawal = ledger_pb2.Withdrawal(amount=money_pb2.Amount(asset=ASSET, micros=1), payee="0x" + "11" * 20)
+    async with account(address, identity, "funds.read", "funds.write", "programmes.write") as tenant:
+        funds, receipts = doors.FundsServiceStub(tenant), doors.ReceiptServiceStub(tenant)
+        programmes = doors.ProgrammeServiceStub(tenant)
+        calls: list[Awaitable[Any]] = [
+            funds.CreateWithdrawal(
+                messages.CreateWithdrawalRequest(parent="accounts/me", withdrawal=withdrawal, request_id="r")
+            ),
+            funds.ListWithdrawals(messages.ListWithdrawalsRequest(parent="accounts/me")),
+            funds.GetClaim(messages.GetClaimRequest(parent="accounts/me")),
+            receipts.GetStatement(messages.GetStatementRequest(name="accounts/me/statements/2026-01")),
+            programmes.CreateProgramme(
+                messages.CreateProgrammeRequest(programme=messages.Programme(model="h100"), request_id="r")
+            ),
+            programmes.GetProgramme(messages.GetProgrammeRequest(name="programmes/x")),
+            programmes.ListProgrammes(messages.ListProgrammesRequest()),
+        ]
+        reasons = []
+        for call in calls:
+            with pytest.raises(RemoteError) as refusal:
+                await call
+            reasons.append(refusal.value.reason.reason)
+    assert set(reasons) == {"NOT_YET_AVAILABLE"}
+
+
+async def test_unknown_names_are_not_found(address: str, identity: TestIdentity) -> None:
+    """Goal: each resource has its own word for what is not there. Method: ask for what nobody made."""
+    nothing = identifier(9)
+    async with account(address, identity, "funds.read", "ledger.audit") as tenant:
+        receipts, ledger = doors.ReceiptServiceStub(tenant), doors.LedgerServiceStub(tenant)
+        calls: dict[str, Awaitable[Any]] = {
+            "CHARGE_NOT_FOUND": receipts.GetCharge(messages.GetChargeRequest(name=f"charges/{nothing}")),
+            "BATCH_NOT_FOUND": receipts.GetBatch(messages.GetBatchRequest(name="batches/7")),
+            "LEDGER_ACCOUNT_NOT_FOUND": ledger.GetLedgerAccount(
+                messages.GetLedgerAccountRequest(name="ledgerAccounts/x")
+            ),
+        }
+        for reason, call in calls.items():
+            with pytest.raises(RemoteError) as refusal:
+                await call
+            assert (refusal.value.reason.reason, refusal.value.code) == (reason, "NOT_FOUND")
+        assert not (await receipts.ListBatches(messages.ListBatchesRequest())).batches
+        deposits = await doors.FundsServiceStub(tenant).ListDeposits(messages.ListDepositsRequest(parent="accounts/me"))
+        assert not deposits.deposits
