@@ -42,6 +42,8 @@ IMAGE: Final = "exec:host"
 POLL_SECONDS: Final = 0.05
 SHIM_START_SECONDS: Final = 10.0
 KILL_SECONDS: Final = 10.0
+SHIM_YIELDED_STATUS: Final = 3
+"""How a shim ends that found the container kept by another, stopped or gone."""
 MAX_EXEC_OUTPUT_BYTES: Final = 64 * 1024
 ISOLATION: Final = "no isolation: plain processes under the agent's user; processor, memory and devices are not limited"
 _SHIM: Final = Path(__file__).with_name("exec_shim.py")
@@ -83,14 +85,14 @@ class ExecDriver:
         """Make the process run; one that runs already is adopted."""
         await self.prepare(container, _silent)
         folder = self._folder(container.key)
+        shim = None
         if processes.lock_holder(folder / "lock") is None:
             self._kill_marked(container.key)
             if not folder.exists():
                 self._make(folder, container)
-            for name in ("exit.json", "process.json", "stopped"):
-                (folder / name).unlink(missing_ok=True)
-            self._spawn(folder)
-        await self._wait_started(folder)
+            (folder / "stopped").unlink(missing_ok=True)
+            shim = self._spawn(folder)
+        await self._wait_started(folder, shim)
         status = await self.inspect(container.key)
         assert status is not None, "a container that was just made is there"
         return status
@@ -240,8 +242,8 @@ class ExecDriver:
                 found[port] = int(probe.getsockname()[1])
             return found
 
-    def _spawn(self, folder: Path) -> None:
-        """Start the shim in a session of its own, with nothing of the agent's open or in its environment."""
+    def _spawn(self, folder: Path) -> int:
+        """Start the shim in a session of its own, with nothing of the agent's open or in its environment; its pid."""
         null = os.open(os.devnull, os.O_RDWR)
         errors = os.open(folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
@@ -259,18 +261,32 @@ class ExecDriver:
         finally:
             os.close(null)
             os.close(errors)
-        self._shims.add(pid)
+        return pid
 
-    async def _wait_started(self, folder: Path) -> None:
-        """Wait until the shim has started the process or ended."""
+    async def _wait_started(self, folder: Path, shim: int | None) -> None:
+        """Wait until whoever keeps the container has started its process, or has seen it end.
+
+        ``shim`` is the one that was started for it, None where it was kept already. A shim that finds another ends.
+        """
         deadline_ms = self._clock.monotonic_ms() + round(SHIM_START_SECONDS * 1_000)
-        while not (folder / "process.json").exists() and not (folder / "exit.json").exists():
-            self._reap()
-            if not self._shims and processes.lock_holder(folder / "lock") is None:
-                raise DriverRefusedError(START_FAILED, f"the shim ended: {_last_line(folder / 'shim.log')}")
-            if self._clock.monotonic_ms() > deadline_ms:
-                raise DriverRefusedError(START_FAILED, "the shim did not start the process in time")
-            await asyncio.sleep(POLL_SECONDS / 5)
+        ended: int | None = None
+        try:
+            while True:
+                if shim is not None and ended is None:
+                    ended = _exit_code(shim)
+                holder = processes.lock_holder(folder / "lock")
+                if holder is not None and _read(folder / "process.json").get("shim_pid") == holder:
+                    return
+                if holder is None and (shim is None or ended in {0, SHIM_YIELDED_STATUS}):
+                    return
+                if ended is not None and ended not in {0, SHIM_YIELDED_STATUS}:
+                    raise DriverRefusedError(START_FAILED, f"the shim ended: {_last_line(folder / 'shim.log')}")
+                if self._clock.monotonic_ms() > deadline_ms:
+                    raise DriverRefusedError(START_FAILED, "the shim did not start the process in time")
+                await asyncio.sleep(POLL_SECONDS / 5)
+        finally:
+            if shim is not None and ended is None:
+                self._shims.add(shim)
 
     async def _stop_kept(self, folder: Path, grace_ms: int) -> None:
         """Stop what a shim keeps: politely, then hard, then the shim itself."""
@@ -316,11 +332,16 @@ class ExecDriver:
 
     def _reap(self) -> None:
         """Take note of shims of this life of the agent that have ended."""
-        for pid in list(self._shims):
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    continue
-            self._shims.discard(pid)
+        self._shims = {pid for pid in self._shims if _exit_code(pid) is None}
+
+
+def _exit_code(pid: int) -> int | None:
+    """How a child of ours ended; None while it lives. To be asked once it has ended, and not again."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def port_environment(container: Container, ports: Mapping[int, int]) -> dict[str, str]:

@@ -30,7 +30,7 @@ SIGNALLED_STATUS = 128
 
 
 def main(folder: Path) -> int:
-    """Keep the workload of a folder until it ends; 0 if it was kept, 3 if another shim keeps it or it is gone."""
+    """Keep the workload of a folder until it ends; 0 if it was kept, 3 if it is another's or gone."""
     lock = os.open(folder / "lock", os.O_RDWR)
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,6 +45,9 @@ def main(folder: Path) -> int:
         return 3
     if (folder / "stopped").exists():
         return 3
+    # What an earlier run left is wiped by who holds the lock, never by who only means to start one.
+    for name in ("exit.json", "process.json"):
+        (folder / name).unlink(missing_ok=True)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
