@@ -396,35 +396,3 @@ async def test_estimates_and_explanations_come_from_bidding(house: House) -> Non
     order = await tenant.create()
     explained = await stub.ExplainOrder(order_service_pb2.ExplainOrderRequest(name=order.name))
     assert explained.groups[0].advice == "wait"
-
-
-async def test_a_watch_starts_with_the_present_and_resumes(house: House) -> None:
-    """Goal: a watcher misses nothing. Method: all changes, then from the middle, then live ones by notification."""
-    tenant = house.tenant()
-    house.settlement.free[tenant.name] = 10_000_000
-    order = await tenant.create()
-    stub = await tenant.orders()
-
-    async def take(after: int, count: int) -> list[order_service_pb2.WatchOrderResponse]:
-        call = stub.WatchOrder(order_service_pb2.WatchOrderRequest(name=order.name, after_sequence=after))
-        answers = []
-        async for answer in call:
-            answers.append(answer)
-            if len(answers) == count:
-                break
-        call.cancel()
-        return answers
-
-    first = await take(0, 3)
-    assert not first[0].HasField("transition")
-    assert [answer.transition.sequence for answer in first[1:]] == [1, 2]
-    assert [answer.transition.sequence for answer in (await take(1, 2))[1:]] == [2]
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        listening = group.create_task(house.signals.run())
-        waiting = group.create_task(take(2, 2))
-        while not house.signals._waiting:
-            await asyncio.sleep(0.01)
-        await stub.CloseOrder(order_service_pb2.CloseOrderRequest(name=order.name, request_id="c"))
-        live = await waiting
-        listening.cancel()
-    assert live[1].transition.target_state == order_pb2.ORDER_STATE_CLOSING
