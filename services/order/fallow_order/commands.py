@@ -96,7 +96,8 @@ class OrderCommands:
                 order = await store.save_order(unit.connection, locked, after, now)
         if locked is None:
             raise _withdrawn(order.id)
-        _log.info("order_opened", order=f"orders/{order.id}", held_micros=held, asset=order.asset)
+        if order.state is OrderState.OPEN:
+            _log.info("order_opened", order=f"orders/{order.id}", held_micros=held, asset=order.asset)
         return order
 
     async def withdraw(self, order_id: str) -> None:

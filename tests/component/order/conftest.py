@@ -302,7 +302,7 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
                 verifier=identity.verifier,
             )
         )
-        jobs = OrderJobs(database, commands, escrows, market, SweepTimes(timedelta(seconds=5), timedelta(minutes=10)))
+        jobs = OrderJobs(database, commands, escrows, market, SweepTimes(timedelta(seconds=30), timedelta(minutes=10)))
         consumer = Consumer(
             "order",
             [consumers.LEASES_TOPIC, consumers.ESCROWS_TOPIC],
