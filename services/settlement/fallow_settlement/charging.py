@@ -9,7 +9,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
+from fallow_chassis.errors import DomainError
+from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_chassis.retry import is_retryable
 from fallow_settlement import escrow_store, metering_store
 from fallow_settlement.commands import free_balance, hold_funds, return_rest
 from fallow_settlement.domain import escrow as escrows
@@ -24,6 +27,8 @@ from fallow_settlement.ports import OrderEnder
 PAGE_ORDERS: Final = 500
 """How many orders one look at the database lists."""
 KEEP_PARKED_PROOFS: Final = timedelta(days=1)
+
+_log = get_logger(__name__)
 
 
 class Charging:
@@ -68,7 +73,14 @@ class Charging:
         async with self._database.read() as connection:
             orders = await escrow_store.list_used_up(connection, PAGE_ORDERS)
         for order_id in orders:
-            await self._ender.end_order(order_id)
+            try:
+                await self._ender.end_order(order_id)
+            except DomainError as error:
+                if is_retryable(error):
+                    raise
+                # What bidding refuses is for people to see; it must not stop the charges of everybody else.
+                _log.error("end_order_refused", order=order_id, error=str(error))
+                continue
             async with self._database.transaction() as unit:
                 escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
                 assert escrow is not None, "an escrow is never deleted"

@@ -40,8 +40,11 @@ class RecordingEnder:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.failure: Exception | None = None
 
     async def end_order(self, order_id: str) -> None:
+        if self.failure is not None:
+            raise self.failure
         self.asked.append(order_id)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from fallow.settlement.v1 import charge_pb2, events_pb2
+from fallow_chassis.errors import PERMISSION_DENIED, UNAVAILABLE, DomainError
 from fallow_chassis.postgres import Database
 from fallow_settlement import escrow_store
 from fallow_settlement.domain.escrow import EscrowState
@@ -121,6 +122,24 @@ async def test_an_escrow_is_never_charged_beyond_what_it_holds(market: Market) -
     market.clock.advance(seconds=60)
     await market.charging.close_ended()
     assert (await outbox(market.database))[-2:] == [("EscrowSuspended", 3), ("EscrowClosed", 4)]
+
+
+async def test_an_end_that_bidding_does_not_take_is_asked_again(market: Market) -> None:
+    """Goal: asking ends only with an answer, and a refusal stops nothing else. Method: refuse, be away, answer."""
+    await market.fund(TENANT, 100_000)
+    await market.open(ORDER, 500)
+    await market.state(market.lease_created(ORDER, LEASE, price=PRICE), market.lease_running(ORDER, LEASE))
+    await market.run_for(ORDER, LEASE, 1)
+    await market.charging.charge_due()
+    market.ender.failure = DomainError(PERMISSION_DENIED, "not you")
+    await market.charging.end_used_up()
+    market.ender.failure = DomainError(UNAVAILABLE, "away")
+    with pytest.raises(DomainError):
+        await market.charging.end_used_up()
+    market.ender.failure = None
+    await market.charging.end_used_up()
+    await market.charging.end_used_up()
+    assert market.ender.asked == [ORDER]
 
 
 async def test_leases_of_one_escrow_share_a_shortfall(market: Market) -> None:
