@@ -11,11 +11,11 @@ from typing import Final
 
 import asyncpg
 
-from fallow.provider.v1 import market_link_pb2
 from fallow_bidding.commands.delivery import DeliveryCommands, Outgoing
 from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.commands.watching import WatchCommands
+from fallow_bidding.convert.link import command_answer
 from fallow_bidding.store import QUERIES
 from fallow_bidding.store.delivery import COMMAND_CHANNEL, MARKET_CHANNEL
 from fallow_chassis.errors import DomainError
@@ -23,6 +23,7 @@ from fallow_chassis.logging import get_logger
 from fallow_chassis.nats_link import NatsLink
 from fallow_chassis.postgres import Database
 from fallow_chassis.retry import is_retryable, wait_seconds
+from fallow_chassis.telemetry import meter
 
 ENGINE_POLL_SECONDS: Final = 1.0
 """How often the leader looks without being woken: holds run out, offers expire, providers come back."""
@@ -94,6 +95,7 @@ class Engine:
         self._matching = matching
         self._leader_lock_key = leader_lock_key
         self.is_leading = False
+        self._leases = meter().create_counter("fallow.bidding.leases", unit="{lease}")
 
     async def run(self) -> None:
         """Lead or stand by until cancelled."""
@@ -110,6 +112,7 @@ class Engine:
                 while True:
                     made = await self._matching.match_open_orders()
                     if made:
+                        self._leases.add(made)
                         _log.info("leases_made", leases=made)
                     await rung.wait(ENGINE_POLL_SECONDS)
             finally:
@@ -124,6 +127,7 @@ class Courier:
         self._database = database
         self._link = link
         self._commands = commands
+        self._answers = meter().create_counter("fallow.bidding.commands", unit="{command}")
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -149,17 +153,24 @@ class Courier:
         try:
             payload = await self._link.request(subject, outgoing.command.SerializeToString(), REQUEST_SECONDS)
         except DomainError as error:
+            self._answers.add(1, {"kind": str(kind), "outcome": "none"})
             _log.warning("command_not_answered", lease=outgoing.command.lease, kind=kind, error=str(error))
             return
-        reply = market_link_pb2.LinkReply.FromString(payload)
+        try:
+            answer = command_answer(payload, outgoing.command.command_id)
+        except DomainError as error:
+            self._answers.add(1, {"kind": str(kind), "outcome": "none"})
+            _log.warning("command_answer_refused", lease=outgoing.command.lease, kind=kind, error=str(error))
+            return
+        self._answers.add(1, {"kind": str(kind), "outcome": "accepted" if answer.accepted else "refused"})
         _log.info(
             "command_answered",
             lease=outgoing.command.lease,
             kind=kind,
-            outcome=reply.command.outcome,
-            reason=reply.command.reason,
+            accepted=answer.accepted,
+            reason=answer.reason,
         )
-        await self._commands.take_answer(outgoing, reply.command)
+        await self._commands.take_answer(outgoing, answer)
 
 
 class Watch:

@@ -140,6 +140,28 @@ async def test_a_group_that_must_not_overlap_waits_for_the_self_stop(house: Hous
         assert again.lease.provider == other.name
 
 
+async def test_a_stop_that_is_confirmed_ends_the_wait(house: House) -> None:
+    """Goal: with overlap forbidden the group need not wait once its provider says that nothing runs. Method: a generation
+    is lost while its agent is well; it stops and says so.
+    """
+    async with house.running():
+        first = await house.add_agent(gpu_micros=1_000_000)
+        other = await house.add_agent(gpu_micros=2_000_000)
+        order = gpu_order()
+        order.terms.overlap = order_pb2.OVERLAP_FORBIDDEN
+        key = await house.open_order(order)
+        command = await first.command("run")
+        await first.beat(run_status(command, RUNNING))
+        broken = node()
+        broken.devices[0].health = resources_pb2.DEVICE_HEALTH_FAILED
+        await first.report_inventory(broken, sequence=2)
+        await house.until_event(key, events_pb2.LeaseEnded)
+        assert await house.matching.match_open_orders() == 0
+        await first.command("stop")
+        await first.beat(run_status(command, STOPPED))
+        assert (await other.command("run")).key.generation == 2
+
+
 async def test_our_own_outage_counts_against_nobody(house: House) -> None:
     """Goal: unknown is not down. Method: the whole market stands still for ten minutes, then goes on: the lease stays,
     the outage is recorded and told with the next proofs, and only a silence of the grace after it takes the lease.

@@ -1,11 +1,13 @@
 """What agents send is taken for what it is: bounded, and never believed beyond its shape."""
 
+from typing import Any
+
 import pytest
 
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2, resources_pb2, workload_pb2
 from fallow_bidding.convert.leases import end_reason_number, end_reason_of
-from fallow_bidding.convert.link import MAX_NODES, boot_id, inventory_rows, run_reports
+from fallow_bidding.convert.link import MAX_NODES, CommandAnswer, boot_id, command_answer, inventory_rows, run_reports
 from fallow_bidding.domain.heartbeat import RunState
 from fallow_bidding.domain.leases import EndReason
 from fallow_bidding.domain.supply import Health
@@ -77,3 +79,36 @@ def test_every_reason_has_its_number() -> None:
     for reason in EndReason:
         assert end_reason_of(end_reason_number(reason), EndReason.EXPIRED if reason != "EXPIRED" else reason) is reason
     assert end_reason_of(lease_pb2.END_REASON_UNSPECIFIED, EndReason.TENANT) is EndReason.TENANT
+
+
+def _answer(**fields: Any) -> bytes:
+    """The bytes of an answer to the command `c`."""
+    answer = market_link_pb2.CommandAcknowledgement(**{"command_id": "c", **fields})
+    return market_link_pb2.LinkReply(command=answer).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xff\xff",
+        b"",
+        _answer(),
+        _answer(command_id="other", outcome=market_link_pb2.COMMAND_OUTCOME_ACCEPTED),
+        market_link_pb2.LinkReply(error=market_link_pb2.LinkError(reason="X")).SerializeToString(),
+    ],
+)
+def test_an_answer_that_is_none_counts_as_none(payload: bytes) -> None:
+    """Goal: no answer of an agent's can stop the courier. Method: bytes that are no message, and messages that are no
+    answer to this command.
+    """
+    with pytest.raises(DomainError) as refused:
+        command_answer(payload, "c")
+    assert refused.value.reason.reason == "LINK_MESSAGE_INVALID"
+
+
+def test_an_answer_is_cut_to_what_can_be_kept() -> None:
+    """Goal: a refusal's texts are bounded and storable. Method: null characters and too much of it."""
+    payload = _answer(outcome=market_link_pb2.COMMAND_OUTCOME_REFUSED, reason="A\x00B", detail="d" * 5_000)
+    assert command_answer(payload, "c") == CommandAnswer(accepted=False, reason="AB", detail="d" * 1_024)
+    accepted = command_answer(_answer(outcome=market_link_pb2.COMMAND_OUTCOME_ACCEPTED), "c")
+    assert (accepted.accepted, accepted.why) == (True, "")

@@ -48,12 +48,9 @@ class DeliveryCommands:
         by_id = {lease.lease_id: lease for lease in found}
         return [Outgoing(row.provider_id, self._message(row, by_id[row.lease_id])) for row in rows]
 
-    async def take_answer(self, outgoing: Outgoing, answer: market_link_pb2.CommandAcknowledgement) -> None:
+    async def take_answer(self, outgoing: Outgoing, answer: convert.CommandAnswer) -> None:
         """Record an agent's answer. A refused run moves its group on; a refused stop says that nothing runs."""
         command = outgoing.command
-        is_accepted = answer.outcome == market_link_pb2.COMMAND_OUTCOME_ACCEPTED
-        if not is_accepted and answer.outcome != market_link_pb2.COMMAND_OUTCOME_REFUSED:
-            return
         order_id = command.key.order.removeprefix("orders/")
         async with self._database.transaction() as unit:
             now = unit.clock.now()
@@ -63,7 +60,7 @@ class DeliveryCommands:
             fresh = await delivery.record_outcome(
                 unit.connection,
                 command.command_id,
-                accepted=is_accepted,
+                accepted=answer.accepted,
                 reason=answer.reason,
                 detail=answer.detail,
                 now=now,
@@ -71,15 +68,16 @@ class DeliveryCommands:
             if not fresh:
                 return
             if command.HasField("run"):
-                if is_accepted and lease.state is LeaseState.RESERVED:
+                if answer.accepted and lease.state is LeaseState.RESERVED:
                     await leases.save_lease(unit.connection, accepted(lease, now))
-                elif not is_accepted and lease.state is LeaseState.RESERVED:
-                    detail = ": ".join(part for part in (answer.reason, answer.detail) if part) or "refused"
-                    evidence = Evidence(EndReason.REFUSED, detail, f"providers/{lease.provider_id}", now)
+                elif not answer.accepted and lease.state is LeaseState.RESERVED:
+                    evidence = Evidence(
+                        EndReason.REFUSED, answer.why or "refused", f"providers/{lease.provider_id}", now
+                    )
                     await lifecycle.fail_lease(
                         unit, self._policy, order, lease, evidence, heard_time=now, nothing_runs=True
                     )
-            elif not is_accepted and not lease.is_live and lease.holds_devices:
+            elif not answer.accepted and not lease.is_live and lease.holds_devices:
                 await lifecycle.release_lease(unit, lease)
 
     def _message(self, row: delivery.CommandRow, lease: Lease) -> market_link_pb2.Command:

@@ -48,10 +48,11 @@ async def end_lease(
 
 
 async def release_lease(unit: UnitOfWork, lease: Lease) -> Lease:
-    """Give back the devices of a lease of which nothing runs any more."""
+    """Give back the devices of a lease of which nothing runs any more; what waited for that need not wait longer."""
     now = unit.clock.now()
     changed = released(lease, now)
     await leases.save_lease(unit.connection, changed)
+    await orders.clear_hold(unit.connection, lease.key)
     await delivery.drop_commands(unit.connection, lease.lease_id, now)
     await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, "")
     return changed

@@ -6,6 +6,7 @@ from typing import Final
 from fallow.order.v1 import order_pb2
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert import leases as convert
+from fallow_bidding.convert.market import order_demand
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
@@ -76,7 +77,12 @@ class OrderCommands:
 
 
 def _order_of(policy: Policy, message: order_pb2.Order, unit: UnitOfWork) -> MarketOrder:
-    """The order that an event carries; workloads are never stored here, whatever the event holds."""
+    """The order that an event carries; workloads are never stored here, whatever the event holds.
+
+    What the engine will ask is made once already here, so that an order that makes no sense fails as an event and never
+    in the engine, where it would stop every other.
+    """
+    order_demand(message)
     body = order_pb2.Order()
     body.CopyFrom(message)
     for group in body.groups:

@@ -1,7 +1,10 @@
 """What providers' agents say and are told, on the wire."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
+
+from google.protobuf.message import DecodeError
 
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import resources_pb2
@@ -9,7 +12,7 @@ from fallow_bidding.convert.leases import MAX_DETAIL_CHARACTERS, end_reason_numb
 from fallow_bidding.domain.heartbeat import HeartbeatVerdict, RunReport, RunState
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.proofs import ProofClaim, Refusal
-from fallow_bidding.domain.reasons import INVENTORY_INVALID
+from fallow_bidding.domain.reasons import INVENTORY_INVALID, LINK_MESSAGE_INVALID
 from fallow_bidding.domain.supply import Health
 from fallow_chassis.errors import DomainError
 from fallow_chassis.wire import to_duration
@@ -128,6 +131,39 @@ def stop_command(command_id: str, lease: Lease, reason: EndReason) -> market_lin
         lease=f"leases/{lease.lease_id}",
         key=key_message(lease.key),
         stop=market_link_pb2.Command.StopLease(reason=end_reason_number(reason)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CommandAnswer:
+    """How an agent answered a command."""
+
+    accepted: bool
+    reason: str
+    detail: str
+
+    @property
+    def why(self) -> str:
+        """Reason and detail for people."""
+        return ": ".join(part for part in (self.reason, self.detail) if part)
+
+
+def command_answer(payload: bytes, command_id: str) -> CommandAnswer:
+    """An agent's answer to a command; LINK_MESSAGE_INVALID for anything that is none, which counts as no answer."""
+    try:
+        answer = market_link_pb2.LinkReply.FromString(payload).command
+    except DecodeError as error:
+        raise DomainError(LINK_MESSAGE_INVALID, "the answer is no message of the link") from error
+    outcomes = {
+        market_link_pb2.COMMAND_OUTCOME_ACCEPTED: True,
+        market_link_pb2.COMMAND_OUTCOME_REFUSED: False,
+    }
+    if answer.command_id != command_id or answer.outcome not in outcomes:
+        raise DomainError(LINK_MESSAGE_INVALID, "the answer is not one to this command")
+    return CommandAnswer(
+        outcomes[answer.outcome],
+        _plain(answer.reason, MAX_TEXT_CHARACTERS),
+        _plain(answer.detail, MAX_DETAIL_CHARACTERS),
     )
 
 

@@ -34,6 +34,9 @@ UPDATE order_group
 SET state = $3, generation = $4, excluded_providers = $5, failures = $6, hold_until = $7
 WHERE order_id = $1 AND group_index = $2
 
+-- name: clear_hold
+UPDATE order_group SET hold_until = NULL WHERE order_id = $1 AND group_index = $2 AND generation = $3
+
 -- name: save_decision
 UPDATE order_group SET decision = $3
 WHERE order_id = $1 AND group_index = $2 AND decision IS DISTINCT FROM $3

@@ -6,7 +6,7 @@ from datetime import datetime
 import asyncpg
 
 from fallow_bidding.domain.explanation import GroupExplanation
-from fallow_bidding.domain.leases import EndReason
+from fallow_bidding.domain.leases import EndReason, GenerationKey
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.store import QUERIES
 from fallow_chassis.postgres import Connection
@@ -79,6 +79,11 @@ async def save_group(connection: Connection, group: MarketGroup) -> None:
         group.failures,
         group.hold_until,
     )
+
+
+async def clear_hold(connection: Connection, key: GenerationKey) -> None:
+    """Let a group be leased again at once, if this is still its newest generation."""
+    await connection.execute(QUERIES.get("clear_hold"), key.order_id, key.group, key.generation)
 
 
 async def save_decision(connection: Connection, order_id: str, explanation: GroupExplanation) -> None:
