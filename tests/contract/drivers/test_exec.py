@@ -58,6 +58,19 @@ async def test_a_killed_shim_takes_its_process_along(exec_house: ExecHouse) -> N
     assert again.ports == status.ports
 
 
+async def test_a_program_that_handles_no_signal_ends_when_asked(exec_house: ExecHouse) -> None:
+    """Goal: what the shim ignores its program does not. Method: one without handlers ends by SIGTERM, not by SIGKILL."""
+    container = exec_house.container("serve")
+    source = "import time; print('ready', flush=True); time.sleep(600)"
+    container = replace(container, command=("python3", "-c", source))
+    await exec_house.driver.start(container)
+    await until_said(exec_house, container, "ready")
+    await exec_house.driver.stop(container.key, 60_000)
+    status = await exec_house.driver.inspect(container.key)
+    assert status is not None
+    assert status.exit_status == 128 + signal.SIGTERM
+
+
 async def test_two_shims_never_run_one_container(exec_house: ExecHouse) -> None:
     """Goal: no double start, whatever two lives of an agent do at once. Method: race five drivers, count processes."""
     container = exec_house.container("serve")

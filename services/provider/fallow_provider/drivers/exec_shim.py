@@ -27,6 +27,7 @@ DRAIN_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1
 NOT_FOUND_STATUS = 127
 SIGNALLED_STATUS = 128
+IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 def main(folder: Path) -> int:
@@ -48,9 +49,8 @@ def main(folder: Path) -> int:
     # What an earlier run left is wiped by who holds the lock, never by who only means to start one.
     for name in ("exit.json", "process.json"):
         (folder / name).unlink(missing_ok=True)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
     log = Log(folder / "log")
     status = keep(folder, json.loads((folder / "container.json").read_bytes()), log)
     write(folder / "exit.json", {"status": status, "time_ms": time.time_ns() // 1_000_000})
@@ -68,7 +68,7 @@ def keep(folder: Path, container: dict[str, Any], log: "Log") -> int:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=prepare_child,
         )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         log.line("E", f"cannot start {container['command'][0]}: {error}".encode())
@@ -141,8 +141,10 @@ class Log:
         self.file.write(b"%d %s %s\n" % (time.time_ns() // 1_000_000, stream.encode(), text))
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the shim dies."""
+def prepare_child() -> None:
+    """Undo what only the shim ignores, and have the kernel kill this process when the shim dies."""
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
