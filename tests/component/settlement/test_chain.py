@@ -1,5 +1,6 @@
 """Deposits and anchors on the embedded chain."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -177,6 +178,26 @@ async def test_each_batch_is_anchored_once_whenever_the_process_dies(
     assert await anchored_events(local_chain.url, contracts) == list(range(1, LONGEST_LIFE_CALLS + 1))
     assert await node.transaction_count(signer.address) - start == LONGEST_LIFE_CALLS, "one transaction a batch"
     assert await batch_events(market.database) == ["BatchAnchored", "BatchFinalized"] * LONGEST_LIFE_CALLS
+
+
+async def test_processes_side_by_side_anchor_once(
+    market: Market, local_chain: LocalChain, contracts: Contracts, node: JsonRpcNode, signer: Signer
+) -> None:
+    """Goal: a second process changes nothing. Method: three anchorers at once on one database, four batches."""
+    await charged(market)
+    start = await node.transaction_count(signer.address)
+    batches = 4
+    for number in range(batches):
+        if number:
+            await charge_again(market, number + 1)
+        await sealing(market.database, contracts).seal_due()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(3):
+            group.create_task(anchoring(market.database, node, signer, contracts).advance())
+    await anchoring(market.database, node, signer, contracts).advance()
+    assert await anchored_events(local_chain.url, contracts) == list(range(1, batches + 1))
+    assert await node.transaction_count(signer.address) - start == batches
+    assert await batch_events(market.database) == ["BatchAnchored", "BatchFinalized"] * batches
 
 
 async def test_a_nonce_that_somebody_else_used_is_replaced(

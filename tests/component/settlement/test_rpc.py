@@ -163,6 +163,24 @@ async def test_charges_go_on_page_by_page(address: str, identity: TestIdentity, 
         assert refusal.value.reason.reason == "PAGE_TOKEN_INVALID"
 
 
+async def test_a_charge_is_hidden_from_others(address: str, identity: TestIdentity, market: Market) -> None:
+    """Goal: payer and payee see a charge, nobody else. Method: ask as each for the charge, its receipt and the list."""
+    await charged(market, 1)
+    async with account(address, identity, "funds.read") as tenant:
+        name = (await doors.ReceiptServiceStub(tenant).ListCharges(messages.ListChargesRequest())).charges[0].name
+    async with account(address, identity, "funds.read", name=OWNER) as owner:
+        charge = await doors.ReceiptServiceStub(owner).GetCharge(messages.GetChargeRequest(name=name))
+    assert charge.tenant == f"accounts/{TENANT}"
+    async with account(address, identity, "funds.read", name=identifier(9)) as stranger:
+        receipts = doors.ReceiptServiceStub(stranger)
+        with pytest.raises(RemoteError) as refusal:
+            await receipts.GetCharge(messages.GetChargeRequest(name=name))
+        with pytest.raises(RemoteError) as unproven:
+            await receipts.GetReceipt(messages.GetReceiptRequest(charge=name))
+        assert not (await receipts.ListCharges(messages.ListChargesRequest())).charges
+    assert [refusal.value.reason.reason, unproven.value.reason.reason] == ["CHARGE_NOT_FOUND", "CHARGE_NOT_FOUND"]
+
+
 async def test_the_ledger_is_for_auditors(address: str, identity: TestIdentity, market: Market) -> None:
     """Goal: the ledger shows itself to its scope only, and adds up. Method: ask without and with `ledger.audit`."""
     await charged(market, 2)
