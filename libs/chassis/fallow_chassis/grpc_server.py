@@ -151,9 +151,12 @@ class Server:
         await self._health.enter_graceful_shutdown()
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no new call, wait up to ``grace_seconds`` for those in flight, then cut them off."""
+        """Take no new call, end streams of responses with UNAVAILABLE (they would never end by themselves), wait up to
+        ``grace_seconds`` for the other calls in flight, then cut them off.
+        """
         if self._server is not None:
             await self.stop_serving()
+            self._pipeline.end_streams()
             await self._server.stop(grace_seconds)
 
 
@@ -165,6 +168,8 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         self._clock = clock
         self._methods: dict[str, _Method] = {}
         self._wrapped: dict[str, Any] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._is_draining = False
         self._duration = meter().create_histogram("fallow.rpc.server.duration", unit="ms")
 
     def add(self, method: _Method) -> None:
@@ -226,7 +231,7 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         """
 
         async def call(request: Any, context: Any) -> None:
-            async with self._around(method, context, None):
+            async with self._around(method, context, None), self._until_drain():
                 checked = _checked_stream(request, method) if request_streaming else _checked(request, method)
                 result = behavior(checked, context)
                 if not inspect.isasyncgen(result):
@@ -237,6 +242,30 @@ class _Pipeline(grpc.aio.ServerInterceptor):
                         await context.write(response)
 
         return call
+
+    def end_streams(self) -> None:
+        """End every stream of responses, those to come too: the server is going away."""
+        self._is_draining = True
+        for task in self._streams:
+            task.cancel()
+
+    @asynccontextmanager
+    async def _until_drain(self) -> AsyncIterator[None]:
+        """Run a stream of responses until ``end_streams``; its client learns that it may go on elsewhere."""
+        task = asyncio.current_task()
+        assert task is not None, "a call runs in a task"
+        self._streams.add(task)
+        try:
+            if self._is_draining:
+                raise _draining()
+            yield
+        except asyncio.CancelledError:
+            # A client that leaves in the same moment has cancelled the task once more.
+            if self._is_draining and task.uncancel() == 0:
+                raise _draining() from None
+            raise
+        finally:
+            self._streams.discard(task)
 
     @asynccontextmanager
     async def _around(self, method: _Method, context: Any, default_seconds: float | None) -> AsyncIterator[None]:
@@ -315,6 +344,11 @@ def _translate(error: Exception, method: str, *, late: bool) -> DomainError:
         )
     _log.error("call_failed", method=method, exc_info=error)
     return _internal()
+
+
+def _draining() -> DomainError:
+    """What the client of a stream learns when the server goes away."""
+    return DomainError(UNAVAILABLE, "the service is stopping; go on at another one, or here once it is back")
 
 
 def _internal() -> DomainError:

@@ -278,6 +278,21 @@ async def test_a_stream_that_is_left_ends_at_the_server(world: World) -> None:
     assert world.servicer.ended.is_set()
 
 
+async def test_a_drain_ends_streams_at_once(world: World) -> None:
+    """Goal: an open stream does not hold up the drain, and its client may go on. Method: stop with a long grace."""
+    world.servicer.behavior = lambda request: asyncio.Event().wait()
+    call = world.stub().Watch(Request(text="1"))
+    stream = aiter(call)
+    assert (await anext(stream)).text == "0"
+    async with asyncio.timeout(10):
+        stopping = asyncio.ensure_future(world.server.stop(60))
+        with pytest.raises(RemoteError) as caught:
+            await anext(stream)
+        await stopping
+    assert caught.value.has_reason(UNAVAILABLE)
+    assert world.servicer.ended.is_set()
+
+
 async def test_the_deadline_reaches_the_servicer_and_ends_it(world: World) -> None:
     """Goal: a call's time is known and kept. Method: report what is left; then sleep past it."""
     world.servicer.behavior = lambda request: Answer(text=str(remaining_seconds()))
