@@ -16,8 +16,9 @@ class SettlementSettings(ServiceSettings):
     bidding_address: str = Field(
         default="", description="Bidding's gRPC address; empty: orders are never ended for funds."
     )
-    assets: dict[str, int] = Field(
-        default={"usdc": 2_000}, description="Assets that are taken, each with the platform's take in basis points."
+    take_basis_points: dict[str, int] = Field(
+        default={"usdc": 2_000},
+        description="Assets that are taken, each with the platform's take in basis points, as JSON.",
     )
     pool_basis_points: int = Field(
         default=0, ge=0, le=10_000, description="The community pool's part of the platform's take."
@@ -44,10 +45,10 @@ class SettlementSettings(ServiceSettings):
 
     def rules(self) -> Rules:
         """What this installation decides about money."""
-        if any(not 0 <= take <= 10_000 for take in self.assets.values()):
-            raise SettingsError("FALLOW_ASSETS: a take is 0 to 10000 basis points")
+        if any(not 0 <= take <= 10_000 for take in self.take_basis_points.values()):
+            raise SettingsError("FALLOW_TAKE_BASIS_POINTS: a take is 0 to 10000 basis points")
         return Rules(
-            take_basis_points=dict(self.assets),
+            take_basis_points=dict(self.take_basis_points),
             pool_basis_points=self.pool_basis_points,
             final_wait_ms=round(self.final_proof_wait_seconds * 1_000),
             low_runway_ms=round(self.low_runway_seconds * 1_000),

@@ -451,7 +451,7 @@ class Terms(_message.Message):
 
     @_builtins.property
     def budget(self) -> _money_pb2.Amount:
-        """Most that the order may ever cost; unset means what the price limit allows."""
+        """Most that the order may ever cost; unset means no limit but the price limit and the tenant's free balance."""
 
     def __init__(
         self,

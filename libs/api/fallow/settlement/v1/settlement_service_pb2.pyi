@@ -48,7 +48,7 @@ class OpenEscrowRequest(_message.Message):
 
     @_builtins.property
     def budget(self) -> _money_pb2.Amount:
-        """Most that the order may cost in all; unset means what is put in."""
+        """Most that the order may cost in all; unset means no limit but the tenant's free balance."""
 
     def __init__(
         self,
