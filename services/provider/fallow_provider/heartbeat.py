@@ -131,6 +131,7 @@ class Heartbeats:
             return False
         with self._store.transaction():
             self._acknowledgements.save(sent_at_ms)
+            self._supervisor.heard(sent_at_ms)
             self._take_in(heartbeat, answer)
         return True
 

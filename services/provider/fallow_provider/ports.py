@@ -160,6 +160,10 @@ class RuntimeDriver(Protocol):
         """What it uses now; None if it does not run."""
         ...
 
+    def heard(self, at_ms: int) -> None:
+        """Note that the market heard of this agent at a monotonic time; who can ends containers whose agent is dead."""
+        ...
+
     async def close(self) -> None:
         """Let the engine go; what runs goes on."""
         ...

@@ -140,6 +140,10 @@ class Supervisor:
                 _log.warning("run_self_stopped", lease=run.lease, generation=run.key.generation, detail=detail)
                 self.fail(run.key, reasons.SELF_STOPPED, detail)
 
+    def heard(self, at_ms: int) -> None:
+        """The market heard of the agent at that monotonic time."""
+        self._driver.heard(at_ms)
+
     def accrue(self, key: RunKey) -> None:
         """Write down the running time until now."""
         mark_ms = self._marks_ms.get(key)

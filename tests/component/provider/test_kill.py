@@ -122,13 +122,13 @@ async def test_an_orphan_is_stopped(market: Market) -> None:
 
 
 async def test_silence_while_the_agent_was_away_counts(market: Market) -> None:
-    """Goal: self-stop holds over lives. Method: the agent is dead for longer than self_stop; its next life stops it."""
+    """Goal: nothing outlives a dead agent, and its next life tells why. Method: SIGKILL; the shim ends the process."""
     await market.start_agent()
     lease, key = market.new_lease()
     await market.command(market.run_command(lease, key, self_stop_ms=1_500))
     await market.until_state(lease, market_link_pb2.RUN_STATE_RUNNING)
     await market.end_agent(signal.SIGKILL)
-    await asyncio.sleep(2.0)
+    await market.until(lambda: not processes_of(lease), "the end of a process whose agent is dead")
     await market.start_agent()
     status = await market.until_state(lease, market_link_pb2.RUN_STATE_FAILED)
     assert status.reason == "SELF_STOPPED"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fallow_provider.drivers import processes
-from fallow_provider.ports import DriverRefusedError
-from tests.contract.drivers.conftest import ExecHouse, House
+from fallow_provider.ports import DriverRefusedError, LogQuery
+from tests.contract.drivers.conftest import CLOCK, ExecHouse, House
 from tests.contract.drivers.suite import ProgramSuite, until_said
 
 
@@ -69,6 +69,21 @@ async def test_a_program_that_handles_no_signal_ends_when_asked(exec_house: Exec
     status = await exec_house.driver.inspect(container.key)
     assert status is not None
     assert status.exit_status == 128 + signal.SIGTERM
+
+
+async def test_silence_ends_a_process_whose_agent_is_dead(exec_house: ExecHouse) -> None:
+    """Goal: nothing runs on unheard of. Method: a short self-stop with an agent that is heard, then one that is not."""
+    container = replace(exec_house.container("serve"), self_stop_ms=500)
+    exec_house.driver.heard(CLOCK.monotonic_ms() + 3_000)
+    await exec_house.driver.start(container)
+    exec_house.driver.heard(CLOCK.monotonic_ms() + 3_000)
+    began_ms = CLOCK.monotonic_ms()
+    async with asyncio.timeout(60):
+        assert await exec_house.driver.wait(container.key) == 7
+    assert CLOCK.monotonic_ms() - began_ms > 3_000
+    lines = [line.text async for line in exec_house.driver.logs(container.key, LogQuery())]
+    assert lines[-2].startswith("fallow: the market has not heard")
+    assert lines[-1] == "polite end"
 
 
 async def test_two_shims_never_run_one_container(exec_house: ExecHouse) -> None:

@@ -119,6 +119,8 @@ class Container:
     registry: Registry | None = None
     readiness: Readiness = field(default_factory=Readiness)
     restart_policy: RestartPolicy = RestartPolicy.UNSPECIFIED
+    self_stop_ms: int = 0
+    """Longest silence of the market after which a driver that can ends the container without the agent; 0 for any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,8 @@ def containers_of(run: Run, templates: Sequence[ServiceTemplate]) -> list[Contai
 def _placed(run: Run, placement: Placement, container: Container) -> Container:
     """A template at its place."""
     key = ContainerKey(run.lease, run.key, placement.service, placement.replica)
-    return replace(container, key=key, device_ids=tuple(device.device_id for device in placement.devices))
+    devices = tuple(device.device_id for device in placement.devices)
+    return replace(container, key=key, device_ids=devices, self_stop_ms=run.self_stop_ms)
 
 
 def restarts_after(policy: RestartPolicy, exit_status: int | None) -> bool:

@@ -206,6 +206,9 @@ class DockerDriver:
         cpu_ns = int(figures.get("cpu_stats", {}).get("cpu_usage", {}).get("total_usage", 0))
         return ContainerFigures(cpu_ns // 1_000_000, int(figures.get("memory_stats", {}).get("usage", 0)))
 
+    def heard(self, at_ms: int) -> None:
+        """The engine cannot end a container by itself: while the agent is dead, its containers go on."""
+
     async def close(self) -> None:
         """Let the engine go."""
         if self._opened is not None:

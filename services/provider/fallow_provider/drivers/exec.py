@@ -5,7 +5,8 @@ limits are not enforced and devices are not held. Each container has a folder wi
 its log and its exit status, and a shim process that keeps it (``exec_shim``). Whether a container runs is asked of the
 kernel: the shim holds a record lock on the folder's ``lock``. Processes live in a session of their own and carry
 ``FALLOW_AGENT`` and ``FALLOW_CONTAINER`` in their environment, so they outlive the agent, are adopted by the next one,
-and whatever escapes its process group is still found and stopped.
+and whatever escapes its process group is still found and stopped. A dead agent cannot stop anything, so the shim itself
+ends a process once the market has heard nothing for longer than its lease allows: the agent writes down when it did.
 """
 
 import asyncio
@@ -191,6 +192,13 @@ class ExecDriver:
             return None
         return ContainerFigures(sum(cpu for cpu, _ in figures), sum(memory for _, memory in figures))
 
+    def heard(self, at_ms: int) -> None:
+        """Tell the shims, which end their process when the market has heard nothing for too long."""
+        if self._root.exists():
+            draft = self._root / ".heard.new"
+            draft.write_text(str(at_ms), "ascii")
+            draft.replace(self._root / "heard")
+
     async def close(self) -> None:
         """Nothing to let go: processes go on."""
         self._reap()
@@ -213,6 +221,7 @@ class ExecDriver:
             "command": [*container.command, *container.arguments],
             "environment": self._environment(container, ports, folder / "work"),
             "ports": ports,
+            "self_stop_ms": container.self_stop_ms,
         }
         file = draft / "container.json"
         file.touch(mode=0o600)
@@ -353,8 +362,10 @@ def port_environment(container: Container, ports: Mapping[int, int]) -> dict[str
 
 
 def _key_of(folder: Path) -> ContainerKey | None:
-    """The key that a folder was made for; None for drafts and strangers."""
-    return parse_key(str(_read(folder / "container.json").get("key", ""))) if folder.name[:1] != "." else None
+    """The key that a folder was made for; None for drafts and whatever else is there."""
+    if folder.name.startswith(".") or not folder.is_dir():
+        return None
+    return parse_key(str(_read(folder / "container.json").get("key", "")))
 
 
 def _read(path: Path) -> dict[str, Any]:

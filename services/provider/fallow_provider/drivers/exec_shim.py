@@ -5,9 +5,11 @@ alone. FOLDER holds `container.json` (what to run). The shim first takes a recor
 as long as the shim lives: whoever asks for the lock learns whether the workload runs and who keeps it, and a second shim
 for the same folder ends at once, so that no container ever runs twice. Then it starts the workload in a session of its
 own, writes `process.json`, copies lines to `log`, and at the end writes `exit.json`. The workload is killed by the
-kernel if the shim is killed.
+kernel if the shim is killed. While the agent is dead nobody tells the shim to stop, so it looks itself how long ago the
+market last heard of the agent.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import json
@@ -23,7 +25,11 @@ from typing import Any
 MAX_LINE_BYTES = 64 * 1024
 MAX_LOG_BYTES = 16 * 1024 * 1024
 CHUNK_BYTES = 64 * 1024
-DRAIN_SECONDS = 1.0
+POLL_SECONDS = 0.1
+DRAIN_MS = 1_000
+LOOK_MS = 500
+SILENCE_GRACE_MS = 5_000
+AGENT_FIRST_MS = 2_000  # a live agent stops the run itself, and knows why
 PR_SET_PDEATHSIG = 1
 NOT_FOUND_STATUS = 127
 SIGNALLED_STATUS = 128
@@ -82,7 +88,7 @@ def keep(folder: Path, container: dict[str, Any], log: "Log") -> int:
             "start_ticks": start_ticks(process.pid),
         },
     )
-    copy_output(process, log)
+    copy_output(process, log, Silence(folder, container.get("self_stop_ms", 0)))
     status = process.wait()
     # What it left behind in its process group must not outlive it.
     try:
@@ -92,7 +98,7 @@ def keep(folder: Path, container: dict[str, Any], log: "Log") -> int:
     return status if status >= 0 else SIGNALLED_STATUS - status
 
 
-def copy_output(process: "subprocess.Popen[bytes]", log: "Log") -> None:
+def copy_output(process: "subprocess.Popen[bytes]", log: "Log", silence: "Silence") -> None:
     """Copy both streams until the process has ended and they are empty, or a child that it left keeps them open."""
     selector = selectors.DefaultSelector()
     pending = {}
@@ -101,9 +107,9 @@ def copy_output(process: "subprocess.Popen[bytes]", log: "Log") -> None:
         os.set_blocking(pipe.fileno(), False)
         selector.register(pipe, selectors.EVENT_READ, name)
         pending[name] = b""
-    ended_at = None
-    while selector.get_map():
-        for key, _ in selector.select(timeout=0.1):
+    ended_at_ms = None
+    while True:
+        for key, _ in selector.select(timeout=POLL_SECONDS):
             chunk = os.read(key.fd, CHUNK_BYTES)
             if not chunk:
                 selector.unregister(key.fileobj)
@@ -115,13 +121,48 @@ def copy_output(process: "subprocess.Popen[bytes]", log: "Log") -> None:
                 log.line(key.data, rest)
                 rest = b""
             pending[key.data] = rest
-        if process.poll() is not None:
-            ended_at = ended_at or time.monotonic()
-            if time.monotonic() - ended_at > DRAIN_SECONDS:
-                break
+        if process.poll() is None:
+            silence.end(process.pid, log)
+            continue
+        ended_at_ms = ended_at_ms or monotonic_ms()
+        if not selector.get_map() or monotonic_ms() - ended_at_ms > DRAIN_MS:
+            break
     for name, rest in pending.items():
         if rest:
             log.line(name, rest)
+
+
+class Silence:
+    """Ends the workload when the market has heard nothing of the agent for too long, as a live agent would have."""
+
+    def __init__(self, folder: Path, self_stop_ms: int) -> None:
+        self.heard = folder.parent / "heard"
+        self.self_stop_ms = self_stop_ms
+        self.started_at_ms = self.looked_at_ms = monotonic_ms()
+        self.asked_at_ms = 0
+
+    def end(self, group: int, log: "Log") -> None:
+        """Ask the group to end if it is time, and kill it when it does not; the file is read twice a second at most."""
+        now_ms = monotonic_ms()
+        if not self.self_stop_ms or now_ms - self.looked_at_ms < LOOK_MS:
+            return
+        self.looked_at_ms = now_ms
+        heard_at_ms = self.started_at_ms
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            heard_at_ms = max(heard_at_ms, int(self.heard.read_text("ascii")))
+        if now_ms - heard_at_ms <= self.self_stop_ms + AGENT_FIRST_MS:
+            return
+        if not self.asked_at_ms:
+            self.asked_at_ms = now_ms
+            log.line("E", b"fallow: the market has not heard of the provider's agent for too long; ending")
+        number = signal.SIGTERM if now_ms - self.asked_at_ms < SILENCE_GRACE_MS else signal.SIGKILL
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, number)
+
+
+def monotonic_ms() -> int:
+    """The same reading as the agent's: milliseconds since the machine's start."""
+    return time.monotonic_ns() // 1_000_000
 
 
 class Log:

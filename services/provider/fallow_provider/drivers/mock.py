@@ -52,6 +52,7 @@ class MockEngine:
     start_failure: str = ""
     """A text makes every start fail with it."""
     starts: int = 0
+    heard_at_ms: int | None = None
 
     def exit(self, key: ContainerKey, status: int) -> None:
         """Have a container stop by itself."""
@@ -154,6 +155,10 @@ class MockDriver:
         """Nothing is used."""
         status = await self.inspect(key)
         return ContainerFigures(0, 0) if status is not None and status.is_running else None
+
+    def heard(self, at_ms: int) -> None:
+        """Remember it."""
+        self.engine.heard_at_ms = at_ms
 
     async def close(self) -> None:
         """Nothing to let go."""
