@@ -103,10 +103,14 @@ class Dockerd:
                 subprocess.run(["umount", "-l", point], check=False, capture_output=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def inside(self, *command: str) -> list[str]:
+        """The command line that runs a command in the engine's network."""
+        pid = (self.folder / "docker.pid").read_text("ascii").strip()
+        return ["nsenter", "-n", "-t", pid, *command]
+
     def in_network(self, *command: str) -> str:
         """What a command prints that runs in the engine's network; an empty text if it fails."""
-        pid = (self.folder / "docker.pid").read_text("ascii").strip()
-        ran = subprocess.run(["nsenter", "-n", "-t", pid, *command], capture_output=True, text=True, check=False)
+        ran = subprocess.run(self.inside(*command), capture_output=True, text=True, check=False)
         return ran.stdout if ran.returncode == 0 else ""
 
     def _answers(self) -> bool:

@@ -32,7 +32,7 @@ from fallow_sdk.commands.order import explanation_tables, state_name
 from fallow_sdk.money import show_amount, show_micros, show_price
 from fallow_sdk.wallet import Wallet
 from fallow_stack.commands import DemoError, given, run_reporting, running_stack
-from fallow_stack.demo_image import engine_socket, load_demo_image
+from fallow_stack.demo_image import ImageError, engine_fault, load_demo_image
 from fallow_stack.home import Home, StackRunningError
 from fallow_stack.settings import StackSettings
 from fallow_stack.sites import choose_asks
@@ -348,6 +348,26 @@ async def watched(stack: Stack) -> AsyncIterator[None]:
         watcher.cancel()
 
 
+async def choose_runtime(settings: StackSettings, say: Callable[[str], None]) -> tuple[str, str]:
+    """How the workload runs, and its image, which the engine has been given if it runs in one."""
+    socket, why = settings.docker_socket, "asked for"
+    if settings.runtime in {"auto", "docker"}:
+        fault = await engine_fault(socket)
+        if fault is None:
+            say(f"building and loading the demo's image at {socket}")
+            try:
+                image = await load_demo_image(socket)
+            except ImageError as error:
+                raise DemoError(str(error)) from error
+            say(f"workload: a container of the engine at {socket}, image {image}")
+            return "docker", image
+        why = f"no container engine answers at {socket}: {fault}"
+        if settings.runtime == "docker":
+            raise DemoError(f"{why}; start one, name its socket in DOCKER_HOST, or use --runtime exec")
+    say(f"workload: a plain process by the exec driver, with no isolation ({why})")
+    return "exec", EXEC_IMAGE
+
+
 async def run_demo(home: Home, settings: StackSettings, say: Callable[[str], None]) -> None:
     """The whole way."""
     task = asyncio.current_task()
@@ -356,19 +376,7 @@ async def run_demo(home: Home, settings: StackSettings, say: Callable[[str], Non
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     clock = SystemClock()
     started = clock.monotonic_ms()
-    socket = await engine_socket() if settings.runtime in {"auto", "docker"} else None
-    if settings.runtime == "docker" and socket is None:
-        raise DemoError("no container engine answers; start one, or use --runtime exec")
-    image = EXEC_IMAGE
-    if socket is not None:
-        say(f"building and loading the demo's image at {socket}")
-        image = await load_demo_image(socket)
-    say(
-        f"workload: container {image}"
-        if socket is not None
-        else "workload: a plain process by the exec driver, with no isolation (no container engine answers)"
-    )
-    runtime = "exec" if socket is None else "docker"
+    runtime, image = await choose_runtime(settings, say)
     async with running_stack(home, settings.model_copy(update={"runtime": runtime}), console) as stack, watched(stack):
         console.print(status_table(stack.supervisor.status()))
         async with Client(stack.endpoints) as client:

@@ -20,8 +20,6 @@ from typing import Final
 
 import aiohttp
 
-from fallow_stack.settings import StackSettings
-
 REPOSITORY: Final = "fallow-demo"
 CONNECT_SECONDS: Final = 2.0
 LOAD_SECONDS: Final = 120.0
@@ -40,35 +38,51 @@ class ImageError(Exception):
     """The image could not be made or loaded."""
 
 
-async def engine_socket() -> str | None:
-    """The socket of the container engine if one answers there; None if none does."""
-    path = StackSettings().docker_socket
-    if not path.is_socket():
-        return None
+async def engine_fault(socket: str) -> str | None:
+    """Why no container engine can be used at a socket; None if one answers there."""
+    if "://" in socket:
+        return "only an engine on a Unix socket can be used"
     try:
-        async with _session(str(path), CONNECT_SECONDS) as session, session.get("http://engine/_ping") as answer:
-            return str(path) if answer.status == _OK else None
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return None
+        if not Path(socket).is_socket():
+            return "there is no such socket"
+        async with _session(socket, CONNECT_SECONDS) as session, session.get("http://engine/_ping") as answer:
+            return None if answer.status == _OK else f"it answers {answer.status}"
+    except TimeoutError:
+        return f"it does not answer within {CONNECT_SECONDS:.0f} s"
+    except (aiohttp.ClientError, OSError) as error:
+        return str(error)
 
 
 async def load_demo_image(socket: str) -> str:
-    """Make the image and load it into the engine, unless it is there already; its reference."""
+    """Make the image and load it into the engine, unless it is there already; its reference. Raises ImageError."""
     files = dict(sorted(_files().items()))
     reference = f"{REPOSITORY}:{_digest(files)}"
-    async with _session(socket, LOAD_SECONDS) as session:
-        async with session.get(f"http://engine/images/{reference}/json") as answer:
-            if answer.status == _OK:
-                return reference
-            if answer.status != _NOT_FOUND:
-                raise ImageError(f"the engine answered {answer.status}: {await answer.text()}")
-        archive = await asyncio.to_thread(_archive, files, reference)
-        headers = {"content-type": "application/x-tar"}
-        async with session.post("http://engine/images/load", data=archive, headers=headers) as answer:
-            text = await answer.text()
-            if answer.status != _OK or '"error"' in text:
-                raise ImageError(f"the engine did not load the image ({answer.status}): {text.strip()}")
+    try:
+        async with _session(socket, LOAD_SECONDS) as session:
+            if not await _is_loaded(session, reference):
+                await _load(session, await asyncio.to_thread(_archive, files, reference))
+    except TimeoutError as error:
+        raise ImageError(f"the engine at {socket} did not take the image within {LOAD_SECONDS:.0f} s") from error
+    except aiohttp.ClientError as error:
+        raise ImageError(f"the engine at {socket} went away while the image was loaded: {error}") from error
     return reference
+
+
+async def _is_loaded(session: aiohttp.ClientSession, reference: str) -> bool:
+    """Whether the engine has the image."""
+    async with session.get(f"http://engine/images/{reference}/json") as answer:
+        if answer.status not in {_OK, _NOT_FOUND}:
+            raise ImageError(f"the engine answered {answer.status}: {await answer.text()}")
+        return answer.status == _OK
+
+
+async def _load(session: aiohttp.ClientSession, archive: io.BytesIO) -> None:
+    """Give the engine the image."""
+    headers = {"content-type": "application/x-tar"}
+    async with session.post("http://engine/images/load", data=archive, headers=headers) as answer:
+        text = await answer.text()
+        if answer.status != _OK or '"error"' in text:
+            raise ImageError(f"the engine did not load the image ({answer.status}): {text.strip()}")
 
 
 def _session(socket: str, seconds: float) -> aiohttp.ClientSession:
