@@ -284,11 +284,10 @@ async def test_a_drain_ends_streams_at_once(world: World) -> None:
     call = world.stub().Watch(Request(text="1"))
     stream = aiter(call)
     assert (await anext(stream)).text == "0"
-    async with asyncio.timeout(10):
-        stopping = asyncio.ensure_future(world.server.stop(60))
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(world.server.stop(60))
         with pytest.raises(RemoteError) as caught:
             await anext(stream)
-        await stopping
     assert caught.value.has_reason(UNAVAILABLE)
     assert world.servicer.ended.is_set()
 
