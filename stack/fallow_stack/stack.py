@@ -208,6 +208,7 @@ class Stack:
             "FALLOW_SITE_FILE": str(site),
             "FALLOW_STATE_DIRECTORY": str(self.home.folder("providers", name)),
             "FALLOW_RUNTIME": self.settings.runtime,
+            "FALLOW_STOP_ON_EXIT": "true",
             "FALLOW_DOCKER_SOCKET": self.settings.docker_socket,
             "FALLOW_HEARTBEAT_INTERVAL_SECONDS": str(self.settings.heartbeat_seconds),
         }

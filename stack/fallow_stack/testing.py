@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class RunningStack:
 
     async def start(self) -> None:
         """Start it; returns once everything runs. Raises AssertionError with what it printed."""
+        # One that a killed stack has left would say that everything runs.
+        self.home.profile.unlink(missing_ok=True)
         self._launch()
         await self._poll(self.home.profile.exists, START_SECONDS, "everything runs")
 
@@ -101,6 +103,15 @@ class RunningStack:
             return now.restarts > before.restarts and now.state == "running"
 
         await self._poll(again, START_SECONDS, f"{name} runs again")
+
+    async def gone(self, pids: Sequence[int]) -> None:
+        """Wait until the killed `fallow up` and its processes are no more. Raises TimeoutError."""
+        assert self._process is not None
+        await asyncio.to_thread(self._process.wait, STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            for pid in pids:
+                while (Path("/proc") / str(pid) / "exe").exists():  # foreign processes tell nobody
+                    await asyncio.sleep(POLL_SECONDS)
 
     @property
     def profile(self) -> Profile:

@@ -74,6 +74,8 @@ async def build(application: Application[ProviderSettings]) -> None:
         application, store, supervisor, sites, ProofKey.load(folder / "proof.key"), facts, changed, boot_id
     )
     application.on_close(link.close)
+    if settings.stop_on_exit:
+        application.on_close(supervisor.put_down)
     application.server.add(
         provider_service_pb2_grpc.add_WorkloadAccessServiceServicer_to_server,
         WorkloadAccessServicer(store, supervisor, driver),

@@ -31,3 +31,7 @@ class ProviderSettings(ServiceSettings):
         default="", description="Host in the endpoints that tenants are told; empty takes publish_host."
     )
     draining: bool = Field(default=False, description="True refuses every new lease; what runs goes on.")
+    stop_on_exit: bool = Field(
+        default=False,
+        description="True stops all containers when the agent is asked to stop; its next life starts them again.",
+    )

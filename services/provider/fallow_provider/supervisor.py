@@ -140,6 +140,13 @@ class Supervisor:
                 _log.warning("run_self_stopped", lease=run.lease, generation=run.key.generation, detail=detail)
                 self.fail(run.key, reasons.SELF_STOPPED, detail)
 
+    async def put_down(self) -> None:
+        """Stop what runs without ending its run: the agent's next life starts it again. Only once ``run`` was cancelled."""
+        for run in self._store.runs():
+            if not run.state.is_terminal:
+                self._pause(run.key)
+                await self._destroy_all(run.key)
+
     def heard(self, at_ms: int) -> None:
         """The market heard of the agent at that monotonic time."""
         self._driver.heard(at_ms)
