@@ -75,6 +75,11 @@ async def record_answer(unit: UnitOfWork, *, caller: str, method: str, request_i
     assert status == "UPDATE 1", "an answer needs the claim of its call first"
 
 
+async def forget(unit: UnitOfWork, *, caller: str, method: str, resource: str) -> None:
+    """Free the request id whose call made ``resource``, once that is undone: a repeat starts anew."""
+    await unit.connection.execute(_QUERIES.get("delete_claim_of"), caller, method, resource)
+
+
 async def sweep_claims(database: Database) -> int:
     """Forget claims older than ``KEEP_CLAIMS``; returns how many."""
     forgotten = 0

@@ -31,6 +31,7 @@ STANDBY_POLL_SECONDS: Final = 0.5
 """How often a standby tries to lead."""
 COURIER_POLL_SECONDS: Final = 0.5
 REQUEST_SECONDS: Final = 2.0
+STEADY_SECONDS: Final = 30.0
 """How long an agent has to answer a command before it is sent again."""
 COMMANDS_IN_FLIGHT: Final = 64
 """The most commands that wait for an answer at one time."""
@@ -75,13 +76,16 @@ async def bell(database: Database, channel: str) -> AsyncIterator[Bell]:
 async def endlessly(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Run work that ends only by failing; what passes by itself is waited out, anything else is raised."""
     failures = 0
+    loop = asyncio.get_running_loop()
     while True:
+        started = loop.time()
         try:
             await work()
         except Exception as error:
             if not is_retryable(error):
                 raise
-            failures = min(failures + 1, 10)
+            # Work that went well for a while fails anew, and is waited for as at first.
+            failures = 1 if loop.time() - started > STEADY_SECONDS else min(failures + 1, 10)
             _log.warning("loop_waits", loop=name, attempt=failures, error=repr(error))
             await asyncio.sleep(wait_seconds(failures))
 

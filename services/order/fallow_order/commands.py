@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from fallow_chassis.errors import DomainError
 from fallow_chassis.events import EventDraft
-from fallow_chassis.idempotency import claim
+from fallow_chassis.idempotency import claim, forget
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_order import convert, store
@@ -107,6 +107,8 @@ class OrderCommands:
             if order is None or order.state is not OrderState.PENDING:
                 return
             await store.delete_order(unit.connection, order, unit.clock.now())
+            caller, resource = f"accounts/{order.account}", f"orders/{order.id}"
+            await forget(unit, caller=caller, method=CREATE_METHOD, resource=resource)
         _log.info("order_withdrawn", order=f"orders/{order_id}")
 
     async def close(self, account: str, order_id: str, reason: str, request_id: str, request: Message) -> Order:

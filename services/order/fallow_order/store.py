@@ -127,10 +127,9 @@ async def save_order(connection: Connection, before: Order, after: Order, now: d
 
 
 async def delete_order(connection: Connection, order: Order, now: datetime) -> None:
-    """Forget an order that never opened, and its request's claim; its escrow is released by a job."""
+    """Forget an order that never opened; its escrow is released by a job."""
     assert order.state is OrderState.PENDING, "only an order that never opened is forgotten"
     await connection.execute(QUERIES.get("delete_order"), order.id)
-    await connection.execute(QUERIES.get("delete_order_claim"), f"accounts/{order.account}", f"orders/{order.id}")
     await add_escrow_release(connection, order.id, now)
     await connection.execute(QUERIES.get("notify_order"), order.id)
 

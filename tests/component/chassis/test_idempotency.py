@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from fallow_chassis.errors import INVALID_FIELD, REQUEST_ID_REUSED, DomainError
-from fallow_chassis.idempotency import KEEP_CLAIMS, Claim, claim, record_answer, sweep_claims
+from fallow_chassis.idempotency import KEEP_CLAIMS, Claim, claim, forget, record_answer, sweep_claims
 from fallow_chassis.postgres import Database, UnitOfWork
 from tests.unit.chassis.sample import Request
 
@@ -61,6 +61,17 @@ async def test_a_failed_command_frees_its_id(database: Database) -> None:
             raise ZeroDivisionError
     async with database.transaction() as unit:
         assert await take(unit, resource="things/2") == Claim("things/2", None, first=True)
+
+
+async def test_what_was_undone_frees_its_id(database: Database) -> None:
+    """Goal: a repeat of an undone call starts anew, and nothing else is forgotten. Method: forget one of two, claim both."""
+    async with database.transaction() as unit:
+        await take(unit, resource="things/1")
+        await take(unit, request_id="r2", resource="things/2")
+        await forget(unit, caller="accounts/a", method=METHOD, resource="things/1")
+    async with database.transaction() as unit:
+        assert (await take(unit, text="b", resource="things/3")).first
+        assert not (await take(unit, request_id="r2", resource="things/4")).first
 
 
 async def test_rivals_wait_for_the_first(database: Database) -> None:

@@ -10,6 +10,9 @@ SELECT request_hash, resource, answer FROM idempotency WHERE caller = $1 AND met
 -- name: save_answer
 UPDATE idempotency SET answer = $4 WHERE caller = $1 AND method = $2 AND request_id = $3;
 
+-- name: delete_claim_of
+DELETE FROM idempotency WHERE caller = $1 AND method = $2 AND resource = $3;
+
 -- name: delete_claims
 DELETE FROM idempotency
 WHERE (caller, method, request_id) IN (

@@ -85,9 +85,6 @@ SELECT key_id, nonce, ciphertext FROM workload WHERE order_id = $1 AND group_ind
 -- name: delete_workloads
 DELETE FROM workload WHERE order_id = $1;
 
--- name: delete_order_claim
-DELETE FROM idempotency WHERE caller = $1 AND resource = $2;
-
 -- name: insert_escrow_release
 INSERT INTO escrow_release (order_id, created_at, due_at) VALUES ($1, $2, $2) ON CONFLICT DO NOTHING;
 
