@@ -111,6 +111,7 @@ class FakeBidding(bidding_grpc.ProviderRegistryServiceServicer):
 
     def __init__(self, nats: NatsServer) -> None:
         self.nats = nats
+        self.provider_id = IDS.new()
         self.providers: dict[bytes, provider_pb2.Provider] = {}
         self.requests: list[str] = []
         self.offers: list[provider_pb2.Offer] = []
@@ -127,7 +128,7 @@ class FakeBidding(bidding_grpc.ProviderRegistryServiceServicer):
         if known is None:
             known = provider_pb2.Provider()
             known.CopyFrom(request.provider)
-            known.name = f"providers/{IDS.new()}"
+            known.name = f"providers/{self.provider_id}"
             known.account = current_identity().subject
             self.providers[request.provider.public_key] = known
         return known
@@ -178,10 +179,11 @@ class Market:
     port_file: Path = Path()
 
     async def listen(self) -> None:
-        """Answer heartbeats and inventories of every provider."""
+        """Answer heartbeats and inventories of this market's one provider: tests of other workers share the NATS."""
+        prefix = f"fallow.provider.{self.bidding.provider_id}"
         self.closing.push_async_callback(self.link.close)
-        await self.link.serve("fallow.provider.*.heartbeat", "tests", self._heartbeat, concurrency=1)
-        await self.link.serve("fallow.provider.*.inventory", "tests", self._inventory, concurrency=1)
+        await self.link.serve(f"{prefix}.heartbeat", "tests", self._heartbeat, concurrency=1)
+        await self.link.serve(f"{prefix}.inventory", "tests", self._inventory, concurrency=1)
 
     async def _heartbeat(self, message: NatsMessage) -> bytes:
         if self.is_deaf:

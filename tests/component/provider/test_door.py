@@ -45,7 +45,11 @@ async def test_logs_follow_one_service_or_all(market: Market) -> None:
     grant = market.identity.grant(market.claims(lease, key, "logs.read"))
     async with await door(market, lambda: grant) as connection:
         stub = provider_service_pb2_grpc.WorkloadAccessServiceStub(connection)
-        side = [line async for line in stub.StreamLogs(StreamLogsRequest(lease=lease, service="side", tail=2))]
+        side = []
+        async with asyncio.timeout(30):
+            # A second tick comes a moment after the first, which made the run ready.
+            while len(side) < 2:
+                side = [line async for line in stub.StreamLogs(StreamLogsRequest(lease=lease, service="side", tail=2))]
         assert [(line.service, line.line) for line in side] == [("side", "tick")] * 2
         all_of_it = [line async for line in stub.StreamLogs(StreamLogsRequest(lease=lease, service="web"))]
         since = StreamLogsRequest(lease=lease, service="web", since_time=all_of_it[0].line_time)
