@@ -45,7 +45,7 @@ async def test_logs_follow_one_service_or_all(market: Market) -> None:
     grant = market.identity.grant(market.claims(lease, key, "logs.read"))
     async with await door(market, lambda: grant) as connection:
         stub = provider_service_pb2_grpc.WorkloadAccessServiceStub(connection)
-        side = []
+        side: list[provider_service_pb2.StreamLogsResponse] = []
         async with asyncio.timeout(30):
             # A second tick comes a moment after the first, which made the run ready.
             while len(side) < 2:
