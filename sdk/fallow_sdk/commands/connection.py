@@ -7,10 +7,15 @@ from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
+from rich.console import Console
 
 from fallow_sdk.client import Client
 from fallow_sdk.profile import Profile, load_profile, save_profile
 from fallow_sdk.wallet import Wallet
+
+# A name or a hash is there to be copied: lines are never cut, and a narrow terminal wraps them by itself.
+LINE_CHARACTERS = 200
+console = Console(highlight=False, soft_wrap=True, width=max(Console().width, LINE_CHARACTERS))
 
 
 @asynccontextmanager

@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from fallow_sdk.chain import ChainClient
-from fallow_sdk.commands.connection import as_json, signed_in
+from fallow_sdk.commands.connection import as_json, console, signed_in
 from fallow_sdk.money import parse_amount, show_amount
 from fallow_sdk.wallet import Wallet
 
 app = typer.Typer(help="Balances, deposits and charges.", no_args_is_help=True)
-console = Console(highlight=False)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 CREDIT_SECONDS = 120.0
 

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from fallow.order.v1 import order_pb2, order_service_pb2
-from fallow_sdk.commands.connection import as_json, signed_in
+from fallow_sdk.commands.connection import as_json, console, signed_in
 from fallow_sdk.money import show_amount, show_price
 
 app = typer.Typer(help="Place, look at, watch, explain and close orders.", no_args_is_help=True)
-console = Console(highlight=False)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Name = Annotated[str, typer.Argument(help="Order, `orders/{order}`.")]
 WAIT_SECONDS = 600.0

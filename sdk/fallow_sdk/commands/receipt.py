@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fallow_receipts import Receipt, ReceiptError, VerifiedReceipt, verify_receipt
 from fallow_sdk.chain import ChainClient
-from fallow_sdk.commands.connection import signed_in
+from fallow_sdk.commands.connection import console, signed_in
 from fallow_sdk.errors import ChainError
 from fallow_sdk.money import show_micros
 
 app = typer.Typer(help="Fetch receipts, and check them offline.", no_args_is_help=True)
-console = Console(highlight=False)
 HASH_BYTES = 32
 
 

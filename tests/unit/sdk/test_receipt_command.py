@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from fallow.order.v1 import order_pb2
 from fallow_receipts import Charge, Header, MerkleTree, Receipt, charge_leaf, due_micros, genesis_commitment, keccak
 from fallow_sdk.command import build
+from fallow_sdk.commands.connection import console
+from fallow_sdk.commands.order import order_table
 
 ID = "0123456789abcdefghjkmnpqrs"
 ANCHOR = "0x" + "11" * 20
@@ -86,3 +89,11 @@ def test_a_file_that_is_no_receipt_is_refused(tmp_path: Path, text: str) -> None
 def test_a_wrong_root_is_a_usage_error(receipt: Path) -> None:
     """Goal: status 2 for what cannot be a hash. Method: too short."""
     assert CliRunner().invoke(build(), ["receipt", "verify", str(receipt), "--root", "0x12"]).exit_code == 2
+
+
+def test_names_are_never_cut() -> None:
+    """Goal: a name that is shown can be copied. Method: an order's table as it is printed where the terminal is narrow."""
+    order = order_pb2.Order(name=f"orders/{ID}", state=order_pb2.ORDER_STATE_RUNNING, groups=[order_pb2.Group()])
+    with console.capture() as printed:
+        console.print(order_table([order]))
+    assert f"orders/{ID}" in printed.get()
