@@ -185,10 +185,6 @@ class ProgramSuite(DriverSuite):
         status = await house.driver.inspect(container.key)
         assert status is not None
         assert (status.is_running, status.exit_status) == (False, 137)
-        # The kernel takes a moment to bury a child that escaped and was killed.
-        async with asyncio.timeout(WAIT_SECONDS):
-            while await house.driver.stats(container.key) is not None:
-                await asyncio.sleep(0.02)
         assert await house.driver.stats(container.key) is None
 
     async def test_a_follower_gets_all_and_then_the_end(self, house: House) -> None:

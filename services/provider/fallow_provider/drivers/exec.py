@@ -31,6 +31,7 @@ from fallow_provider.ports import (
     ContainerFigures,
     ContainerStatus,
     DriverRefusedError,
+    DriverUnavailableError,
     ExecResult,
     Fingerprint,
     HostAddress,
@@ -88,7 +89,7 @@ class ExecDriver:
         folder = self._folder(container.key)
         shim = None
         if processes.lock_holder(folder / "lock") is None:
-            self._kill_marked(container.key)
+            await self._kill_marked(container.key)
             if not folder.exists():
                 self._make(folder, container)
             (folder / "stopped").unlink(missing_ok=True)
@@ -127,7 +128,7 @@ class ExecDriver:
             # A shim that is only just starting sees this and ends.
             (folder / "stopped").touch()
             await self._stop_kept(folder, grace_ms)
-        self._kill_marked(key)
+        await self._kill_marked(key)
         self._reap()
 
     async def destroy(self, key: ContainerKey) -> None:
@@ -324,11 +325,21 @@ class ExecDriver:
             await asyncio.sleep(POLL_SECONDS)
         return True
 
-    def _kill_marked(self, key: ContainerKey) -> None:
-        """Kill what bears the container's mark, whatever group or session it moved to."""
-        for pid, environment in processes.marked("FALLOW_CONTAINER", key.text()):
-            if environment.get("FALLOW_AGENT") == self._agent:
-                processes.signal_process(pid, signal.SIGKILL)
+    async def _kill_marked(self, key: ContainerKey) -> None:
+        """Kill what bears the container's mark, whatever group or session it moved to; returns once it is gone."""
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                while pids := self._marked(key):
+                    for pid in pids:
+                        processes.signal_process(pid, signal.SIGKILL)
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as error:
+            raise DriverUnavailableError(f"{key.text()}: killed processes are still there") from error
+
+    def _marked(self, key: ContainerKey) -> list[int]:
+        """Processes of this agent that bear the container's mark."""
+        found = processes.marked("FALLOW_CONTAINER", key.text())
+        return [pid for pid, environment in found if environment.get("FALLOW_AGENT") == self._agent]
 
     def _status(self, key: ContainerKey, folder: Path) -> ContainerStatus:
         """What the kernel says about the lock, and the folder about the rest."""
