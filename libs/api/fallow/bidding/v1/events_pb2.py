@@ -30,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61llow/bidding/v1/events.proto\x12\x11\x66\x61llow.bidding.v1\x1a\x1d\x66\x61llow/bidding/v1/lease.proto\x1a fallow/bidding/v1/provider.proto\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n\x0cLeaseCreated\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Lease\x12\x1b\n\x13provider_public_key\x18\x02 \x01(\x0c\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa6\x01\n\x0cLeaseRunning\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12+\n\tendpoints\x18\x03 \x03(\x0b\x32\x18.fallow.type.v1.Endpoint\x12.\n\nready_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\x0eLeaseSuspended\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\x0csuspend_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbf\x01\n\nLeaseEnded\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x37\n\x13\x63harge_through_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x18.fallow.type.v1.Evidence\x12\x11\n\treleasing\x18\x05 \x01(\x08\"\x84\x01\n\nOrderEnded\x12\r\n\x05order\x18\x01 \x01(\t\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"C\n\x12ProviderRegistered\x12-\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.Provider\"9\n\x0eOfferPublished\x12\'\n\x05offer\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Offer\"\x1f\n\x0eOfferWithdrawn\x12\r\n\x05offer\x18\x01 \x01(\t\"\xad\x01\n\x0eProofsReceived\x12\x10\n\x08provider\x18\x01 \x01(\t\x12%\n\x06proofs\x18\x02 \x03(\x0b\x32\x15.fallow.type.v1.Proof\x12\x30\n\x0creceive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rmarket_outage\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61llow/bidding/v1/events.proto\x12\x11\x66\x61llow.bidding.v1\x1a\x1d\x66\x61llow/bidding/v1/lease.proto\x1a fallow/bidding/v1/provider.proto\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8b\x01\n\x0cLeaseCreated\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Lease\x12\x1b\n\x13provider_public_key\x18\x02 \x01(\x0c\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa6\x01\n\x0cLeaseRunning\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12+\n\tendpoints\x18\x03 \x03(\x0b\x32\x18.fallow.type.v1.Endpoint\x12.\n\nready_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\x0eLeaseSuspended\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\x0csuspend_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbf\x01\n\nLeaseEnded\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x37\n\x13\x63harge_through_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x18.fallow.type.v1.Evidence\x12\x11\n\treleasing\x18\x05 \x01(\x08\"\xa5\x01\n\nGroupEnded\x12\r\n\x05order\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\x05\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12)\n\x06reason\x18\x04 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x01\n\nOrderEnded\x12\r\n\x05order\x18\x01 \x01(\t\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"C\n\x12ProviderRegistered\x12-\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.Provider\"9\n\x0eOfferPublished\x12\'\n\x05offer\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Offer\"\x1f\n\x0eOfferWithdrawn\x12\r\n\x05offer\x18\x01 \x01(\t\"\xad\x01\n\x0eProofsReceived\x12\x10\n\x08provider\x18\x01 \x01(\t\x12%\n\x06proofs\x18\x02 \x03(\x0b\x32\x15.fallow.type.v1.Proof\x12\x30\n\x0creceive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rmarket_outage\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,14 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASESUSPENDED']._serialized_end=678
   _globals['_LEASEENDED']._serialized_start=681
   _globals['_LEASEENDED']._serialized_end=872
-  _globals['_ORDERENDED']._serialized_start=875
-  _globals['_ORDERENDED']._serialized_end=1007
-  _globals['_PROVIDERREGISTERED']._serialized_start=1009
-  _globals['_PROVIDERREGISTERED']._serialized_end=1076
-  _globals['_OFFERPUBLISHED']._serialized_start=1078
-  _globals['_OFFERPUBLISHED']._serialized_end=1135
-  _globals['_OFFERWITHDRAWN']._serialized_start=1137
-  _globals['_OFFERWITHDRAWN']._serialized_end=1168
-  _globals['_PROOFSRECEIVED']._serialized_start=1171
-  _globals['_PROOFSRECEIVED']._serialized_end=1344
+  _globals['_GROUPENDED']._serialized_start=875
+  _globals['_GROUPENDED']._serialized_end=1040
+  _globals['_ORDERENDED']._serialized_start=1043
+  _globals['_ORDERENDED']._serialized_end=1175
+  _globals['_PROVIDERREGISTERED']._serialized_start=1177
+  _globals['_PROVIDERREGISTERED']._serialized_end=1244
+  _globals['_OFFERPUBLISHED']._serialized_start=1246
+  _globals['_OFFERPUBLISHED']._serialized_end=1303
+  _globals['_OFFERWITHDRAWN']._serialized_start=1305
+  _globals['_OFFERWITHDRAWN']._serialized_end=1336
+  _globals['_PROOFSRECEIVED']._serialized_start=1339
+  _globals['_PROOFSRECEIVED']._serialized_end=1512
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from fallow.order.v1 import order_pb2 as _order_pb2
 from fallow.order.v1 import order_service_pb2 as _order_service_pb2
 from fallow.type.v1 import money_pb2 as _money_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -116,6 +117,7 @@ class EstimateMatchResponse(_message.Message):
     BEST_PRICE_FIELD_NUMBER: _builtins.int
     WORST_PRICE_FIELD_NUMBER: _builtins.int
     FITTING_PROVIDERS_FIELD_NUMBER: _builtins.int
+    TIME_TO_MATCH_FIELD_NUMBER: _builtins.int
     fitting_providers: _builtins.int
     """Number of providers whose offers fit."""
     @_builtins.property
@@ -126,16 +128,23 @@ class EstimateMatchResponse(_message.Message):
     def worst_price(self) -> _money_pb2.Price:
         """Dearest price among the offers that fit."""
 
+    @_builtins.property
+    def time_to_match(self) -> _duration_pb2.Duration:
+        """Median time from an order's opening to its first lease, over the last 7 days: of orders that asked for the same GPU
+        models, or, with fewer than 5 of those, of all; unset with fewer than 5 of these too.
+        """
+
     def __init__(
         self,
         *,
         best_price: _money_pb2.Price | None = ...,
         worst_price: _money_pb2.Price | None = ...,
         fitting_providers: _builtins.int = ...,
+        time_to_match: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "worst_price", b"worst_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "fitting_providers", b"fitting_providers", "worst_price", b"worst_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "fitting_providers", b"fitting_providers", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

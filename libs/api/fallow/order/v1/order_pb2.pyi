@@ -140,7 +140,7 @@ class _GroupBindingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GroupBin
     GROUP_BINDING_ALL_OR_NONE: _GroupBinding.ValueType  # 1
     """All groups are leased in one decision, or none."""
     GROUP_BINDING_EACH: _GroupBinding.ValueType  # 2
-    """Each group is leased on its own."""
+    """Each group is leased on its own; one that finds no match in time, or fails too often, ends alone."""
 
 class GroupBinding(_GroupBinding, metaclass=_GroupBindingEnumTypeWrapper):
     """How the groups of an order belong together."""
@@ -150,7 +150,7 @@ GROUP_BINDING_UNSPECIFIED: GroupBinding.ValueType  # 0
 GROUP_BINDING_ALL_OR_NONE: GroupBinding.ValueType  # 1
 """All groups are leased in one decision, or none."""
 GROUP_BINDING_EACH: GroupBinding.ValueType  # 2
-"""Each group is leased on its own."""
+"""Each group is leased on its own; one that finds no match in time, or fails too often, ends alone."""
 Global___GroupBinding: _TypeAlias = GroupBinding  # noqa: Y015
 
 class _OrderState:
@@ -164,9 +164,9 @@ class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState
     ORDER_STATE_PENDING: _OrderState.ValueType  # 1
     """Stored; its funds are being held."""
     ORDER_STATE_OPEN: _OrderState.ValueType  # 2
-    """Funded; looking for a match."""
+    """Funded; a group that never had a lease looks for one."""
     ORDER_STATE_MATCHED: _OrderState.ValueType  # 3
-    """Leased; workloads are starting."""
+    """All groups are leased; workloads are starting."""
     ORDER_STATE_RUNNING: _OrderState.ValueType  # 4
     """All groups run."""
     ORDER_STATE_DEGRADED: _OrderState.ValueType  # 5
@@ -179,16 +179,16 @@ class _OrderStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OrderState
     """Ended; money returned."""
 
 class OrderState(_OrderState, metaclass=_OrderStateEnumTypeWrapper):
-    """State of an order."""
+    """State of an order. Groups that have ended count as absent."""
 
 ORDER_STATE_UNSPECIFIED: OrderState.ValueType  # 0
 """Not a state."""
 ORDER_STATE_PENDING: OrderState.ValueType  # 1
 """Stored; its funds are being held."""
 ORDER_STATE_OPEN: OrderState.ValueType  # 2
-"""Funded; looking for a match."""
+"""Funded; a group that never had a lease looks for one."""
 ORDER_STATE_MATCHED: OrderState.ValueType  # 3
-"""Leased; workloads are starting."""
+"""All groups are leased; workloads are starting."""
 ORDER_STATE_RUNNING: OrderState.ValueType  # 4
 """All groups run."""
 ORDER_STATE_DEGRADED: OrderState.ValueType  # 5
@@ -447,7 +447,9 @@ class Terms(_message.Message):
 
     @_builtins.property
     def match_timeout(self) -> _duration_pb2.Duration:
-        """Longest wait for a match; default 10 min. Afterwards the order closes and its money returns."""
+        """Longest wait for a match from the opening, without the time that the market was away; default 10 min. Afterwards
+        the order closes and its money returns; with GROUP_BINDING_EACH the groups without a match end alone.
+        """
 
     @_builtins.property
     def budget(self) -> _money_pb2.Amount:
@@ -566,7 +568,7 @@ class Order(_message.Message):
     close_reason: _lease_pb2.EndReason.ValueType
     """Why the order ended."""
     close_detail: _builtins.str
-    """Evidence or detail of the end, for people."""
+    """Evidence or detail of the end, for people; never empty once the order ends."""
     etag: _builtins.str
     """Version; goes into updates to refuse lost ones."""
     @_builtins.property
@@ -599,7 +601,7 @@ class Order(_message.Message):
 
     @_builtins.property
     def ready_time(self) -> _timestamp_pb2.Timestamp:
-        """When all groups were first ready."""
+        """When all groups were first ready; groups that ended before count as absent."""
 
     @_builtins.property
     def close_time(self) -> _timestamp_pb2.Timestamp:
@@ -637,7 +639,7 @@ Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
 class OrderTransition(_message.Message):
-    """One change in the life of an order."""
+    """One change in the life of an order: of the order itself, or of one of its groups. Kept after the close."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -646,17 +648,35 @@ class OrderTransition(_message.Message):
     TARGET_STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     TRANSITION_TIME_FIELD_NUMBER: _builtins.int
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    SOURCE_GROUP_STATE_FIELD_NUMBER: _builtins.int
+    TARGET_GROUP_STATE_FIELD_NUMBER: _builtins.int
+    LEASE_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Number of the change in its order, from 1."""
+    """Number of the change in its order, from 1 without gaps; both kinds share the numbers."""
     source_state: Global___OrderState.ValueType
-    """State before."""
+    """State of the order before; unset in the first change."""
     target_state: Global___OrderState.ValueType
-    """State after."""
+    """State of the order after; the same as before where a group changed."""
     reason: _builtins.str
     """Why, for people."""
+    group_id: _builtins.str
+    """Group that changed; empty where the order itself did."""
+    source_group_state: Global___GroupState.ValueType
+    """State of the group before; unset where the order itself changed."""
+    target_group_state: Global___GroupState.ValueType
+    """State of the group after; unset where the order itself changed."""
+    lease: _builtins.str
+    """Lease that was made, became ready or ended, `leases/{lease}`; empty where there is none."""
+    provider: _builtins.str
+    """Provider of that lease, `providers/{provider}`."""
+    generation: _builtins.int
+    """Generation of that lease; 0 where there is none."""
     @_builtins.property
     def transition_time(self) -> _timestamp_pb2.Timestamp:
-        """When."""
+        """When it happened, by the clock of the service that saw it."""
 
     def __init__(
         self,
@@ -666,10 +686,16 @@ class OrderTransition(_message.Message):
         target_state: Global___OrderState.ValueType = ...,
         reason: _builtins.str = ...,
         transition_time: _timestamp_pb2.Timestamp | None = ...,
+        group_id: _builtins.str = ...,
+        source_group_state: Global___GroupState.ValueType = ...,
+        target_group_state: Global___GroupState.ValueType = ...,
+        lease: _builtins.str = ...,
+        provider: _builtins.str = ...,
+        generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["transition_time", b"transition_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "sequence", b"sequence", "source_state", b"source_state", "target_state", b"target_state", "transition_time", b"transition_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "group_id", b"group_id", "lease", b"lease", "provider", b"provider", "reason", b"reason", "sequence", b"sequence", "source_group_state", b"source_group_state", "source_state", b"source_state", "target_group_state", b"target_group_state", "target_state", b"target_state", "transition_time", b"transition_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

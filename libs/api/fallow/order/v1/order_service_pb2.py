@@ -28,9 +28,10 @@ from fallow.type.v1 import money_pb2 as fallow_dot_type_dot_v1_dot_money__pb2
 from fallow.type.v1 import workload_pb2 as fallow_dot_type_dot_v1_dot_workload__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#fallow/order/v1/order_service.proto\x12\x0f\x66\x61llow.order.v1\x1a\x1b\x66\x61llow/order/v1/order.proto\x1a fallow/type/v1/annotations.proto\x1a\x1a\x66\x61llow/type/v1/money.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\"\x9e\x02\n\x12\x43reateOrderRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\x12\'\n\x05order\x18\x02 \x01(\x0b\x32\x16.fallow.order.v1.OrderH\x00\x12\x17\n\x03sdl\x18\x03 \x01(\tB\x08\xf2\xe0\x18\x04 \x80\x80@H\x00\x12G\n\x06labels\x18\x04 \x03(\x0b\x32/.fallow.order.v1.CreateOrderRequest.LabelsEntryB\x06\xf2\xe0\x18\x02(@\x12%\n\x05terms\x18\x05 \x01(\x0b\x32\x16.fallow.order.v1.Terms\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"F\n\x0fGetOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\"\xfa\x01\n\x11ListOrdersRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\x12\x33\n\x06states\x18\x03 \x03(\x0e\x32\x1b.fallow.order.v1.OrderStateB\x06\xf2\xe0\x18\x02(\x10\x12\x46\n\x06labels\x18\x04 \x03(\x0b\x32..fallow.order.v1.ListOrdersRequest.LabelsEntryB\x06\xf2\xe0\x18\x02(\x10\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x12ListOrdersResponse\x12&\n\x06orders\x18\x01 \x03(\x0b\x32\x16.fallow.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x93\x01\n\x12UpdateOrderRequest\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.OrderB\x06\xf2\xe0\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"\x80\x01\n\x11\x43loseOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x02\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"h\n\x11WatchOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\x12\x1e\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\"q\n\x12WatchOrderResponse\x12%\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.Order\x12\x34\n\ntransition\x18\x02 \x01(\x0b\x32 .fallow.order.v1.OrderTransition\"b\n\x14\x45stimateOrderRequest\x12\'\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.OrderH\x00\x12\x17\n\x03sdl\x18\x02 \x01(\tB\x08\xf2\xe0\x18\x04 \x80\x80@H\x00\x42\x08\n\x06source\"\xe9\x01\n\x15\x45stimateOrderResponse\x12)\n\nbest_price\x18\x01 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12*\n\x0bworst_price\x18\x02 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x19\n\x11\x66itting_providers\x18\x03 \x01(\x05\x12,\n\x0c\x66unds_needed\x18\x04 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12\x30\n\rtime_to_match\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x13\x45xplainOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\"\xad\x04\n\x14\x45xplainOrderResponse\x12\x46\n\x06groups\x18\x01 \x03(\x0b\x32\x36.fallow.order.v1.ExplainOrderResponse.GroupExplanation\x1a\xe9\x01\n\x10GroupExplanation\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12@\n\x06\x66unnel\x18\x02 \x03(\x0b\x32\x30.fallow.order.v1.ExplainOrderResponse.FunnelStep\x12\x42\n\x06offers\x18\x03 \x03(\x0b\x32\x32.fallow.order.v1.ExplainOrderResponse.WeighedOffer\x12-\n\x0ematching_price\x18\x04 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\x1ah\n\nFunnelStep\x12\x12\n\nconstraint\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65vices_before\x18\x02 \x01(\x03\x12\x15\n\rdevices_after\x18\x03 \x01(\x03\x12\x17\n\x0fproviders_after\x18\x04 \x01(\x05\x1aw\n\x0cWeighedOffer\x12\r\n\x05offer\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12$\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x0b\n\x03won\x18\x04 \x01(\x08\x12\x13\n\x0bloss_reason\x18\x05 \x01(\t\"f\n\x12GetWorkloadRequest\x12\x34\n\x05lease\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dleases/[0-9a-hjkmnp-tv-z]{26}\x12\x1a\n\ngeneration\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x01\"A\n\x13GetWorkloadResponse\x12*\n\x08workload\x18\x01 \x01(\x0b\x32\x18.fallow.type.v1.Workload2\xd6\x06\n\x0cOrderService\x12\x61\n\x0b\x43reateOrder\x12#.fallow.order.v1.CreateOrderRequest\x1a\x16.fallow.order.v1.Order\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write\x12Z\n\x08GetOrder\x12 .fallow.order.v1.GetOrderRequest\x1a\x16.fallow.order.v1.Order\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12k\n\nListOrders\x12\".fallow.order.v1.ListOrdersRequest\x1a#.fallow.order.v1.ListOrdersResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12\x61\n\x0bUpdateOrder\x12#.fallow.order.v1.UpdateOrderRequest\x1a\x16.fallow.order.v1.Order\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write\x12_\n\nCloseOrder\x12\".fallow.order.v1.CloseOrderRequest\x1a\x16.fallow.order.v1.Order\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write\x12m\n\nWatchOrder\x12\".fallow.order.v1.WatchOrderRequest\x1a#.fallow.order.v1.WatchOrderResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read0\x01\x12t\n\rEstimateOrder\x12%.fallow.order.v1.EstimateOrderRequest\x1a&.fallow.order.v1.EstimateOrderResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12q\n\x0c\x45xplainOrder\x12$.fallow.order.v1.ExplainOrderRequest\x1a%.fallow.order.v1.ExplainOrderResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read2\x83\x01\n\x0fWorkloadService\x12p\n\x0bGetWorkload\x12#.fallow.order.v1.GetWorkloadRequest\x1a$.fallow.order.v1.GetWorkloadResponse\"\x16\xea\xe0\x18\x12\n\x01\x04\"\rworkload.readb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#fallow/order/v1/order_service.proto\x12\x0f\x66\x61llow.order.v1\x1a\x1b\x66\x61llow/order/v1/order.proto\x1a fallow/type/v1/annotations.proto\x1a\x1a\x66\x61llow/type/v1/money.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x02\n\x12\x43reateOrderRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\x12\'\n\x05order\x18\x02 \x01(\x0b\x32\x16.fallow.order.v1.OrderH\x00\x12\x17\n\x03sdl\x18\x03 \x01(\tB\x08\xf2\xe0\x18\x04 \x80\x80@H\x00\x12G\n\x06labels\x18\x04 \x03(\x0b\x32/.fallow.order.v1.CreateOrderRequest.LabelsEntryB\x06\xf2\xe0\x18\x02(@\x12%\n\x05terms\x18\x05 \x01(\x0b\x32\x16.fallow.order.v1.Terms\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06source\"F\n\x0fGetOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\"\xe4\x02\n\x11ListOrdersRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\x12\x33\n\x06states\x18\x03 \x03(\x0e\x32\x1b.fallow.order.v1.OrderStateB\x06\xf2\xe0\x18\x02(\x10\x12\x46\n\x06labels\x18\x04 \x03(\x0b\x32..fallow.order.v1.ListOrdersRequest.LabelsEntryB\x06\xf2\xe0\x18\x02(\x10\x12\x33\n\x0fmin_create_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fmax_create_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"U\n\x12ListOrdersResponse\x12&\n\x06orders\x18\x01 \x03(\x0b\x32\x16.fallow.order.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x93\x01\n\x12UpdateOrderRequest\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.OrderB\x06\xf2\xe0\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"\x80\x01\n\x11\x43loseOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\x12\x17\n\x06reason\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x02\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"h\n\x11WatchOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\x12\x1e\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\"\x8a\x01\n\x12WatchOrderResponse\x12%\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.Order\x12\x34\n\ntransition\x18\x02 \x01(\x0b\x32 .fallow.order.v1.OrderTransition\x12\x17\n\x0flatest_sequence\x18\x03 \x01(\x03\"b\n\x14\x45stimateOrderRequest\x12\'\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.OrderH\x00\x12\x17\n\x03sdl\x18\x02 \x01(\tB\x08\xf2\xe0\x18\x04 \x80\x80@H\x00\x42\x08\n\x06source\"\xe9\x01\n\x15\x45stimateOrderResponse\x12)\n\nbest_price\x18\x01 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12*\n\x0bworst_price\x18\x02 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x19\n\x11\x66itting_providers\x18\x03 \x01(\x05\x12,\n\x0c\x66unds_needed\x18\x04 \x01(\x0b\x32\x16.fallow.type.v1.Amount\x12\x30\n\rtime_to_match\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"J\n\x13\x45xplainOrderRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\"\xad\x04\n\x14\x45xplainOrderResponse\x12\x46\n\x06groups\x18\x01 \x03(\x0b\x32\x36.fallow.order.v1.ExplainOrderResponse.GroupExplanation\x1a\xe9\x01\n\x10GroupExplanation\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12@\n\x06\x66unnel\x18\x02 \x03(\x0b\x32\x30.fallow.order.v1.ExplainOrderResponse.FunnelStep\x12\x42\n\x06offers\x18\x03 \x03(\x0b\x32\x32.fallow.order.v1.ExplainOrderResponse.WeighedOffer\x12-\n\x0ematching_price\x18\x04 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x0e\n\x06\x61\x64vice\x18\x05 \x01(\t\x1ah\n\nFunnelStep\x12\x12\n\nconstraint\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65vices_before\x18\x02 \x01(\x03\x12\x15\n\rdevices_after\x18\x03 \x01(\x03\x12\x17\n\x0fproviders_after\x18\x04 \x01(\x05\x1aw\n\x0cWeighedOffer\x12\r\n\x05offer\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12$\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x0b\n\x03won\x18\x04 \x01(\x08\x12\x13\n\x0bloss_reason\x18\x05 \x01(\t\"f\n\x12GetWorkloadRequest\x12\x34\n\x05lease\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dleases/[0-9a-hjkmnp-tv-z]{26}\x12\x1a\n\ngeneration\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x01\"A\n\x13GetWorkloadResponse\x12*\n\x08workload\x18\x01 \x01(\x0b\x32\x18.fallow.type.v1.Workload2\xd6\x06\n\x0cOrderService\x12\x61\n\x0b\x43reateOrder\x12#.fallow.order.v1.CreateOrderRequest\x1a\x16.fallow.order.v1.Order\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write\x12Z\n\x08GetOrder\x12 .fallow.order.v1.GetOrderRequest\x1a\x16.fallow.order.v1.Order\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12k\n\nListOrders\x12\".fallow.order.v1.ListOrdersRequest\x1a#.fallow.order.v1.ListOrdersResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12\x61\n\x0bUpdateOrder\x12#.fallow.order.v1.UpdateOrderRequest\x1a\x16.fallow.order.v1.Order\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write\x12_\n\nCloseOrder\x12\".fallow.order.v1.CloseOrderRequest\x1a\x16.fallow.order.v1.Order\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write\x12m\n\nWatchOrder\x12\".fallow.order.v1.WatchOrderRequest\x1a#.fallow.order.v1.WatchOrderResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read0\x01\x12t\n\rEstimateOrder\x12%.fallow.order.v1.EstimateOrderRequest\x1a&.fallow.order.v1.EstimateOrderResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12q\n\x0c\x45xplainOrder\x12$.fallow.order.v1.ExplainOrderRequest\x1a%.fallow.order.v1.ExplainOrderResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read2\x83\x01\n\x0fWorkloadService\x12p\n\x0bGetWorkload\x12#.fallow.order.v1.GetWorkloadRequest\x1a$.fallow.order.v1.GetWorkloadResponse\"\x16\xea\xe0\x18\x12\n\x01\x04\"\rworkload.readb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -97,46 +98,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERSERVICE'].methods_by_name['ExplainOrder']._serialized_options = b'\352\340\030\020\n\001\002\022\013orders.read'
   _globals['_WORKLOADSERVICE'].methods_by_name['GetWorkload']._loaded_options = None
   _globals['_WORKLOADSERVICE'].methods_by_name['GetWorkload']._serialized_options = b'\352\340\030\022\n\001\004\"\rworkload.read'
-  _globals['_CREATEORDERREQUEST']._serialized_start=245
-  _globals['_CREATEORDERREQUEST']._serialized_end=531
-  _globals['_CREATEORDERREQUEST_LABELSENTRY']._serialized_start=476
-  _globals['_CREATEORDERREQUEST_LABELSENTRY']._serialized_end=521
-  _globals['_GETORDERREQUEST']._serialized_start=533
-  _globals['_GETORDERREQUEST']._serialized_end=603
-  _globals['_LISTORDERSREQUEST']._serialized_start=606
-  _globals['_LISTORDERSREQUEST']._serialized_end=856
-  _globals['_LISTORDERSREQUEST_LABELSENTRY']._serialized_start=476
-  _globals['_LISTORDERSREQUEST_LABELSENTRY']._serialized_end=521
-  _globals['_LISTORDERSRESPONSE']._serialized_start=858
-  _globals['_LISTORDERSRESPONSE']._serialized_end=943
-  _globals['_UPDATEORDERREQUEST']._serialized_start=946
-  _globals['_UPDATEORDERREQUEST']._serialized_end=1093
-  _globals['_CLOSEORDERREQUEST']._serialized_start=1096
-  _globals['_CLOSEORDERREQUEST']._serialized_end=1224
-  _globals['_WATCHORDERREQUEST']._serialized_start=1226
-  _globals['_WATCHORDERREQUEST']._serialized_end=1330
-  _globals['_WATCHORDERRESPONSE']._serialized_start=1332
-  _globals['_WATCHORDERRESPONSE']._serialized_end=1445
-  _globals['_ESTIMATEORDERREQUEST']._serialized_start=1447
-  _globals['_ESTIMATEORDERREQUEST']._serialized_end=1545
-  _globals['_ESTIMATEORDERRESPONSE']._serialized_start=1548
-  _globals['_ESTIMATEORDERRESPONSE']._serialized_end=1781
-  _globals['_EXPLAINORDERREQUEST']._serialized_start=1783
-  _globals['_EXPLAINORDERREQUEST']._serialized_end=1857
-  _globals['_EXPLAINORDERRESPONSE']._serialized_start=1860
-  _globals['_EXPLAINORDERRESPONSE']._serialized_end=2417
-  _globals['_EXPLAINORDERRESPONSE_GROUPEXPLANATION']._serialized_start=1957
-  _globals['_EXPLAINORDERRESPONSE_GROUPEXPLANATION']._serialized_end=2190
-  _globals['_EXPLAINORDERRESPONSE_FUNNELSTEP']._serialized_start=2192
-  _globals['_EXPLAINORDERRESPONSE_FUNNELSTEP']._serialized_end=2296
-  _globals['_EXPLAINORDERRESPONSE_WEIGHEDOFFER']._serialized_start=2298
-  _globals['_EXPLAINORDERRESPONSE_WEIGHEDOFFER']._serialized_end=2417
-  _globals['_GETWORKLOADREQUEST']._serialized_start=2419
-  _globals['_GETWORKLOADREQUEST']._serialized_end=2521
-  _globals['_GETWORKLOADRESPONSE']._serialized_start=2523
-  _globals['_GETWORKLOADRESPONSE']._serialized_end=2588
-  _globals['_ORDERSERVICE']._serialized_start=2591
-  _globals['_ORDERSERVICE']._serialized_end=3445
-  _globals['_WORKLOADSERVICE']._serialized_start=3448
-  _globals['_WORKLOADSERVICE']._serialized_end=3579
+  _globals['_CREATEORDERREQUEST']._serialized_start=278
+  _globals['_CREATEORDERREQUEST']._serialized_end=564
+  _globals['_CREATEORDERREQUEST_LABELSENTRY']._serialized_start=509
+  _globals['_CREATEORDERREQUEST_LABELSENTRY']._serialized_end=554
+  _globals['_GETORDERREQUEST']._serialized_start=566
+  _globals['_GETORDERREQUEST']._serialized_end=636
+  _globals['_LISTORDERSREQUEST']._serialized_start=639
+  _globals['_LISTORDERSREQUEST']._serialized_end=995
+  _globals['_LISTORDERSREQUEST_LABELSENTRY']._serialized_start=509
+  _globals['_LISTORDERSREQUEST_LABELSENTRY']._serialized_end=554
+  _globals['_LISTORDERSRESPONSE']._serialized_start=997
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1082
+  _globals['_UPDATEORDERREQUEST']._serialized_start=1085
+  _globals['_UPDATEORDERREQUEST']._serialized_end=1232
+  _globals['_CLOSEORDERREQUEST']._serialized_start=1235
+  _globals['_CLOSEORDERREQUEST']._serialized_end=1363
+  _globals['_WATCHORDERREQUEST']._serialized_start=1365
+  _globals['_WATCHORDERREQUEST']._serialized_end=1469
+  _globals['_WATCHORDERRESPONSE']._serialized_start=1472
+  _globals['_WATCHORDERRESPONSE']._serialized_end=1610
+  _globals['_ESTIMATEORDERREQUEST']._serialized_start=1612
+  _globals['_ESTIMATEORDERREQUEST']._serialized_end=1710
+  _globals['_ESTIMATEORDERRESPONSE']._serialized_start=1713
+  _globals['_ESTIMATEORDERRESPONSE']._serialized_end=1946
+  _globals['_EXPLAINORDERREQUEST']._serialized_start=1948
+  _globals['_EXPLAINORDERREQUEST']._serialized_end=2022
+  _globals['_EXPLAINORDERRESPONSE']._serialized_start=2025
+  _globals['_EXPLAINORDERRESPONSE']._serialized_end=2582
+  _globals['_EXPLAINORDERRESPONSE_GROUPEXPLANATION']._serialized_start=2122
+  _globals['_EXPLAINORDERRESPONSE_GROUPEXPLANATION']._serialized_end=2355
+  _globals['_EXPLAINORDERRESPONSE_FUNNELSTEP']._serialized_start=2357
+  _globals['_EXPLAINORDERRESPONSE_FUNNELSTEP']._serialized_end=2461
+  _globals['_EXPLAINORDERRESPONSE_WEIGHEDOFFER']._serialized_start=2463
+  _globals['_EXPLAINORDERRESPONSE_WEIGHEDOFFER']._serialized_end=2582
+  _globals['_GETWORKLOADREQUEST']._serialized_start=2584
+  _globals['_GETWORKLOADREQUEST']._serialized_end=2686
+  _globals['_GETWORKLOADRESPONSE']._serialized_start=2688
+  _globals['_GETWORKLOADRESPONSE']._serialized_end=2753
+  _globals['_ORDERSERVICE']._serialized_start=2756
+  _globals['_ORDERSERVICE']._serialized_end=3610
+  _globals['_WORKLOADSERVICE']._serialized_start=3613
+  _globals['_WORKLOADSERVICE']._serialized_end=3744
 # @@protoc_insertion_point(module_scope)

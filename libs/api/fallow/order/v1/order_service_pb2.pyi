@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -141,6 +142,8 @@ class ListOrdersRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     STATES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    MIN_CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MAX_CREATE_TIME_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most orders in the answer, 1 to 1,000; default 50."""
     page_token: _builtins.str
@@ -153,6 +156,14 @@ class ListOrdersRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels that the orders must hold."""
 
+    @_builtins.property
+    def min_create_time(self) -> _timestamp_pb2.Timestamp:
+        """Orders created at this time or later; unset sets no bound."""
+
+    @_builtins.property
+    def max_create_time(self) -> _timestamp_pb2.Timestamp:
+        """Orders created before this time; unset sets no bound. Must be later than `min_create_time`."""
+
     def __init__(
         self,
         *,
@@ -160,10 +171,12 @@ class ListOrdersRequest(_message.Message):
         page_token: _builtins.str = ...,
         states: _abc.Iterable[_order_pb2.OrderState.ValueType] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        min_create_time: _timestamp_pb2.Timestamp | None = ...,
+        max_create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_create_time", b"max_create_time", "min_create_time", b"min_create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "max_create_time", b"max_create_time", "min_create_time", b"min_create_time", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -295,6 +308,9 @@ class WatchOrderResponse(_message.Message):
 
     ORDER_FIELD_NUMBER: _builtins.int
     TRANSITION_FIELD_NUMBER: _builtins.int
+    LATEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    latest_sequence: _builtins.int
+    """Number of the order's newest change when this was read; who has seen it has caught up."""
     @_builtins.property
     def order(self) -> _order_pb2.Order:
         """The order after the change."""
@@ -308,10 +324,11 @@ class WatchOrderResponse(_message.Message):
         *,
         order: _order_pb2.Order | None = ...,
         transition: _order_pb2.OrderTransition | None = ...,
+        latest_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "transition", b"transition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "transition", b"transition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["latest_sequence", b"latest_sequence", "order", b"order", "transition", b"transition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,22 +376,24 @@ class EstimateOrderResponse(_message.Message):
     FUNDS_NEEDED_FIELD_NUMBER: _builtins.int
     TIME_TO_MATCH_FIELD_NUMBER: _builtins.int
     fitting_providers: _builtins.int
-    """Number of providers whose offers fit."""
+    """Number of providers whose offers fit within the price limit, of the group that has the fewest."""
     @_builtins.property
     def best_price(self) -> _money_pb2.Price:
-        """Price of the match that would be made now; unset when there is none."""
+        """Sum over all groups of the match that would be made now, from live offers and what is free; unset when there is none."""
 
     @_builtins.property
     def worst_price(self) -> _money_pb2.Price:
-        """Dearest price among the offers that fit."""
+        """Sum over all groups of the dearest offer that fits and is within the price limit; unset when there is no match."""
 
     @_builtins.property
     def funds_needed(self) -> _money_pb2.Amount:
-        """Funds that CreateOrder would hold."""
+        """Funds that CreateOrder would hold: price limits × min(term, 1 h), rounded up, at most the budget."""
 
     @_builtins.property
     def time_to_match(self) -> _duration_pb2.Duration:
-        """Usual time from order to match, from history; unset while there is too little of it."""
+        """Median time from opening to first lease of the market's orders of the last 7 days that asked for the same GPU
+        models, or, with fewer than 5 of those, of all orders; unset with fewer than 5 of these too. No promise.
+        """
 
     def __init__(
         self,

@@ -121,7 +121,8 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrder(self, request, context):
-        """Streams the order as it is, then each change, until it is closed. Resumes after `after_sequence`.
+        """Streams the order as it is, then each change of the order and its groups, until it is closed. Resumes after
+        `after_sequence`; from 0 it tells the whole history, of closed orders too.
         Errors: ORDER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -51,7 +51,8 @@ class OrderServiceStub:
     A closed order is answered as it is. Idempotent. Errors: ORDER_NOT_FOUND.
     """
     WatchOrder: _grpc.UnaryStreamMultiCallable[_order_service_pb2.WatchOrderRequest, _order_service_pb2.WatchOrderResponse]
-    """Streams the order as it is, then each change, until it is closed. Resumes after `after_sequence`.
+    """Streams the order as it is, then each change of the order and its groups, until it is closed. Resumes after
+    `after_sequence`; from 0 it tells the whole history, of closed orders too.
     Errors: ORDER_NOT_FOUND.
     """
     EstimateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.EstimateOrderRequest, _order_service_pb2.EstimateOrderResponse]
@@ -85,7 +86,8 @@ class OrderServiceAsyncStub(OrderServiceStub):
     A closed order is answered as it is. Idempotent. Errors: ORDER_NOT_FOUND.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_order_service_pb2.WatchOrderRequest, _order_service_pb2.WatchOrderResponse]  # type: ignore[assignment]
-    """Streams the order as it is, then each change, until it is closed. Resumes after `after_sequence`.
+    """Streams the order as it is, then each change of the order and its groups, until it is closed. Resumes after
+    `after_sequence`; from 0 it tells the whole history, of closed orders too.
     Errors: ORDER_NOT_FOUND.
     """
     EstimateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.EstimateOrderRequest, _order_service_pb2.EstimateOrderResponse]  # type: ignore[assignment]
@@ -152,7 +154,8 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.WatchOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_order_service_pb2.WatchOrderResponse], _abc.AsyncIterator[_order_service_pb2.WatchOrderResponse]]:
-        """Streams the order as it is, then each change, until it is closed. Resumes after `after_sequence`.
+        """Streams the order as it is, then each change of the order and its groups, until it is closed. Resumes after
+        `after_sequence`; from 0 it tells the whole history, of closed orders too.
         Errors: ORDER_NOT_FOUND.
         """
 
