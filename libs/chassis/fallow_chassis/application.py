@@ -37,8 +37,9 @@ from fallow_chassis.migrations import MigrationError, migrate, pending
 from fallow_chassis.nats_link import NatsLink
 from fallow_chassis.outbox import OutboxRelay
 from fallow_chassis.postgres import Database
-from fallow_chassis.retry import is_retryable, wait_seconds
+from fallow_chassis.retry import keep_trying
 from fallow_chassis.settings import ServiceSettings, SettingsError
+from fallow_chassis.signals import Signals
 from fallow_chassis.stream import EventStream, open_stream
 from fallow_chassis.telemetry import Telemetry
 from fallow_chassis.validation import FieldRulesError
@@ -80,6 +81,7 @@ class Application(Generic[SettingsT]):
         self.ids: Ids = ids or RandomIds(self.clock)
         self._package = package
         self._database: Database | None = None
+        self._signals: Signals | None = None
         self._stream: EventStream | None = None
         self._nats: NatsLink | None = None
         self._channels: list[grpc.aio.Channel] = []
@@ -125,6 +127,14 @@ class Application(Generic[SettingsT]):
             self.every(HOUSEKEEPING_SECONDS, self._keep_house, name="housekeeping")
         return self._database
 
+    def signals(self) -> Signals:
+        """The signals of the database, which must be open; one connection hears them for all who wait."""
+        assert self._database is not None, "await application.database() first"
+        if self._signals is None:
+            self._signals = Signals(self._database)
+            self.background(self._signals.run, name="signals")
+        return self._signals
+
     async def stream(self) -> EventStream:
         """The event stream that the settings name (opened once)."""
         if self._stream is None:
@@ -153,7 +163,7 @@ class Application(Generic[SettingsT]):
         assert self._database is not None, "await application.database() first"
         assert self._stream is not None, "await application.stream() first"
         assert self._relay is None, "one relay is enough"
-        self._relay = OutboxRelay(self._database, self._stream, self.clock)
+        self._relay = OutboxRelay(self._database, self.signals(), self._stream, self.clock)
 
     def consume(self, consumer: Consumer) -> None:
         """Run a consumer while the service serves."""
@@ -299,17 +309,8 @@ async def _ended(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
 
 async def _waited_for(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
     """The outcome of an attempt, repeated while what it needs is not there yet, ``START_SECONDS`` at most."""
-    failures = 0
     async with asyncio.timeout(START_SECONDS):
-        while True:
-            try:
-                return await attempt()
-            except Exception as error:
-                if not is_retryable(error):
-                    raise
-                failures += 1
-                _log.warning("start_waits", what=what, attempt=failures, error=mask_text(repr(error)))
-                await asyncio.sleep(wait_seconds(failures))
+        return await keep_trying(f"start of the {what}", attempt)
 
 
 Build = Callable[[Application[SettingsT]], Awaitable[None]]

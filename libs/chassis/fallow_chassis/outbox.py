@@ -6,7 +6,7 @@ the lock cannot mark. A crash between publishing and marking sends rows twice, w
 sequences are taken before commit, so a row may appear behind one that was sent already, and is found all the same. The
 order of one key is safe, because its commands hold a lock on the aggregate until they commit.
 
-``NOTIFY`` at commit wakes the relay; a slow poll finds what a lost notification would leave. Sent rows stay for a week,
+A signal at commit wakes the relay; a slow poll finds what a lost signal would leave. Sent rows stay for a week,
 so that a broker which lost its data can be filled again.
 """
 
@@ -19,8 +19,9 @@ import asyncpg
 from fallow_chassis.clock import Clock
 from fallow_chassis.events import Record
 from fallow_chassis.logging import get_logger
-from fallow_chassis.postgres import Database
-from fallow_chassis.retry import is_retryable, wait_seconds
+from fallow_chassis.postgres import OUTBOX_CHANNEL, Database
+from fallow_chassis.retry import is_retryable, keep_trying
+from fallow_chassis.signals import Signals
 from fallow_chassis.sql import Queries
 from fallow_chassis.stream import EventStream
 from fallow_chassis.telemetry import meter
@@ -28,7 +29,7 @@ from fallow_chassis.telemetry import meter
 BATCH_ROWS: Final = 500
 """Rows that are read, published and marked at a time."""
 POLL_SECONDS: Final = 1.0
-"""How long a row waits at most if its notification is lost."""
+"""How long a row waits at most if its signal is lost."""
 STANDBY_SECONDS: Final = 0.5
 """How often a relay that stands by asks for the lock."""
 QUERY_SECONDS: Final = 30.0
@@ -39,7 +40,6 @@ DELETE_BATCH_ROWS: Final = 5_000
 LOCK_KEY: Final = 0x0FA1_1033_0000_0002
 """The advisory lock that the working relay of a database holds."""
 
-_CHANNEL: Final = "fallow_outbox"
 _QUERIES: Final = Queries.load("fallow_chassis")
 _log = get_logger(__name__)
 
@@ -47,12 +47,12 @@ _log = get_logger(__name__)
 class OutboxRelay:
     """Publishes the outbox of one database; ``run`` until cancelled or drained."""
 
-    def __init__(self, database: Database, stream: EventStream, clock: Clock) -> None:
-        """Take the database whose outbox to send, and where to."""
+    def __init__(self, database: Database, signals: Signals, stream: EventStream, clock: Clock) -> None:
+        """Take the database whose outbox to send, the signals of its commits, and where to send to."""
         self._database = database
         self._stream = stream
         self._clock = clock
-        self._wake = asyncio.Event()
+        self._bell = signals.bell(OUTBOX_CHANNEL)
         self._draining = False
         self._next_sweep_ms = 0
         self._topics: set[str] = set()
@@ -64,29 +64,24 @@ class OutboxRelay:
 
         A database or stream that is away is waited for; any other failure is raised.
         """
-        attempt = 0
-        while True:
-            try:
-                async with self._database.session() as session:
-                    if not await self._win_lock(session):
-                        return
-                    attempt = 0
-                    await self._relay(session)
-                    return
-            except Exception as error:
-                if not is_retryable(error):
-                    raise
-                if self._draining:
-                    _log.warning("outbox_drain_given_up", error=repr(error))
-                    return
-                attempt += 1
-                _log.warning("outbox_relay_waits", attempt=attempt, error=repr(error))
-                await self._pause(wait_seconds(attempt))
+        with self._bell:
+            await keep_trying("outbox relay", self._relay, pause=self._bell.wait)
 
     def drain(self) -> None:
         """Send what is there and then end ``run``; returns at once."""
         self._draining = True
-        self._wake.set()
+        self._bell.ring()
+
+    async def _relay(self) -> None:
+        """Wait for the lock and send rows as they come; a relay that drains gives up at the first failure."""
+        try:
+            async with self._database.session() as session:
+                if await self._win_lock(session):
+                    await self._send(session)
+        except Exception as error:
+            if not self._draining or not is_retryable(error):
+                raise
+            _log.warning("outbox_drain_given_up", error=repr(error))
 
     async def _win_lock(self, session: "asyncpg.Connection[asyncpg.Record]") -> bool:
         """Wait for the lock; False if the relay drains before it has it (then another one relays)."""
@@ -96,21 +91,18 @@ class OutboxRelay:
                     return True
             if self._draining:
                 return False
-            await self._pause(STANDBY_SECONDS)
+            await self._bell.wait(STANDBY_SECONDS)
 
-    async def _relay(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async def _send(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
         """Send rows as they come, holding the lock; returns when drained."""
-        async with asyncio.timeout(QUERY_SECONDS):
-            await session.add_listener(_CHANNEL, self._notified)
         while True:
-            self._wake.clear()
             count = await self._send_batch(session)
             if count == BATCH_ROWS:
                 continue
             if self._draining:
                 return
             await self._sweep(session)
-            await self._pause(POLL_SECONDS)
+            await self._bell.wait(POLL_SECONDS)
 
     async def _send_batch(self, session: "asyncpg.Connection[asyncpg.Record]") -> int:
         """Publish and mark the oldest rows that are not sent; returns how many."""
@@ -144,15 +136,3 @@ class OutboxRelay:
         self._next_sweep_ms = self._clock.monotonic_ms() + SWEEP_INTERVAL_MS
         async with asyncio.timeout(QUERY_SECONDS):
             await session.execute(_QUERIES.get("delete_sent"), self._clock.now() - KEEP_SENT, DELETE_BATCH_ROWS)
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait for a wake-up, at most ``seconds``."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
-
-    def _notified(self, *_: object) -> None:
-        """A transaction with events committed."""
-        self._wake.set()

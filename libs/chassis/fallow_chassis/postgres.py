@@ -31,6 +31,8 @@ ACQUIRE_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 5.0
 MAX_EVENTS_PER_TRANSACTION: Final = 10_000
+OUTBOX_CHANNEL: Final = "fallow_outbox"
+"""Notified when a transaction with events committed."""
 
 _STATEMENT_TIMEOUT_MS: Final = 35_000
 _IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
@@ -131,7 +133,7 @@ class Database:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        """A connection of one's own, outside the pool and without time limits: for LISTEN and advisory locks."""
+        """A connection of one's own, outside the pool and without time limits: for signals and advisory locks."""
         connection = await self._connect_alone()
         try:
             yield connection
@@ -178,7 +180,12 @@ class Database:
             kind = draft.message.DESCRIPTOR.full_name
             rows.append((event_id, draft.topic, draft.key, draft.version, kind, draft.subject, payload, headers, now))
         await unit.connection.executemany(_QUERIES.get("insert_outbox"), rows)
-        await unit.connection.execute(_QUERIES.get("notify_outbox"))
+        await notify(unit.connection, OUTBOX_CHANNEL)
+
+
+async def notify(connection: Connection, channel: str, key: str = "") -> None:
+    """Ring the bells of a channel, those of ``key`` and those of all keys, once this transaction commits."""
+    await connection.execute(_QUERIES.get("notify"), channel, key)
 
 
 async def close_gently(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -46,8 +46,9 @@ async def build(application: Application[BiddingSettings]) -> None:
     _add_servicers(application, orders, RegistryCommands(database, policy), Queries(database, policy))
     matching = MatchingCommands(database, policy, lock_key("decisions", policy.market))
     delivery = DeliveryCommands(database, policy, application.signer, settings.required("order_address"))
-    application.background(Engine(database, matching, lock_key("leader", policy.market)).run, name="engine")
-    application.background(Courier(database, link, delivery).run, name="courier")
+    signals = application.signals()
+    application.background(Engine(database, signals, matching, lock_key("leader", policy.market)).run, name="engine")
+    application.background(Courier(signals, link, delivery).run, name="courier")
     application.every(WATCH_SECONDS, Watch(link, watching, orders).run_once, name="watch")
     application.relay()
     application.consume(Consumer("bidding", [ORDERS_TOPIC], database, stream, OrderHandlers(policy).by_type()))
@@ -72,7 +73,7 @@ def _add_servicers(
     )
     server.add(
         lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
-        LeaseServicer(orders, queries, application.signer, application.clock),
+        LeaseServicer(orders, queries, application.signals(), application.signer, application.clock),
         "fallow.bidding.v1.LeaseService",
     )
     server.add(

@@ -1,28 +1,24 @@
-"""What runs by itself: the engine's leader loop, the courier of commands, the watch over time, and who wakes them.
+"""What runs by itself: the engine's leader loop, the courier of commands, the watch over time.
 
-A bell listens to a Postgres channel on a connection of its own. It may miss a ring while it reconnects, so each loop
-also looks by itself after a while; a ring only makes it look sooner.
+A signal of the database makes the engine and the courier look sooner; each also looks by itself after a while.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Final
 
-import asyncpg
-
+from fallow_bidding.channels import COMMAND_CHANNEL, MARKET_CHANNEL
 from fallow_bidding.commands.delivery import DeliveryCommands, Outgoing
 from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.commands.watching import WatchCommands
 from fallow_bidding.convert.link import command_answer
 from fallow_bidding.store import QUERIES
-from fallow_bidding.store.delivery import COMMAND_CHANNEL, MARKET_CHANNEL
 from fallow_chassis.errors import DomainError
 from fallow_chassis.logging import get_logger
 from fallow_chassis.nats_link import NatsLink
 from fallow_chassis.postgres import Database
-from fallow_chassis.retry import is_retryable, wait_seconds
+from fallow_chassis.retry import keep_trying
+from fallow_chassis.signals import Signals
 from fallow_chassis.telemetry import meter
 
 ENGINE_POLL_SECONDS: Final = 1.0
@@ -31,7 +27,6 @@ STANDBY_POLL_SECONDS: Final = 0.5
 """How often a standby tries to lead."""
 COURIER_POLL_SECONDS: Final = 0.5
 REQUEST_SECONDS: Final = 2.0
-STEADY_SECONDS: Final = 30.0
 """How long an agent has to answer a command before it is sent again."""
 COMMANDS_IN_FLIGHT: Final = 64
 """The most commands that wait for an answer at one time."""
@@ -39,63 +34,13 @@ COMMANDS_IN_FLIGHT: Final = 64
 _log = get_logger(__name__)
 
 
-class Bell:
-    """Rings when somebody notifies a channel; ``wait`` raises ConnectionError once its connection is gone."""
-
-    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Use ``bell``."""
-        self.connection = connection
-        self._rung = asyncio.Event()
-        connection.add_termination_listener(lambda _: self._rung.set())
-
-    def ring(self, *_: object) -> None:
-        """Somebody notified."""
-        self._rung.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Return at the next ring, or after ``seconds``; rings since the last wait count."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._rung.wait()
-        except TimeoutError:
-            pass
-        self._rung.clear()
-        if self.connection.is_closed():
-            raise ConnectionError("the connection that listens is gone")
-
-
-@asynccontextmanager
-async def bell(database: Database, channel: str) -> AsyncIterator[Bell]:
-    """A bell on a channel, listening when the block begins."""
-    async with database.session() as connection:
-        rung = Bell(connection)
-        await connection.add_listener(channel, rung.ring)
-        yield rung
-
-
-async def endlessly(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Run work that ends only by failing; what passes by itself is waited out, anything else is raised."""
-    failures = 0
-    loop = asyncio.get_running_loop()
-    while True:
-        started = loop.time()
-        try:
-            await work()
-        except Exception as error:
-            if not is_retryable(error):
-                raise
-            # Work that went well for a while fails anew, and is waited for as at first.
-            failures = 1 if loop.time() - started > STEADY_SECONDS else min(failures + 1, 10)
-            _log.warning("loop_waits", loop=name, attempt=failures, error=repr(error))
-            await asyncio.sleep(wait_seconds(failures))
-
-
 class Engine:
     """The market's one writer. Any number may run: one leads, the others stand by."""
 
-    def __init__(self, database: Database, matching: MatchingCommands, leader_lock_key: int) -> None:
+    def __init__(self, database: Database, signals: Signals, matching: MatchingCommands, leader_lock_key: int) -> None:
         """``leader_lock_key`` is the market's advisory lock for the lead, held by a session."""
         self._database = database
+        self._bell = signals.bell(MARKET_CHANNEL)
         self._matching = matching
         self._leader_lock_key = leader_lock_key
         self.is_leading = False
@@ -103,44 +48,48 @@ class Engine:
 
     async def run(self) -> None:
         """Lead or stand by until cancelled."""
-        await endlessly("engine", self._lead)
+        with self._bell:
+            await keep_trying("engine", self._lead)
 
     async def _lead(self) -> None:
         """Wait for the lead, then match whenever something changed, as long as the session lives."""
-        async with bell(self._database, MARKET_CHANNEL) as rung:
-            while not await rung.connection.fetchval(QUERIES.get("try_lead"), self._leader_lock_key):
-                await rung.wait(STANDBY_POLL_SECONDS)
+        async with self._database.session() as session:
+            session.add_termination_listener(lambda _: self._bell.ring())
+            while not await session.fetchval(QUERIES.get("try_lead"), self._leader_lock_key):
+                await self._bell.wait(STANDBY_POLL_SECONDS)
             _log.info("engine_leads")
             self.is_leading = True
             try:
-                while True:
+                while not session.is_closed():
                     made = await self._matching.match_open_orders()
                     if made:
                         self._leases.add(made)
                         _log.info("leases_made", leases=made)
-                    await rung.wait(ENGINE_POLL_SECONDS)
+                    await self._bell.wait(ENGINE_POLL_SECONDS)
             finally:
                 self.is_leading = False
+        raise ConnectionError("the session that held the lead is gone")
 
 
 class Courier:
     """Sends commands to providers until they are answered."""
 
-    def __init__(self, database: Database, link: NatsLink, commands: DeliveryCommands) -> None:
-        """Take the database that is listened to, the link, and the use-cases."""
-        self._database = database
+    def __init__(self, signals: Signals, link: NatsLink, commands: DeliveryCommands) -> None:
+        """Take the signals that wake it, the link, and the use-cases."""
+        self._bell = signals.bell(COMMAND_CHANNEL)
         self._link = link
         self._commands = commands
         self._answers = meter().create_counter("fallow.bidding.commands", unit="{command}")
 
     async def run(self) -> None:
         """Send until cancelled."""
-        await endlessly("courier", self._deliver)
+        with self._bell:
+            await keep_trying("courier", self._deliver)
 
     async def _deliver(self) -> None:
         """Send what is due, whenever something is; an agent that is slow to answer holds up nobody else."""
         slots = asyncio.Semaphore(COMMANDS_IN_FLIGHT)
-        async with bell(self._database, COMMAND_CHANNEL) as rung, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             while True:
                 due = await self._commands.take_due()
                 for outgoing in due:
@@ -148,7 +97,7 @@ class Courier:
                     sending = group.create_task(self._send(outgoing))
                     sending.add_done_callback(lambda _: slots.release())
                 if not due:
-                    await rung.wait(COURIER_POLL_SECONDS)
+                    await self._bell.wait(COURIER_POLL_SECONDS)
 
     async def _send(self, outgoing: Outgoing) -> None:
         """Send one command and take its answer; one that is not answered is due again by itself."""

@@ -87,14 +87,6 @@ class Queries:
             raise DomainError(LEASE_NOT_FOUND, "there is no such lease of yours", metadata={"lease": name})
         return lease
 
-    async def lease_revision(self, name: str) -> int:
-        """A number that grows with each change of a lease; LEASE_NOT_FOUND as ``lease`` raises it."""
-        async with self._database.read() as connection:
-            revision = await leases.load_revision(connection, resource_id(name, "leases"))
-        if revision is None:
-            raise DomainError(LEASE_NOT_FOUND, "there is no such lease of yours", metadata={"lease": name})
-        return revision
-
     async def leases(
         self,
         *,

@@ -15,7 +15,6 @@ from fallow_order.rpc_sessions import SessionServicer
 from fallow_order.session_commands import SessionCommands, SignInRules
 from fallow_order.settings import OrderSettings
 from fallow_order.vault import Vault
-from fallow_order.watch import OrderSignals
 from fallow_sdl import SdlSettings
 
 JOB_SECONDS = 0.5
@@ -34,11 +33,10 @@ async def build(application: Application[OrderSettings]) -> None:
     market = MarketClient(application.channel(settings.required("bidding_address")))
     commands = OrderCommands(database, escrows, vault)
     sessions = SessionCommands(database, application.signer, sign_in_rules(settings))
-    signals = OrderSignals(database)
     server = application.server
     server.add(
         order_service_pb2_grpc.add_OrderServiceServicer_to_server,
-        OrderServicer(commands, OrderQueries(database), market, signals, sdl_settings(settings)),
+        OrderServicer(commands, OrderQueries(database), market, application.signals(), sdl_settings(settings)),
         "fallow.order.v1.OrderService",
     )
     server.add(
@@ -55,7 +53,6 @@ async def build(application: Application[OrderSettings]) -> None:
     application.consume(
         Consumer("order", [consumers.LEASES_TOPIC, consumers.ESCROWS_TOPIC], database, stream, consumers.handlers())
     )
-    application.background(signals.run, name="order_signals")
     jobs = OrderJobs(database, commands, escrows, market, sweep_times(settings))
     application.every(SWEEP_SECONDS, jobs.sweep_pending, name="sweep_pending")
     application.every(JOB_SECONDS, jobs.expire_unmatched, name="expire_unmatched")

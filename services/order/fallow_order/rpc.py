@@ -8,17 +8,20 @@ from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
 from fallow.type.v1 import money_pb2, workload_pb2
 from fallow_chassis.context import current_identity
 from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
+from fallow_chassis.signals import Signals
 from fallow_chassis.wire import decode_page_token, encode_page_token, page_size, resource_id
 from fallow_order import convert, intake
+from fallow_order.channels import ORDER_CHANNEL
 from fallow_order.commands import OrderCommands
 from fallow_order.domain.hold import hold_micros
 from fallow_order.domain.order import OrderState
 from fallow_order.ports import Market
 from fallow_order.queries import OrderQueries
-from fallow_order.watch import POLL_SECONDS, OrderSignals
 from fallow_sdl import SdlSettings
 
 CHANGES_PER_READ: Final = 100
+WATCH_POLL_SECONDS: Final = 2.0
+"""How long a change waits at most to be shown if its signal is lost."""
 
 
 def caller_account() -> str:
@@ -34,7 +37,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         commands: OrderCommands,
         queries: OrderQueries,
         market: Market,
-        signals: OrderSignals,
+        signals: Signals,
         sdl: SdlSettings,
     ) -> None:
         """Serve use-cases and reads."""
@@ -111,11 +114,10 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         """
         account, order_id = caller_account(), resource_id(request.name, "orders")
         after = request.after_sequence
-        with self._signals.watching(order_id) as changed:
+        with self._signals.bell(ORDER_CHANNEL, order_id) as bell:
             order = await self._queries.get(account, order_id)
             yield order_service_pb2.WatchOrderResponse(order=convert.order_to_proto(order))
             while True:
-                changed.clear()
                 order, changes = await self._queries.get_with_changes(
                     account, order_id, after=after, limit=CHANGES_PER_READ
                 )
@@ -126,7 +128,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
                 if order.state is OrderState.CLOSED and after >= order.sequence:
                     return
                 if len(changes) < CHANGES_PER_READ:
-                    await _wait(changed, POLL_SECONDS)
+                    await bell.wait(WATCH_POLL_SECONDS)
 
     async def EstimateOrder(
         self, request: order_service_pb2.EstimateOrderRequest, context: Any
@@ -169,12 +171,3 @@ class WorkloadServicer(order_service_pb2_grpc.WorkloadServiceServicer):
             resource_id(grant.order, "orders", field="grant"), grant.group, grant.lease, grant.generation
         )
         return order_service_pb2.GetWorkloadResponse(workload=workload_pb2.Workload.FromString(workload))
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until the event is set, at most some seconds."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

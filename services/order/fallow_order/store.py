@@ -11,8 +11,9 @@ from typing import Any, Final
 
 import asyncpg
 
-from fallow_chassis.postgres import Connection
+from fallow_chassis.postgres import Connection, notify
 from fallow_chassis.sql import Queries
+from fallow_order.channels import ORDER_CHANNEL
 from fallow_order.domain.order import (
     Change,
     Endpoint,
@@ -131,7 +132,7 @@ async def delete_order(connection: Connection, order: Order, now: datetime) -> N
     assert order.state is OrderState.PENDING, "only an order that never opened is forgotten"
     await connection.execute(QUERIES.get("delete_order"), order.id)
     await add_escrow_release(connection, order.id, now)
-    await connection.execute(QUERIES.get("notify_order"), order.id)
+    await notify(connection, ORDER_CHANNEL, order.id)
 
 
 async def load_order(connection: Connection, order_id: str) -> Order | None:
@@ -240,7 +241,7 @@ async def _write_changes(connection: Connection, order: Order) -> Order:
                 for change in order.changes
             ],
         )
-    await connection.execute(QUERIES.get("notify_order"), order.id)
+    await notify(connection, ORDER_CHANNEL, order.id)
     return replace(order, changes=())
 
 

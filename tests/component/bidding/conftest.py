@@ -49,6 +49,7 @@ from fallow_chassis.ids import RandomIds
 from fallow_chassis.inbox import Consumer
 from fallow_chassis.nats_link import NatsLink, NatsMessage
 from fallow_chassis.postgres import Database
+from fallow_chassis.signals import Signals
 from fallow_chassis.testing import DatabaseFactory, ManualClock, ServedService, TestIdentity, serving
 from fallow_stack.engines import Nats
 
@@ -193,8 +194,9 @@ class House:
         self.watch = Watch(self.link, self.watching, self.orders)
         self.matching = MatchingCommands(self.database, self.policy, lock_key("decisions", self.policy.market))
         self.delivery = DeliveryCommands(self.database, self.policy, self.identity.signer("bidding"), ORDER_ADDRESS)
-        self.engine = Engine(self.database, self.matching, lock_key("leader", self.policy.market))
-        self.courier = Courier(self.database, self.link, self.delivery)
+        self.signals = Signals(self.database)
+        self.engine = Engine(self.database, self.signals, self.matching, lock_key("leader", self.policy.market))
+        self.courier = Courier(self.signals, self.link, self.delivery)
         self.links = LinkServer(self.link, LinkCommands(self.database, self.policy))
         self.consumer = Consumer(
             "bidding", [ORDERS_TOPIC], self.database, _NoStream(), OrderHandlers(self.policy).by_type()
@@ -205,7 +207,8 @@ class House:
         """Listen to agents, match and send while the block runs."""
         await self.links.start()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.engine.run())] if engine else []
+            tasks = [group.create_task(self.signals.run())]
+            tasks += [group.create_task(self.engine.run())] if engine else []
             tasks += [group.create_task(self.courier.run())] if courier else []
             try:
                 yield
@@ -220,7 +223,7 @@ class House:
         registry = ProviderRegistryServicer(
             self.registry, self.queries, self.clock, account_seed=seed, nats_url=self.nats.url
         )
-        leases = LeaseServicer(self.orders, self.queries, self.identity.signer("bidding"), self.clock)
+        leases = LeaseServicer(self.orders, self.queries, self.signals, self.identity.signer("bidding"), self.clock)
         services: list[tuple[Callable[[Any, Any], None], Any, str]] = [
             (provider_service_pb2_grpc.add_ProviderRegistryServiceServicer_to_server, registry, "ProviderRegistry"),
             (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, leases, "Lease"),

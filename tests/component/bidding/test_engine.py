@@ -20,7 +20,7 @@ async def test_one_engine_leads_and_another_takes_over(house: House) -> None:
     the other goes on. Method: end the leader's session in the database, then the leader itself; orders before, between
     and after are each leased once.
     """
-    other = Engine(house.database, house.matching, lock_key("leader", house.policy.market))
+    other = Engine(house.database, house.signals, house.matching, lock_key("leader", house.policy.market))
     async with house.running(engine=False, courier=False), asyncio.TaskGroup() as group:
         tasks = {engine: group.create_task(engine.run()) for engine in (house.engine, other)}
 

@@ -13,6 +13,7 @@ from fallow_chassis.ids import RandomIds
 from fallow_chassis.inbox import KEEP_INBOX, Consumer, Handler, Poison, halted_keys, parked, sweep_inbox
 from fallow_chassis.outbox import OutboxRelay
 from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_chassis.signals import Signals
 from fallow_chassis.telemetry import Telemetry, current_trace_id, tracer
 from tests.component.chassis.streams import MemoryStream
 from tests.unit.chassis.sample import OtherHappened, ThingHappened
@@ -254,8 +255,8 @@ async def test_relay_that_dies_after_publishing_has_one_effect(effects: Effects)
             unit.emit(EventDraft(TOPIC, "a", version, ThingHappened(thing="a", number=version)))
     stream.fail_after = [ZeroDivisionError("the process dies here")]
     with pytest.raises(ZeroDivisionError):
-        await OutboxRelay(effects.database, stream, SystemClock()).run()
-    relay = OutboxRelay(effects.database, stream, SystemClock())
+        await OutboxRelay(effects.database, Signals(effects.database), stream, SystemClock()).run()
+    relay = OutboxRelay(effects.database, Signals(effects.database), stream, SystemClock())
     relay.drain()
     await relay.run()
     assert len(stream.records) == 4
@@ -280,7 +281,7 @@ async def test_the_trace_goes_from_the_command_to_the_handler(effects: Effects) 
         made = current_trace_id()
         async with effects.database.transaction() as unit:
             unit.emit(EventDraft(TOPIC, "a", 1, ThingHappened(thing="a", number=1)))
-    relay = OutboxRelay(effects.database, stream, SystemClock())
+    relay = OutboxRelay(effects.database, Signals(effects.database), stream, SystemClock())
     relay.drain()
     await relay.run()
     await Consumer("sample", [TOPIC], effects.database, stream, {ThingHappened: note}).handle(stream.records[0])

@@ -11,6 +11,7 @@ from fallow_chassis.events import EventDraft
 from fallow_chassis.ids import RandomIds
 from fallow_chassis.outbox import BATCH_ROWS, KEEP_SENT, OutboxRelay
 from fallow_chassis.postgres import Database
+from fallow_chassis.signals import Signals
 from tests.component.chassis.streams import MemoryStream
 from tests.unit.chassis.sample import ThingHappened
 
@@ -35,16 +36,18 @@ async def unsent(database: Database) -> int:
 @asynccontextmanager
 async def relaying(database: Database, stream: MemoryStream) -> AsyncIterator[OutboxRelay]:
     """A relay that runs while the block does, and is cut off at its end."""
-    relay = OutboxRelay(database, stream, SystemClock())
+    signals = Signals(database)
+    relay = OutboxRelay(database, signals, stream, SystemClock())
     async with asyncio.TaskGroup() as group, asyncio.timeout(20):
-        task = group.create_task(relay.run())
+        tasks = [group.create_task(relay.run()), group.create_task(signals.run())]
         yield relay
-        task.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 async def drained(database: Database, stream: MemoryStream) -> None:
     """Relay what is there and return."""
-    relay = OutboxRelay(database, stream, SystemClock())
+    relay = OutboxRelay(database, Signals(database), stream, SystemClock())
     relay.drain()
     async with asyncio.timeout(20):
         await relay.run()
@@ -66,7 +69,7 @@ async def test_events_go_out_in_order_and_are_marked(database: Database) -> None
         assert [record.headers["ce_sequence"] for record in records if record.key == key] == versions
 
 
-async def test_a_notification_wakes_the_relay(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_signal_wakes_the_relay(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: an event does not wait for the poll. Method: a poll of an hour, and an event after the relay slept."""
     monkeypatch.setattr("fallow_chassis.outbox.POLL_SECONDS", 3_600.0)
     stream = MemoryStream()
@@ -129,7 +132,7 @@ async def test_a_failure_that_does_not_pass_ends_the_relay(database: Database) -
     stream.fail_before = [ZeroDivisionError()]
     await emit(database, draft("a", 1))
     with pytest.raises(ZeroDivisionError):
-        await OutboxRelay(database, stream, SystemClock()).run()
+        await OutboxRelay(database, Signals(database), stream, SystemClock()).run()
     assert await unsent(database) == 1
 
 
@@ -159,7 +162,7 @@ async def test_one_relay_works_and_the_other_takes_over(database: Database) -> N
         await emit(database, draft("a", 1))
         await first.wait_for(1)
         async with asyncio.TaskGroup() as group:
-            standby = OutboxRelay(database, second, SystemClock())
+            standby = OutboxRelay(database, Signals(database), second, SystemClock())
             task = group.create_task(standby.run())
             await emit(database, draft("a", 2))
             await first.wait_for(2)

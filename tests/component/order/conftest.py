@@ -30,6 +30,7 @@ from fallow_chassis.grpc_client import channel
 from fallow_chassis.ids import RandomIds
 from fallow_chassis.inbox import Consumer
 from fallow_chassis.postgres import Database
+from fallow_chassis.signals import Signals
 from fallow_chassis.testing import DatabaseFactory, ServedService, TestIdentity, serving
 from fallow_order import consumers
 from fallow_order.clients import EscrowClient, MarketClient
@@ -40,7 +41,6 @@ from fallow_order.rpc import OrderServicer, WorkloadServicer
 from fallow_order.rpc_sessions import SessionServicer
 from fallow_order.session_commands import SessionCommands, SignInRules
 from fallow_order.vault import Vault
-from fallow_order.watch import OrderSignals
 from fallow_sdl import SdlSettings
 
 KEYS = "k1:" + "A" * 43 + "="
@@ -141,7 +141,7 @@ class House:
     commands: OrderCommands
     jobs: OrderJobs
     consumer: Consumer
-    signals: OrderSignals
+    signals: Signals
     address: str
     closing: AsyncExitStack
     versions: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -281,7 +281,7 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
         commands = OrderCommands(database, escrows, Vault.parse(KEYS))
         rules = SignInRules("fallow.test", "https://fallow.test", 31_337, 300, 900, frozenset())
         sessions = SessionCommands(database, identity.signer("order"), rules)
-        signals = OrderSignals(database)
+        signals = Signals(database)
         address = await closing.enter_async_context(
             serving(
                 ServedService(

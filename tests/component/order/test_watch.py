@@ -1,4 +1,4 @@
-"""Watching an order: the present, then the changes, by notification and without."""
+"""Watching an order: the present, then the changes, by signal and without."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ async def take(tenant: Tenant, name: str, after: int, count: int) -> list[order_
 
 async def close_once_watched(house: House, tenant: Tenant, name: str) -> None:
     """Close an order when somebody watches it."""
-    while not house.signals._waiting:
+    while not house.signals._bells:
         await asyncio.sleep(0.01)
     stub = await tenant.orders()
     await stub.CloseOrder(order_service_pb2.CloseOrderRequest(name=name, request_id="c"))
@@ -45,7 +45,7 @@ async def test_a_watch_starts_with_the_present_and_resumes(house: House) -> None
 
 async def test_a_change_wakes_the_watch(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: changes show at once. Method: with the poll out of reach, close the order while it is watched."""
-    monkeypatch.setattr("fallow_order.rpc.POLL_SECONDS", 600)
+    monkeypatch.setattr("fallow_order.rpc.WATCH_POLL_SECONDS", 600)
     tenant = house.tenant()
     house.settlement.free[tenant.name] = 10_000_000
     name = (await tenant.create()).name
@@ -58,9 +58,9 @@ async def test_a_change_wakes_the_watch(house: House, monkeypatch: pytest.Monkey
     assert live[1].transition.target_state == CLOSING
 
 
-async def test_a_lost_notification_delays_and_loses_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: notifications are hints. Method: nobody listens; the watch looks again by itself."""
-    monkeypatch.setattr("fallow_order.rpc.POLL_SECONDS", 0.05)
+async def test_a_lost_signal_delays_and_loses_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: signals are hints. Method: nobody listens; the watch looks again by itself."""
+    monkeypatch.setattr("fallow_order.rpc.WATCH_POLL_SECONDS", 0.05)
     tenant = house.tenant()
     house.settlement.free[tenant.name] = 10_000_000
     name = (await tenant.create()).name
@@ -69,6 +69,6 @@ async def test_a_lost_notification_delays_and_loses_nothing(house: House, monkey
         await close_once_watched(house, tenant, name)
         live = await watching
         # The cancelled calls reach the server a moment later; who has gone waits no more.
-        while house.signals._waiting:
+        while house.signals._bells:
             await asyncio.sleep(0.01)
     assert live[1].transition.target_state == CLOSING

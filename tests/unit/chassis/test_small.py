@@ -266,6 +266,8 @@ def test_resource_names_are_taken_apart() -> None:
         (asyncpg.ConnectionDoesNotExistError(), True),
         (asyncpg.InterfaceError("connection is closed"), True),
         (asyncpg.InterfaceError("cannot perform operation: another operation is in progress"), False),
+        (asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress"), True),
+        (asyncpg.InternalClientError("cannot switch to state 12; another operation (11) is in progress"), False),
         (asyncpg.UniqueViolationError(), False),
         (asyncpg.UndefinedTableError(), False),
         (DomainError(errors.UNAVAILABLE, "x"), True),

@@ -2,9 +2,6 @@
 INSERT INTO outbox (event_id, topic, key, version, type, subject, payload, headers, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
 
--- name: notify_outbox
-SELECT pg_notify('fallow_outbox', '');
-
 -- name: lock_outbox
 SELECT pg_try_advisory_lock($1);
 

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from google.protobuf.message import Message
 
+from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.convert import leases as convert
 from fallow_bidding.domain.leases import EndReason, Evidence, Lease, ended, released
 from fallow_bidding.domain.orders import GroupState, MarketOrder
@@ -15,7 +16,7 @@ from fallow_bidding.domain.policy import Policy
 from fallow_bidding.store import delivery, leases, orders
 from fallow_bidding.topics import LEASES_TOPIC
 from fallow_chassis.events import EventDraft
-from fallow_chassis.postgres import UnitOfWork
+from fallow_chassis.postgres import UnitOfWork, notify
 
 
 async def emit_fact(unit: UnitOfWork, order_id: str, message: Message) -> None:
@@ -40,7 +41,7 @@ async def end_lease(
     await leases.save_lease(unit.connection, changed)
     if nothing_runs:
         await delivery.drop_commands(unit.connection, lease.lease_id, now)
-        await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, "")
+        await notify(unit.connection, MARKET_CHANNEL)
     else:
         await delivery.insert_stop(unit.connection, unit.ids.new(), lease, evidence.reason, now)
     await emit_fact(unit, lease.key.order_id, convert.lease_ended(changed, releasing=releasing))
@@ -54,7 +55,7 @@ async def release_lease(unit: UnitOfWork, lease: Lease) -> Lease:
     await leases.save_lease(unit.connection, changed)
     await orders.clear_hold(unit.connection, lease.key)
     await delivery.drop_commands(unit.connection, lease.lease_id, now)
-    await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, "")
+    await notify(unit.connection, MARKET_CHANNEL)
     return changed
 
 
@@ -105,7 +106,7 @@ async def fail_lease(
             hold_until=max(heard_time, lease.create_time) + policy.overlap_wait if waits else None,
         ),
     )
-    await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, "")
+    await notify(unit.connection, MARKET_CHANNEL)
     return changed
 
 

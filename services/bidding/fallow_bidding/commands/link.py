@@ -12,6 +12,7 @@ from typing import Final
 from fallow.bidding.v1 import events_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import resources_pb2
+from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import link as convert
@@ -29,7 +30,7 @@ from fallow_bidding.store import delivery, leases, orders, outages, providers
 from fallow_bidding.topics import PROOFS_TOPIC
 from fallow_chassis.errors import DomainError
 from fallow_chassis.events import EventDraft
-from fallow_chassis.postgres import Connection, Database, UnitOfWork
+from fallow_chassis.postgres import Connection, Database, UnitOfWork, notify
 from fallow_chassis.wire import to_duration, to_timestamp
 
 INVENTORY_OLD: Final = "INVENTORY_OLD"
@@ -72,7 +73,7 @@ class LinkCommands:
             await self._apply_proof_facts(unit, held, proofs)
             await providers.record_heartbeat(unit.connection, provider_id, now, convert.boot_id(heartbeat))
             if not held.provider.reachable:
-                await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, provider_id)
+                await notify(unit.connection, MARKET_CHANNEL)
             known = held.provider.inventory_sequence
             wanted = known == 0 or heartbeat.inventory_sequence > known
             return convert.heartbeat_reply(heartbeat.sequence, verdict, proofs.refusals, inventory_wanted=wanted)
@@ -98,7 +99,7 @@ class LinkCommands:
                 if lease.is_live and broken:
                     detail = f"failed: {', '.join(sorted(broken))}"
                     await self._fail_device(unit, held, lease, detail, excludes_provider=False)
-            await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, provider_id)
+            await notify(unit.connection, MARKET_CHANNEL)
             return _inventory_reply(report.sequence, "")
 
     async def _keep_proofs(

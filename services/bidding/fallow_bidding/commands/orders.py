@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from fallow.order.v1 import order_pb2
+from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert import leases as convert
 from fallow_bidding.convert.market import order_demand
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
-from fallow_bidding.store import delivery, orders
-from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_bidding.store import orders
+from fallow_chassis.postgres import Database, UnitOfWork, notify
 from fallow_chassis.wire import from_duration
 
 TERM_BATCH: Final = 100
@@ -25,7 +26,7 @@ async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order)
     assert groups, "an order has a group"
     is_new = await orders.insert_order(unit.connection, order, groups)
     if is_new:
-        await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, order.order_id)
+        await notify(unit.connection, MARKET_CHANNEL)
     return is_new
 
 
@@ -35,7 +36,7 @@ async def update_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Orde
     known = (await orders.lock_orders(unit.connection, [order.order_id])).get(order.order_id)
     if known is not None and not known.ended:
         await orders.update_body(unit.connection, order)
-        await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, order.order_id)
+        await notify(unit.connection, MARKET_CHANNEL)
 
 
 async def end_named_order(

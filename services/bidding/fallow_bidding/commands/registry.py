@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from fallow.bidding.v1 import events_pb2, provider_pb2, provider_service_pb2
+from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.convert import market as convert
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Offer, Provider
@@ -15,12 +16,12 @@ from fallow_bidding.domain.reasons import (
     PROVIDER_NOT_FOUND,
     PUBLIC_KEY_TAKEN,
 )
-from fallow_bidding.store import delivery, providers
+from fallow_bidding.store import providers
 from fallow_bidding.topics import MARKET_TOPIC
 from fallow_chassis.errors import DomainError, invalid_field
 from fallow_chassis.events import EventDraft
 from fallow_chassis.idempotency import claim
-from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_chassis.postgres import Database, UnitOfWork, notify
 from fallow_chassis.wire import from_duration, from_timestamp, resource_id
 
 PUBLIC_KEY_BYTES: Final = 32
@@ -131,7 +132,7 @@ class RegistryCommands:
             version = await providers.next_market_version(unit.connection, provider.provider_id)
             published = events_pb2.OfferPublished(offer=convert.offer_message(offer, unit.clock.now()))
             unit.emit(EventDraft(MARKET_TOPIC, provider.provider_id, version, published, f"offers/{offer.offer_id}"))
-            await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, provider.provider_id)
+            await notify(unit.connection, MARKET_CHANNEL)
             return offer
 
     async def withdraw_offer(self, name: str, caller: str) -> Offer:
@@ -172,7 +173,7 @@ class RegistryCommands:
     async def _changed(self, unit: UnitOfWork, provider: Provider) -> None:
         """Tell the world and the engine that a provider changed."""
         await _emit_provider(unit, provider)
-        await delivery.notify(unit.connection, delivery.MARKET_CHANNEL, provider.provider_id)
+        await notify(unit.connection, MARKET_CHANNEL)
 
 
 async def _emit_provider(unit: UnitOfWork, provider: Provider) -> None:

@@ -1,11 +1,11 @@
 """Leases and the end of orders as gRPC."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, Final
 
 from fallow.bidding.v1 import lease_pb2, lease_service_pb2, lease_service_pb2_grpc
+from fallow_bidding.channels import LEASE_CHANNEL
 from fallow_bidding.commands.delivery import grant_claims
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.convert import leases as convert
@@ -16,21 +16,25 @@ from fallow_chassis.clock import Clock
 from fallow_chassis.context import current_identity
 from fallow_chassis.errors import DomainError, not_yet_available
 from fallow_chassis.identity import TokenSigner
+from fallow_chassis.signals import Signals
 from fallow_chassis.wire import decode_page_token, encode_page_token, page_size, resource_id, to_timestamp
 
 GRANT_LIFETIME_SECONDS: Final = 900
 """How long a tenant's grant is good."""
-WATCH_POLL_SECONDS: Final = 0.25
-"""How often a watch looks whether its lease changed."""
+WATCH_POLL_SECONDS: Final = 2.0
+"""How long a change waits at most to be shown if its signal is lost."""
 
 
 class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     """A tenant sees its own leases, a provider's owner those of its sites, a service all."""
 
-    def __init__(self, commands: OrderCommands, queries: Queries, signer: TokenSigner, clock: Clock) -> None:
-        """Take the use-cases, the reads, and the key that signs grants."""
+    def __init__(
+        self, commands: OrderCommands, queries: Queries, signals: Signals, signer: TokenSigner, clock: Clock
+    ) -> None:
+        """Take the use-cases, the reads, the signals of changes, and the key that signs grants."""
         self._commands = commands
         self._queries = queries
+        self._signals = signals
         self._signer = signer
         self._clock = clock
 
@@ -64,16 +68,17 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     ) -> AsyncIterator[lease_service_pb2.WatchLeaseResponse]:
         """Stream a lease as it is, then each change, until it has ended and its devices are free."""
         account = _account()
-        seen = 0
-        while True:
-            revision = await self._queries.lease_revision(request.name)
-            if revision != seen:
-                seen = revision
+        shown = None
+        with self._signals.bell(LEASE_CHANNEL, resource_id(request.name, "leases")) as bell:
+            while True:
                 lease = await self._queries.lease(request.name, account)
-                yield lease_service_pb2.WatchLeaseResponse(lease=convert.lease_message(lease))
+                message = convert.lease_message(lease)
+                if message != shown:
+                    yield lease_service_pb2.WatchLeaseResponse(lease=message)
+                    shown = message
                 if lease.state is LeaseState.ENDED:
                     return
-            await asyncio.sleep(WATCH_POLL_SECONDS)
+                await bell.wait(WATCH_POLL_SECONDS)
 
     async def IssueGrant(
         self, request: lease_service_pb2.IssueGrantRequest, context: Any

@@ -31,6 +31,3 @@ UPDATE command SET outcome = 'DROPPED', outcome_time = $2 WHERE lease_id = $1 AN
 -- name: load_stop_times
 SELECT lease_id, outcome_time FROM command
 WHERE lease_id = ANY($1::text[]) AND kind = 'STOP' AND outcome = 'ACCEPTED'
-
--- name: notify
-SELECT pg_notify($1, $2)

@@ -7,7 +7,7 @@ INSERT INTO lease (
 -- name: save_lease
 UPDATE lease
 SET state = $2, endpoints = $3, accept_time = $4, ready_time = $5, end_time = $6, charge_through_time = $7,
-    release_time = $8, evidence = $9, revision = revision + 1
+    release_time = $8, evidence = $9
 WHERE lease_id = $1
 
 -- name: save_proof_mark
@@ -34,9 +34,6 @@ WHERE ($1 = '' OR tenant = $1 OR provider_account = $1)
     AND ($5 = '' OR lease_id < $5)
 ORDER BY lease_id DESC
 LIMIT $6
-
--- name: load_revision
-SELECT revision FROM lease WHERE lease_id = $1
 
 -- name: load_overdue_leases
 SELECT lease_id, order_id, provider_id FROM lease

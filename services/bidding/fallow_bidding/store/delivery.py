@@ -1,18 +1,13 @@
-"""Commands to providers, and wake-ups between processes, as rows and notifications."""
+"""Commands to providers as rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
+from fallow_bidding.channels import COMMAND_CHANNEL
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.store import QUERIES
-from fallow_chassis.postgres import Connection
-
-MARKET_CHANNEL: Final = "fallow_bidding_market"
-"""Notified when orders, offers or capacity changed: the engine looks again."""
-COMMAND_CHANNEL: Final = "fallow_bidding_command"
-"""Notified when a command waits to be sent."""
+from fallow_chassis.postgres import Connection, notify
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +25,7 @@ async def insert_run(connection: Connection, command_id: str, lease: Lease, now:
     await connection.execute(
         QUERIES.get("insert_command"), command_id, lease.lease_id, lease.provider_id, "RUN", "", now
     )
-    await notify(connection, COMMAND_CHANNEL, lease.provider_id)
+    await notify(connection, COMMAND_CHANNEL)
 
 
 async def insert_stop(connection: Connection, command_id: str, lease: Lease, reason: EndReason, now: datetime) -> None:
@@ -39,7 +34,7 @@ async def insert_stop(connection: Connection, command_id: str, lease: Lease, rea
     await connection.execute(
         QUERIES.get("insert_command"), command_id, lease.lease_id, lease.provider_id, "STOP", reason, now
     )
-    await notify(connection, COMMAND_CHANNEL, lease.provider_id)
+    await notify(connection, COMMAND_CHANNEL)
 
 
 async def take_due(connection: Connection, now: datetime, next_send_time: datetime, limit: int) -> list[CommandRow]:
@@ -79,8 +74,3 @@ async def load_stop_times(connection: Connection, lease_ids: Sequence[str]) -> d
     """When agents acknowledged commands to stop, by lease."""
     rows = await connection.fetch(QUERIES.get("load_stop_times"), list(lease_ids))
     return {row["lease_id"]: row["outcome_time"] for row in rows}
-
-
-async def notify(connection: Connection, channel: str, payload: str) -> None:
-    """Wake whoever listens, once this transaction commits."""
-    await connection.execute(QUERIES.get("notify"), channel, payload)

@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 
+from fallow_bidding.channels import LEASE_CHANNEL
 from fallow_bidding.domain.leases import (
     Endpoint,
     EndReason,
@@ -19,7 +20,7 @@ from fallow_bidding.domain.placement import DeviceShare, Placement
 from fallow_bidding.store import QUERIES
 from fallow_chassis.clock import truncate_to_millisecond
 from fallow_chassis.events import format_time, parse_time
-from fallow_chassis.postgres import Connection
+from fallow_chassis.postgres import Connection, notify
 
 
 async def insert_lease(connection: Connection, lease: Lease) -> None:
@@ -58,7 +59,7 @@ async def insert_node_uses(
 
 
 async def save_lease(connection: Connection, lease: Lease) -> None:
-    """Store a lease's state; one that is ENDED gives its devices back."""
+    """Store a lease's state, and tell who watches it; one that is ENDED gives its devices back."""
     await connection.execute(
         QUERIES.get("save_lease"),
         lease.lease_id,
@@ -74,6 +75,7 @@ async def save_lease(connection: Connection, lease: Lease) -> None:
     if not lease.holds_devices:
         await connection.execute(QUERIES.get("delete_device_uses"), lease.lease_id)
         await connection.execute(QUERIES.get("delete_node_uses"), lease.lease_id)
+    await notify(connection, LEASE_CHANNEL, lease.lease_id)
 
 
 async def save_proof_mark(connection: Connection, lease_id: str, mark: ProofMark) -> None:
@@ -117,12 +119,6 @@ async def list_leases(
         QUERIES.get("list_leases"), account, order_id, provider_id, [state.value for state in states], before, limit
     )
     return [_lease_of(row) for row in rows]
-
-
-async def load_revision(connection: Connection, lease_id: str) -> int | None:
-    """A number that grows with each change of a lease; None where there is no such lease."""
-    revision: int | None = await connection.fetchval(QUERIES.get("load_revision"), lease_id)
-    return revision
 
 
 async def load_overdue(

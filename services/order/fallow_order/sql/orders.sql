@@ -96,9 +96,3 @@ UPDATE escrow_release SET due_at = $2 WHERE order_id = $1;
 
 -- name: delete_escrow_release
 DELETE FROM escrow_release WHERE order_id = $1;
-
--- name: notify_order
-SELECT pg_notify('fallow_order', $1);
-
--- name: ping
-SELECT 1;
