@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fallow.bidding.v1 import events_pb2 as bidding_events
 from fallow.settlement.v1 import charge_pb2
@@ -38,7 +39,7 @@ async def lease_created(unit: UnitOfWork, _event: ReceivedEvent, message: biddin
             lease.name,
             lease.provider,
             (lease.price.asset, lease.price.micros_per_hour),
-            now,
+            _instant(lease.create_time, now),
         ),
     )
 
@@ -46,11 +47,12 @@ async def lease_created(unit: UnitOfWork, _event: ReceivedEvent, message: biddin
 async def lease_running(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseRunning) -> None:
     """A group is ready."""
     endpoints = tuple(convert.endpoint_from_proto(endpoint) for endpoint in message.endpoints)
-    ready_at = from_timestamp(message.ready_time) if message.HasField("ready_time") else unit.clock.now()
     await _fold(
         unit,
         message.key.order,
-        lambda order, _now: orders.lease_running(order, message.key.group, message.key.generation, endpoints, ready_at),
+        lambda order, now: orders.lease_running(
+            order, message.key.group, message.key.generation, endpoints, _instant(message.ready_time, now)
+        ),
     )
 
 
@@ -59,12 +61,15 @@ async def lease_suspended(unit: UnitOfWork, _event: ReceivedEvent, message: bidd
     await _fold(
         unit,
         message.key.order,
-        lambda order, now: orders.lease_suspended(order, message.key.group, message.key.generation, now),
+        lambda order, now: orders.lease_suspended(
+            order, message.key.group, message.key.generation, _instant(message.suspend_time, now)
+        ),
     )
 
 
 async def lease_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseEnded) -> None:
     """A lease is over; the group may be on its way to another."""
+    evidence = message.evidence
     await _fold(
         unit,
         message.key.order,
@@ -72,9 +77,22 @@ async def lease_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_
             order,
             message.key.group,
             message.key.generation,
+            convert.end_reason_from_proto(evidence.reason),
+            evidence.detail,
             releasing=message.releasing,
-            detail=message.evidence.detail,
-            now=now,
+            now=_instant(evidence.observe_time, now),
+        ),
+    )
+
+
+async def group_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.GroupEnded) -> None:
+    """A group of an order goes on no more; the others do."""
+    reason = convert.end_reason_from_proto(message.reason)
+    await _fold(
+        unit,
+        message.order,
+        lambda order, now: orders.group_ended(
+            order, message.group, reason, message.detail, _instant(message.end_time, now)
         ),
     )
 
@@ -82,7 +100,11 @@ async def lease_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_
 async def order_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.OrderEnded) -> None:
     """Nothing of the order runs on."""
     reason = convert.end_reason_from_proto(message.reason)
-    await _fold(unit, message.order, lambda order, now: orders.order_ended(order, reason, message.detail, now))
+    await _fold(
+        unit,
+        message.order,
+        lambda order, now: orders.order_ended(order, reason, message.detail, _instant(message.end_time, now)),
+    )
 
 
 async def escrow_changed(
@@ -123,6 +145,7 @@ def handlers() -> dict[type[Message], Handler]:
         bidding_events.LeaseRunning: lease_running,
         bidding_events.LeaseSuspended: lease_suspended,
         bidding_events.LeaseEnded: lease_ended,
+        bidding_events.GroupEnded: group_ended,
         bidding_events.OrderEnded: order_ended,
         settlement_events.EscrowToppedUp: escrow_changed,
         settlement_events.EscrowLow: escrow_changed,
@@ -146,6 +169,11 @@ async def _fold(unit: UnitOfWork, name: str, change: Callable[[Order, datetime],
     await store.save_order(unit.connection, order, after, now)
     if after.state is not order.state:
         _log.info("order_moved", order=name, source=order.state.value, target=after.state.value)
+
+
+def _instant(timestamp: Timestamp, now: datetime) -> datetime:
+    """When a fact was seen; now, where it does not say."""
+    return from_timestamp(timestamp) if timestamp.seconds else now
 
 
 def _order_of(escrow: charge_pb2.Escrow) -> str:

@@ -4,7 +4,7 @@ from fallow.order.v1 import events_pb2, order_pb2, session_service_pb2
 from fallow.type.v1 import lease_pb2, money_pb2, workload_pb2
 from fallow_chassis.wire import to_timestamp
 from fallow_order.domain.draft import OrderDraft
-from fallow_order.domain.order import Change, Endpoint, EndReason, Group, Order, OrderState
+from fallow_order.domain.order import Change, Endpoint, EndReason, Group, GroupState, Order, OrderState
 from fallow_order.domain.session import Account, ApiKey
 
 
@@ -75,14 +75,27 @@ def order_closed(order: Order) -> events_pb2.OrderClosed:
 
 
 def change_to_proto(change: Change) -> order_pb2.OrderTransition:
-    """One change of state."""
-    return order_pb2.OrderTransition(
+    """One change of an order or of one of its groups."""
+    shown = order_pb2.OrderTransition(
         sequence=change.sequence,
         source_state=order_pb2.ORDER_STATE_UNSPECIFIED if change.source is None else state_to_proto(change.source),
         target_state=state_to_proto(change.target),
         reason=change.reason,
         transition_time=to_timestamp(change.at),
     )
+    if change.step is not None:
+        shown.group_id = change.step.group_id
+        shown.source_group_state = group_state_to_proto(change.step.source)
+        shown.target_group_state = group_state_to_proto(change.step.target)
+        shown.lease = change.step.lease
+        shown.provider = change.step.provider
+        shown.generation = change.step.generation
+    return shown
+
+
+def group_state_to_proto(state: GroupState) -> "order_pb2.GroupState.ValueType":
+    """A group's state of the contract."""
+    return order_pb2.GroupState.Value(f"GROUP_STATE_{state.value}")
 
 
 def state_to_proto(state: OrderState) -> "order_pb2.OrderState.ValueType":
@@ -138,7 +151,7 @@ def api_key_to_proto(key: ApiKey, secret: str = "") -> session_service_pb2.ApiKe
 
 def _show_group(group: Group, shown: order_pb2.Group) -> None:
     """Put a group's present state into the message of what was asked for."""
-    shown.state = order_pb2.GroupState.Value(f"GROUP_STATE_{group.state.value}")
+    shown.state = group_state_to_proto(group.state)
     shown.generation = group.generation
     shown.lease = group.lease
     shown.provider = group.provider

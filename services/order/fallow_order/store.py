@@ -1,6 +1,6 @@
 """Orders in Postgres: each named query of ``sql/orders.sql`` behind a typed function.
 
-``save_order`` writes a changed order in one piece: row, groups, new changes of state, and a notification for those who
+``save_order`` writes a changed order in one piece: row, groups, new changes, and a notification for those who
 watch. It holds the revision against lost updates; callers lock the row first, so a mismatch is a programmer's error.
 """
 
@@ -20,6 +20,7 @@ from fallow_order.domain.order import (
     EndReason,
     Group,
     GroupState,
+    GroupStep,
     Order,
     OrderState,
 )
@@ -171,18 +172,9 @@ async def postpone_order(connection: Connection, order_id: str, due_at: datetime
 
 
 async def load_changes(connection: Connection, order_id: str, after: int, limit: int) -> list[Change]:
-    """Changes of state after a sequence number, oldest first."""
+    """Changes after a sequence number, oldest first."""
     rows = await connection.fetch(QUERIES.get("load_transitions"), order_id, after, limit)
-    return [
-        Change(
-            row["sequence"],
-            None if row["source_state"] is None else OrderState(row["source_state"]),
-            OrderState(row["target_state"]),
-            row["reason"],
-            row["transition_at"],
-        )
-        for row in rows
-    ]
+    return [_change(row) for row in rows]
 
 
 async def raise_generation(connection: Connection, order_id: str, index: int, generation: int) -> int | None:
@@ -233,10 +225,11 @@ async def _write_changes(connection: Connection, order: Order) -> Order:
                 (
                     order.id,
                     change.sequence,
-                    None if change.source is None else change.source.value,
-                    change.target.value,
+                    change.source,
+                    change.target,
                     change.reason,
                     change.at,
+                    *_step_values(change),
                 )
                 for change in order.changes
             ],
@@ -292,6 +285,26 @@ def _order(row: asyncpg.Record, groups: tuple[Group, ...]) -> Order:
         sequence=row["sequence"],
         event_version=row["event_version"],
     )
+
+
+def _change(row: asyncpg.Record) -> Change:
+    """A change of a row."""
+    step = None
+    if row["group_id"]:
+        source, target = GroupState(row["source_group_state"]), GroupState(row["target_group_state"])
+        step = GroupStep(row["group_id"], source, target, row["lease"], row["provider"], row["generation"])
+    source_state = None if row["source_state"] is None else OrderState(row["source_state"])
+    return Change(
+        row["sequence"], source_state, OrderState(row["target_state"]), row["reason"], row["transition_at"], step
+    )
+
+
+def _step_values(change: Change) -> tuple[Any, ...]:
+    """What a change says of a group, in the order of the query; nothing where the order itself changed."""
+    step = change.step
+    if step is None:
+        return "", None, None, "", "", 0
+    return step.group_id, step.source, step.target, step.lease, step.provider, step.generation
 
 
 def _group(row: asyncpg.Record) -> Group:

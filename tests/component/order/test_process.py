@@ -163,6 +163,8 @@ async def _walk(
             if not answer.HasField("transition"):
                 assert answer.order.state == order_pb2.ORDER_STATE_OPEN
                 continue
+            if answer.transition.group_id:
+                continue
             states.append(answer.transition.target_state)
             if states[-1] == order_pb2.ORDER_STATE_OPEN:
                 await stub.CloseOrder(order_service_pb2.CloseOrderRequest(name=order.name, request_id="c"))

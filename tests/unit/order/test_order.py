@@ -1,5 +1,6 @@
 """The transitions of an order as tables, and any mixture of facts as a property."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fallow_order.domain import order as orders
-from fallow_order.domain.order import ENDING, EndReason, Group, GroupState, Order, OrderState
+from fallow_order.domain.order import ENDING, EndReason, Group, GroupState, GroupStep, Order, OrderState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=1)
 PRICE = ("usdc", 1_000_000)
 
 
@@ -47,11 +49,11 @@ def _running(order: Order, index: int = 0, generation: int = 1) -> Order:
 
 
 def _lost(order: Order, index: int = 0, generation: int = 1, *, releasing: bool = True) -> Order:
-    return orders.lease_ended(order, index, generation, releasing=releasing, detail="", now=NOW)
+    return orders.lease_ended(order, index, generation, EndReason.UNREACHABLE, "", releasing=releasing, now=NOW)
 
 
 def _states(order: Order) -> list[str]:
-    return [change.target.value for change in order.changes]
+    return [change.target.value for change in order.changes if change.step is None]
 
 
 def test_the_usual_life() -> None:
@@ -59,7 +61,7 @@ def test_the_usual_life() -> None:
     order = orders.close_requested(_running(_leased(_opened())), EndReason.TENANT, "", NOW)
     order = orders.escrow_closed(orders.order_ended(order, EndReason.TENANT, "", NOW), 60, 40, NOW)
     assert _states(order) == ["PENDING", "OPEN", "MATCHED", "RUNNING", "CLOSING", "CLOSED"]
-    assert [change.sequence for change in order.changes] == [1, 2, 3, 4, 5, 6]
+    assert [change.sequence for change in order.changes] == list(range(1, 10))
     assert (order.charged_micros, order.refunded_micros, order.held_micros) == (60, 40, 0)
     assert order.closed_at == NOW
 
@@ -86,6 +88,87 @@ def test_a_lost_group_is_leased_again() -> None:
     later = orders.lease_running(order, 0, 2, (), NOW + timedelta(hours=1))
     assert later.state is OrderState.RUNNING
     assert later.ready_at == NOW, "ready once is ready once"
+
+
+def test_the_history_tells_of_every_lease() -> None:
+    """Goal: who had a lost group, why it was lost, and who has it now. Method: the steps of a failover and an end."""
+    first = orders.lease_created(_opened(), 0, 1, "leases/a", "providers/p", PRICE, NOW)
+    lost = orders.lease_ended(_running(first), 0, 1, EndReason.UNREACHABLE, "60 s", releasing=True, now=LATER)
+    again = _running(orders.lease_created(lost, 0, 2, "leases/b", "providers/q", PRICE, LATER), generation=2)
+    order = orders.order_ended(again, EndReason.FUNDS, "", LATER)
+    steps = [(change.step, change.reason, change.at) for change in order.changes if change.step is not None]
+    assert steps == [
+        (_step("OPEN", "LEASED", "a", "p", 1), "leased; the workload is starting", NOW),
+        (_step("LEASED", "RUNNING", "a", "p", 1), "ready", NOW),
+        (_step("RUNNING", "LOST", "a", "p", 1), "unreachable: 60 s", LATER),
+        (_step("LOST", "LEASED", "b", "q", 2), "leased; the workload is starting", LATER),
+        (_step("LEASED", "RUNNING", "b", "q", 2), "ready", NOW),
+        (_step("RUNNING", "ENDED", "b", "q", 2), "funds: its funds are used up", LATER),
+    ]
+    assert _states(order) == ["PENDING", "OPEN", "MATCHED", "RUNNING", "DEGRADED", "RUNNING", "CLOSING"]
+    assert (
+        next(change for change in order.changes if change.target is OrderState.DEGRADED).reason == "unreachable: 60 s"
+    )
+
+
+def _step(source: str, target: str, lease: str, provider: str, generation: int) -> GroupStep:
+    states = GroupState(source), GroupState(target)
+    return GroupStep("g0", *states, f"leases/{lease}", f"providers/{provider}", generation)
+
+
+_EACH = {
+    "one waits": (["lease 0", "run 0"], OrderState.OPEN, None),
+    "one waits, one is lost": (["lease 0", "run 0", "lose 0"], OrderState.OPEN, None),
+    "one waited, one is lost": (["lease 0", "lose 0", "lease 1"], OrderState.DEGRADED, None),
+    "both have leases": (["lease 1", "lease 0"], OrderState.MATCHED, None),
+    "one runs, the other starts": (["lease 1", "run 1", "lease 0"], OrderState.MATCHED, None),
+    "both run": (["lease 1", "run 1", "lease 0", "run 0"], OrderState.RUNNING, NOW),
+    "one ended, one starts": (["lease 1", "end 0"], OrderState.MATCHED, None),
+    "one ended, one runs": (["lease 1", "run 1", "end 0"], OrderState.RUNNING, NOW),
+    "one ended first": (["end 0", "lease 1", "run 1"], OrderState.RUNNING, NOW),
+    "the lost one ended": (["lease 0", "lease 1", "run 0", "run 1", "lose 0", "end 0"], OrderState.RUNNING, NOW),
+    "the other is lost": (["end 0", "lease 1", "run 1", "lose 1"], OrderState.DEGRADED, NOW),
+    "both ended": (["end 0", "end 1"], OrderState.OPEN, None),
+    "both ended after they ran": (["lease 0", "lease 1", "run 0", "run 1", "end 0", "end 1"], OrderState.RUNNING, NOW),
+    "a paused order stays so": (
+        ["lease 0", "lease 1", "run 0", "run 1", "pause 0", "end 1"],
+        OrderState.SUSPENDED,
+        NOW,
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "state", "ready_at"), _EACH.values(), ids=_EACH.keys())
+def test_groups_that_ended_count_as_absent(facts: list[str], state: OrderState, ready_at: datetime | None) -> None:
+    """Goal: the state follows from the groups that are left. Method: facts of two groups, and what they make."""
+    order = _opened(2)
+    for fact in facts:
+        kind, _, index = fact.partition(" ")
+        order = _EACH_FACTS[kind](order, int(index))
+        assert _EACH_FACTS[kind](order, int(index)) == order, "a repeat changes nothing"
+    assert (order.state, order.ready_at) == (state, ready_at)
+
+
+_EACH_FACTS: dict[str, Callable[[Order, int], Order]] = {
+    "lease": _leased,
+    "run": _running,
+    "lose": _lost,
+    "end": lambda order, index: orders.group_ended(order, index, EndReason.EXPIRED, "", NOW),
+    "pause": lambda order, index: orders.lease_suspended(order, index, 1, NOW),
+}
+
+
+@pytest.mark.parametrize("reason", EndReason)
+def test_an_end_always_says_why(reason: EndReason) -> None:
+    """Goal: reason and detail stand in every end. Method: each reason without a word, asked for and told."""
+    for ended in (
+        orders.close_requested(_opened(), reason, "", NOW),
+        orders.order_ended(_opened(), reason, "", NOW),
+        orders.order_ended(orders.close_requested(_opened(), reason, "", NOW), reason, "", NOW),
+    ):
+        assert ended.close_reason is reason
+        assert ended.close_detail
+        assert ended.changes[-1].reason.startswith(f"{reason.lower()}: ")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +252,7 @@ _BIDDING = st.lists(
         st.tuples(st.just("running"), st.integers(0, 1), st.integers(1, 3)),
         st.tuples(st.just("lost"), st.integers(0, 1), st.integers(1, 3)),
         st.tuples(st.just("ended"), st.integers(0, 1), st.integers(1, 3)),
+        st.tuples(st.just("group"), st.integers(0, 1), st.just(1)),
         st.tuples(st.just("suspended"), st.integers(0, 1), st.integers(1, 3)),
         st.tuples(st.just("close"), st.just(0), st.just(1)),
         st.tuples(st.just("escrow"), st.just(0), st.just(1)),
@@ -185,6 +269,8 @@ def _apply(order: Order, fact: tuple[str, int, int]) -> Order:
         return _running(order, index, generation)
     if kind in {"lost", "ended"}:
         return _lost(order, index, generation, releasing=kind == "lost")
+    if kind == "group":
+        return orders.group_ended(order, index, EndReason.WORKLOAD, "", NOW)
     if kind == "suspended":
         return orders.lease_suspended(order, index, generation, NOW)
     if kind == "close":
@@ -216,4 +302,9 @@ def test_any_mixture_of_facts_ends_closed_once(facts: list[tuple[str, int, int]]
     assert [change.sequence for change in order.changes] == list(range(1, order.sequence + 1))
     for earlier, later in zip(order.changes, order.changes[1:], strict=False):
         assert later.source is earlier.target
+    for index, group in enumerate(order.groups):
+        steps = [change.step for change in order.changes if change.step and change.step.group_id == f"g{index}"]
+        path = [GroupState.OPEN, *(step.target for step in steps)]
+        assert [step.source for step in steps] == path[:-1], "a group's steps follow one another"
+        assert path[-1] is group.state
     assert _states(order).count("CLOSED") == 1

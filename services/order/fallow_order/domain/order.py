@@ -6,7 +6,11 @@ fact is folded in by what it says, not by when it comes: a group takes a fact on
 one, and an order is CLOSED only once both its end and its escrow's close are known. A fact that changes nothing returns
 the same order.
 
-Every change of state is noted in ``changes`` with its reason; the store writes those as rows and clears them.
+The state of an open order follows from its groups, of which those that have ended count as absent: OPEN while one that
+never had a lease looks for one, else DEGRADED while one is lost, RUNNING once all run, MATCHED before they first do.
+
+Every change of state, of the order or of a group, is noted in ``changes`` with its reason and its time; the store
+writes those as rows and clears them. A fact of the market bears the time at which the market saw it.
 """
 
 from dataclasses import dataclass, replace
@@ -55,6 +59,20 @@ class EndReason(StrEnum):
 
 
 ENDING: Final = frozenset({OrderState.CLOSING, OrderState.CLOSED})
+_DETAILS: Final = {
+    EndReason.TENANT: "the tenant closed it",
+    EndReason.TERM: "its longest running time is over",
+    EndReason.FUNDS: "its funds are used up",
+    EndReason.PROVIDER: "its provider ended it",
+    EndReason.UNREACHABLE: "its provider could not be reached",
+    EndReason.DEVICE: "a device failed",
+    EndReason.WORKLOAD: "the workload could not start, or stopped for good",
+    EndReason.PREEMPTED: "another order took its devices",
+    EndReason.EXPIRED: "it found no match in time",
+    EndReason.REFUSED: "the provider refused it",
+    EndReason.SUPERSEDED: "a newer generation took its place",
+}
+"""What people are told where nobody said more."""
 _NEXT: Final = {
     OrderState.PENDING: frozenset({OrderState.OPEN, OrderState.CLOSING}),
     OrderState.OPEN: frozenset({OrderState.MATCHED, OrderState.DEGRADED, OrderState.CLOSING}),
@@ -94,21 +112,41 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupStep:
+    """What changed of one group, and the lease that it is about; no lease is empty, of generation 0."""
+
+    group_id: str
+    source: GroupState
+    target: GroupState
+    lease: str
+    provider: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
-    """One step from a state to the next; ``source`` is None for the first."""
+    """One step of the order, from a state to the next, or of one of its groups, while the order's state stays.
+
+    ``source`` is None for the first.
+    """
 
     sequence: int
     source: OrderState | None
     target: OrderState
     reason: str
     at: datetime
+    step: GroupStep | None = None
+
+    def __post_init__(self) -> None:
+        """A change is of one thing."""
+        assert self.step is None or self.source is self.target, "a step of a group leaves the order's state"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
     """An order. ``specification`` is what the tenant asked for, without workloads, as the contract's message in bytes.
 
-    Amounts are micros of ``asset``. ``revision`` counts writes, ``sequence`` changes of state, ``event_version`` events.
+    Amounts are micros of ``asset``. ``revision`` counts writes, ``sequence`` changes, ``event_version`` events.
     ``end_confirmed`` says that bidding knows of the end, ``escrow_closed`` that settlement returned the money.
     """
 
@@ -146,7 +184,7 @@ class Order:
         assert self.groups, "an order has groups"
         assert self.hold_micros > 0, "an order without a hold could run unpaid"
         assert min(self.charged_micros, self.refunded_micros, self.held_micros) >= 0, "totals are not negative"
-        assert self.state is not OrderState.CLOSED or self.close_reason is not None, "an end has a reason"
+        assert self.state not in ENDING or self.close_reason is not None, "an end has a reason"
 
     @property
     def etag(self) -> str:
@@ -159,9 +197,8 @@ def move(order: Order, target: OrderState, reason: str, now: datetime) -> Order:
     if order.state is target:
         return order
     assert target in _NEXT[order.state], f"an order never goes from {order.state} to {target}"
-    sequence = order.sequence + 1
-    change = Change(sequence, order.state, target, reason, now)
-    return replace(order, state=target, sequence=sequence, changes=(*order.changes, change))
+    change = Change(order.sequence + 1, order.state, target, reason, now)
+    return replace(order, state=target, sequence=change.sequence, changes=(*order.changes, change))
 
 
 def start(order: Order, now: datetime) -> Order:
@@ -185,8 +222,8 @@ def close_requested(order: Order, reason: EndReason, detail: str, now: datetime)
     """The order once its end was asked for; one that is ending or ended stays as it is."""
     if order.state in ENDING:
         return order
-    closing = replace(order, close_reason=reason, close_detail=detail)
-    return move(closing, OrderState.CLOSING, detail or f"end asked for: {reason.lower()}", now)
+    closing = replace(order, close_reason=reason, close_detail=detail or _DETAILS[reason])
+    return move(closing, OrderState.CLOSING, _why(reason, detail), now)
 
 
 def never_opened_closed(order: Order, now: datetime) -> Order:
@@ -194,19 +231,20 @@ def never_opened_closed(order: Order, now: datetime) -> Order:
     assert order.state is OrderState.CLOSING, "only an ending order closes"
     assert order.opened_at is None, "the end of an opened order is bidding's to say"
     done = replace(order, held_micros=0, end_confirmed=True, escrow_closed=True, closed_at=now)
-    return move(_groups_ended(done), OrderState.CLOSED, "closed before it was open; nothing was charged", now)
+    why = "closed before it was open; nothing was charged"
+    return move(_groups_ended(done, why, now), OrderState.CLOSED, why, now)
 
 
 def lease_created(
     order: Order, index: int, generation: int, lease: str, provider: str, price: tuple[str, int], now: datetime
 ) -> Order:
-    """A match for one group. An older generation, or one of an ended order, changes nothing."""
+    """A match for one group. An older generation, or one of an order that has ended, changes nothing."""
     group = _group(order, index)
-    if group is None or generation <= group.generation or order.state is OrderState.CLOSED:
+    if group is None or generation <= group.generation or order.end_confirmed:
         return order
     leased = replace(
         group,
-        state=GroupState.ENDED if order.state in ENDING else GroupState.LEASED,
+        state=GroupState.LEASED,
         generation=generation,
         highest_generation=max(generation, group.highest_generation),
         lease=lease,
@@ -215,11 +253,7 @@ def lease_created(
         price_micros_per_hour=price[1],
         endpoints=(),
     )
-    changed = _with_group(order, leased)
-    has_all = all(other.state in {GroupState.LEASED, GroupState.RUNNING} for other in changed.groups)
-    if changed.state is OrderState.OPEN and has_all:
-        return move(changed, OrderState.MATCHED, "all groups are leased; workloads are starting", now)
-    return changed
+    return _settled(_with_group(order, leased, "leased; the workload is starting", now), now)
 
 
 def lease_running(order: Order, index: int, generation: int, endpoints: tuple[Endpoint, ...], now: datetime) -> Order:
@@ -227,13 +261,8 @@ def lease_running(order: Order, index: int, generation: int, endpoints: tuple[En
     group = _group(order, index)
     if group is None or generation != group.generation or order.state in ENDING:
         return order
-    changed = _with_group(order, replace(group, state=GroupState.RUNNING, endpoints=endpoints))
-    if any(other.state is not GroupState.RUNNING for other in changed.groups):
-        return changed
-    ready = replace(changed, ready_at=changed.ready_at or now)
-    if ready.state is OrderState.OPEN:
-        ready = move(ready, OrderState.MATCHED, "all groups are leased; workloads are starting", now)
-    return move(ready, OrderState.RUNNING, "all groups are ready", now)
+    running = replace(group, state=GroupState.RUNNING, endpoints=endpoints)
+    return _settled(_with_group(order, running, "ready", now), now)
 
 
 def lease_suspended(order: Order, index: int, generation: int, now: datetime) -> Order:
@@ -244,16 +273,29 @@ def lease_suspended(order: Order, index: int, generation: int, now: datetime) ->
     return move(order, OrderState.SUSPENDED, "paused for want of funds", now)
 
 
-def lease_ended(order: Order, index: int, generation: int, *, releasing: bool, detail: str, now: datetime) -> Order:
+def lease_ended(
+    order: Order, index: int, generation: int, reason: EndReason, detail: str, *, releasing: bool, now: datetime
+) -> Order:
     """A lease ended; ``releasing`` says that the group is being leased again."""
     group = _group(order, index)
     if group is None or generation != group.generation:
         return order
-    state = GroupState.LOST if releasing and order.state not in ENDING else GroupState.ENDED
-    changed = _with_group(order, replace(group, state=state, endpoints=()))
-    if state is GroupState.LOST:
-        return move(changed, OrderState.DEGRADED, detail or "a group was lost and is being leased again", now)
-    return changed
+    is_lost = releasing and order.state not in ENDING
+    state = GroupState.LOST if is_lost else GroupState.ENDED
+    why = _why(reason, detail)
+    changed = _with_group(order, replace(group, state=state, endpoints=()), why, now)
+    # Where the group does not come back, GroupEnded or OrderEnded follows and says what becomes of the order.
+    return _settled(changed, now, why) if is_lost else changed
+
+
+def group_ended(order: Order, index: int, reason: EndReason, detail: str, now: datetime) -> Order:
+    """One group ended alone; the order goes on with the others, if there are any."""
+    group = _group(order, index)
+    if group is None or order.end_confirmed:
+        return order
+    changed = _with_group(order, replace(group, state=GroupState.ENDED, endpoints=()), _why(reason, detail), now)
+    # A paused order is not running because one of its groups is gone.
+    return changed if order.state is OrderState.SUSPENDED else _settled(changed, now)
 
 
 def order_ended(order: Order, reason: EndReason, detail: str, now: datetime) -> Order:
@@ -262,9 +304,10 @@ def order_ended(order: Order, reason: EndReason, detail: str, now: datetime) -> 
         return order
     # Whoever asked for this end said why in words of their own; bidding only knows who asked.
     kept = order.close_detail if order.close_reason is reason else ""
-    ended = replace(order, close_reason=reason, close_detail=kept or detail, end_confirmed=True)
-    ended = move(_groups_ended(ended), OrderState.CLOSING, detail or f"ended: {reason.lower()}", now)
-    return _closed_if_done(ended, now)
+    why = _why(reason, detail)
+    ended = replace(order, close_reason=reason, close_detail=kept or detail or _DETAILS[reason], end_confirmed=True)
+    ended = move(ended, OrderState.CLOSING, why, now)
+    return _closed_if_done(_groups_ended(ended, why, now), now)
 
 
 def escrow_changed(order: Order, charged_micros: int, held_micros: int) -> Order:
@@ -314,12 +357,40 @@ def _group(order: Order, index: int) -> Group | None:
     return order.groups[index] if 0 <= index < len(order.groups) else None
 
 
-def _with_group(order: Order, group: Group) -> Order:
-    """The order with one group replaced."""
+def _with_group(order: Order, group: Group, why: str, now: datetime) -> Order:
+    """The order with one group replaced, and that noted where its state or its lease is another."""
+    before = order.groups[group.index]
     groups = tuple(group if other.index == group.index else other for other in order.groups)
-    return replace(order, groups=groups)
+    changed = replace(order, groups=groups)
+    if (before.state, before.generation) == (group.state, group.generation):
+        return changed
+    step = GroupStep(group.group_id, before.state, group.state, group.lease, group.provider, group.generation)
+    change = Change(order.sequence + 1, order.state, order.state, why, now, step)
+    return replace(changed, sequence=change.sequence, changes=(*order.changes, change))
 
 
-def _groups_ended(order: Order) -> Order:
+def _groups_ended(order: Order, why: str, now: datetime) -> Order:
     """The order with all its groups ended."""
-    return replace(order, groups=tuple(replace(group, state=GroupState.ENDED, endpoints=()) for group in order.groups))
+    for group in order.groups:
+        order = _with_group(order, replace(group, state=GroupState.ENDED, endpoints=()), why, now)
+    return order
+
+
+def _settled(order: Order, now: datetime, why: str = "a group was lost and is being leased again") -> Order:
+    """The order in the state that its groups make; ``why`` is told where that is DEGRADED."""
+    states = {group.state for group in order.groups} - {GroupState.ENDED}
+    if order.state in ENDING or not states or GroupState.OPEN in states:
+        return order
+    if GroupState.LOST in states:
+        return move(order, OrderState.DEGRADED, why, now)
+    if order.state is OrderState.OPEN:
+        order = move(order, OrderState.MATCHED, "all groups are leased; workloads are starting", now)
+    if states == {GroupState.RUNNING}:
+        order = replace(order, ready_at=order.ready_at or now)
+        order = move(order, OrderState.RUNNING, "all groups are ready", now)
+    return order
+
+
+def _why(reason: EndReason, detail: str) -> str:
+    """The reason of an end, for people."""
+    return f"{reason.lower()}: {detail or _DETAILS[reason]}"

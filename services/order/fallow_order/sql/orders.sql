@@ -66,11 +66,16 @@ WHERE order_id = $1 AND index = $2
 RETURNING highest_generation;
 
 -- name: insert_transition
-INSERT INTO order_transition (order_id, sequence, source_state, target_state, reason, transition_at)
-VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO order_transition (
+    order_id, sequence, source_state, target_state, reason, transition_at, group_id, source_group_state,
+    target_group_state, lease, provider, generation
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
 
 -- name: load_transitions
-SELECT sequence, source_state, target_state, reason, transition_at
+SELECT
+    sequence, source_state, target_state, reason, transition_at, group_id, source_group_state, target_group_state,
+    lease, provider, generation
 FROM order_transition
 WHERE order_id = $1 AND sequence > $2
 ORDER BY sequence
