@@ -49,7 +49,6 @@ STOP_SECONDS: Final = 10.0
 """How long consumers and jobs have to end once they were told to."""
 START_SECONDS: Final = 60.0
 """How long a start waits for a database, a stream or a NATS server that is not there yet."""
-KEY_REFRESH_SECONDS: Final = 30.0
 HOUSEKEEPING_SECONDS: Final = 3_600.0
 
 _log = get_logger(__name__)
@@ -207,7 +206,8 @@ class Application(Generic[SettingsT]):
                 for name, seconds, function in self._jobs
             ]
             if self.settings.jwks:
-                refresh = every(KEY_REFRESH_SECONDS, self._refresh_keys, name="refresh_keys", stop=jobs_stop)
+                pause = self.settings.jwks_refresh_seconds
+                refresh = every(pause, self._refresh_keys, name="refresh_keys", stop=jobs_stop)
                 jobs.append(group.create_task(refresh, name="refresh_keys"))
             try:
                 address = await self.server.start()

@@ -166,6 +166,12 @@ UNAVAILABLE: Final = ErrorReason(
     "Something that the call needs (database, stream, another service) cannot be reached now.",
     "Wait as RetryInfo says and repeat with the same request_id.",
 )
+RATE_LIMITED: Final = ErrorReason(
+    "RATE_LIMITED",
+    "RESOURCE_EXHAUSTED",
+    "The caller calls this service more often than it may; nothing was done.",
+    "Wait as RetryInfo says and repeat; the metadata holds the limit.",
+)
 PAGE_TOKEN_INVALID: Final = ErrorReason(
     "PAGE_TOKEN_INVALID",
     "INVALID_ARGUMENT",
@@ -184,6 +190,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     NOT_YET_AVAILABLE,
     INTERNAL,
     UNAVAILABLE,
+    RATE_LIMITED,
     PAGE_TOKEN_INVALID,
 )
 """The reasons that any service may answer with."""

@@ -1,7 +1,7 @@
 """The gRPC server: one pipeline around every method, health and reflection, and an orderly stop.
 
 The pipeline, from outside in: trace and metrics; errors to ``google.rpc.Status``; the deadline; who is calling and
-whether they may; the request against the contract's rules; the servicer. A servicer raises ``DomainError`` and never
+whether they may; whether they call too often; the request against the contract's rules; the servicer. A servicer raises ``DomainError`` and never
 touches the context's status. What it did not foresee becomes INTERNAL with the trace id and no detail; a database or
 network that is away becomes UNAVAILABLE with a time to wait.
 
@@ -42,6 +42,7 @@ from fallow_chassis.errors import (
 )
 from fallow_chassis.identity import TokenVerifier
 from fallow_chassis.logging import get_logger
+from fallow_chassis.rate_limit import RateLimiter, limited_caller
 from fallow_chassis.retry import is_retryable
 from fallow_chassis.settings import ServiceSettings
 from fallow_chassis.status_details import DETAILS_HEADER, RemoteError, to_status
@@ -95,7 +96,9 @@ class Server:
     ) -> None:
         """``verifier`` checks tokens; None is for a server whose methods are all public."""
         self._settings = settings
-        self._pipeline = _Pipeline(verifier, clock or SystemClock())
+        ticking = clock or SystemClock()
+        limiter = RateLimiter(settings.rate_per_second, settings.rate_burst, ticking)
+        self._pipeline = _Pipeline(verifier, ticking, limiter)
         self._server: grpc.aio.Server | None = None
         self._services: list[tuple[Callable[[Any, Any], None], Any, str]] = []
         self._health = health.aio.HealthServicer()
@@ -163,9 +166,10 @@ class Server:
 class _Pipeline(grpc.aio.ServerInterceptor):
     """Wraps each method's handler once, in what the module's docstring tells."""
 
-    def __init__(self, verifier: TokenVerifier | None, clock: Clock) -> None:
+    def __init__(self, verifier: TokenVerifier | None, clock: Clock, limiter: RateLimiter) -> None:
         self._verifier = verifier
         self._clock = clock
+        self._limiter = limiter
         self._methods: dict[str, _Method] = {}
         self._wrapped: dict[str, Any] = {}
         self._streams: set[asyncio.Task[Any]] = set()
@@ -279,7 +283,9 @@ class _Pipeline(grpc.aio.ServerInterceptor):
             try:
                 with deadline_in(seconds):
                     async with asyncio.timeout(seconds):
-                        with identity_set(self._identify(metadata.get("authorization", ""), method)):
+                        identity = self._identify(metadata.get("authorization", ""), method)
+                        self._limit(identity, method, context)
+                        with identity_set(identity):
                             yield
             except grpc.aio.AbortError:
                 raise
@@ -314,6 +320,12 @@ class _Pipeline(grpc.aio.ServerInterceptor):
             return self._verifier.verify(token) if token else None
         except DomainError:
             return None
+
+    def _limit(self, identity: Identity | None, method: _Method, context: Any) -> None:
+        """Take a call from the caller's bucket; health and reflection are asked by probes and cost nothing."""
+        caller = limited_caller(identity, context.peer()) if method.validated else ""
+        if caller:
+            self._limiter.take(caller)
 
     def _note(self, span: Span, method: str, code: str, started_ms: int) -> None:
         """Measure and log the end of a call."""

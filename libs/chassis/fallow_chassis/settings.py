@@ -35,9 +35,19 @@ class ServiceSettings(BaseSettings):
     )
     identity_key_file: str = Field(default="", description="PEM file of this service's Ed25519 private key.")
     jwks: str = Field(default="", description="Path or http address of the public keys of all services.")
+    jwks_refresh_seconds: float = Field(
+        default=30, ge=0.1, le=300, description="How often the public keys are read again: how soon a new key counts."
+    )
     otlp_endpoint: str = Field(default="", description="Where traces and metrics go (OTLP over gRPC); empty: nowhere.")
     log_format: Literal["console", "json"] = Field(default="console", description="How log events are written.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="The least level kept.")
+    rate_per_second: int = Field(
+        default=100,
+        ge=0,
+        le=1_000_000,
+        description="Calls a second that one account, or one address without a token, may make; 0 sets no limit.",
+    )
+    rate_burst: int = Field(default=500, ge=1, le=1_000_000, description="Calls at once of a caller who was quiet.")
     drain_wait_seconds: float = Field(
         default=0.5, ge=0, le=60, description="How long health says NOT_SERVING before the server stops."
     )

@@ -28,6 +28,15 @@ class OrderSettings(ServiceSettings):
         default=500_000, ge=1, description="Worth of one AKT in micros of sdl_asset, for prices in SDL files."
     )
     sdl_asset: str = Field(default="usdc", description="Asset that limits of SDL files are stated in.")
+    max_live_orders: int = Field(
+        default=1_000, ge=0, description="Orders of one account that are not CLOSED, at most; 0 sets no limit."
+    )
+    max_api_keys: int = Field(
+        default=100, ge=0, description="API keys of one account that have not run out, at most; 0 sets no limit."
+    )
+    max_sign_in_challenges: int = Field(
+        default=20, ge=0, description="Challenges of one address that wait for an answer, at most; 0 sets no limit."
+    )
     pending_finish_seconds: float = Field(
         default=5, gt=0, description="Age at which an order left PENDING is finished by the sweeper."
     )

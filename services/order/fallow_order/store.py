@@ -4,7 +4,7 @@
 watch. It holds the revision against lost updates; callers lock the row first, so a mismatch is a programmer's error.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -158,6 +158,16 @@ async def list_orders(
     """Orders of an account, newest first, from before an id (empty: from the newest)."""
     rows = await connection.fetch(QUERIES.get("list_orders"), account, before_id, list(states), dict(labels), limit)
     return await _many(connection, rows)
+
+
+async def lock_and_count_live(connection: Connection, accounts: Collection[str]) -> dict[str, int]:
+    """Orders of each account that are not CLOSED, with the accounts locked against others who count, until the
+    transaction ends. In READ COMMITTED the count, a statement of its own, sees what was committed before the lock.
+    """
+    wanted = list(accounts)
+    await connection.fetch(QUERIES.get("lock_account_orders"), wanted)
+    rows = await connection.fetch(QUERIES.get("count_live_orders"), wanted)
+    return dict.fromkeys(wanted, 0) | {row["account"]: row["live"] for row in rows}
 
 
 async def list_due(connection: Connection, states: Sequence[OrderState], now: datetime, limit: int) -> list[str]:

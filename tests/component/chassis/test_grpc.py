@@ -36,6 +36,7 @@ from fallow_chassis.identity import TokenSigner, TokenVerifier, generate_key_fil
 from fallow_chassis.settings import ServiceSettings
 from fallow_chassis.status_details import DETAILS_HEADER
 from fallow_chassis.telemetry import Telemetry, current_trace_id, tracer
+from fallow_chassis.testing import ManualClock
 from tests.unit.chassis.sample import PACKAGE, SERVICE, Answer, Request, Stub, add_servicer
 
 SHORT = ErrorReason("FUNDS_SHORT", "FAILED_PRECONDITION", "Too little money.", "Deposit.")
@@ -489,3 +490,42 @@ async def test_a_server_that_is_away_is_unavailable(world: World) -> None:
     await world.server.stop(0)
     error = await refusal(world.stub().Public(Request(), timeout=5))
     assert (error.code, error.reason.reason) == ("UNAVAILABLE", "UNAVAILABLE")
+
+
+async def test_a_caller_who_calls_too_often_waits(tmp_path: Path) -> None:
+    """Goal: RESOURCE_EXHAUSTED with RetryInfo, by subject, by address without one, for services never. Method: a server
+    with a burst of two whose clock stands still.
+    """
+    world = World(tmp_path)
+    clock = ManualClock(SystemClock().now())
+    settings = ServiceSettings(listen="127.0.0.1:0", rate_per_second=4, rate_burst=2)
+    server = Server(settings, world.verifier, clock=clock)
+    server.add(add_servicer, world.servicer, SERVICE)
+    world.address = await server.start()
+    try:
+        tokens = [world.signers["order"].access_token(f"accounts/{name}", ["things.write"], 60) for name in "ab"]
+        loud, quiet = (world.stub(token) for token in tokens)
+        for _ in range(2):
+            await loud.Account(Request(text="x"))
+        error = await refusal(loud.Account(Request(text="x")))
+        assert (error.code, error.reason.reason, error.retry_after_ms) == ("RESOURCE_EXHAUSTED", "RATE_LIMITED", 250)
+        assert error.metadata["caller"] == "accounts/a"
+        # A public method takes from the same bucket where a token names the caller.
+        assert (await refusal(loud.Public(Request(text="x")))).reason.reason == "RATE_LIMITED"
+        await quiet.Account(Request(text="x"))
+        for _ in range(2):
+            await world.stub().Public(Request(text="x"))
+        error = await refusal(world.stub().Public(Request(text="x")))
+        assert error.metadata["caller"] == "peers/127.0.0.1"
+        service = world.stub(world.signers["settlement"].service_token())
+        for _ in range(5):
+            await service.Public(Request(text="x"))
+        health = health_pb2_grpc.HealthStub(world.channel())
+        for _ in range(5):
+            await health.Check(health_pb2.HealthCheckRequest())
+        clock.advance(milliseconds=250)
+        await loud.Account(Request(text="x"))
+    finally:
+        for opened in world.channels:
+            await opened.close(None)
+        await server.stop(0)

@@ -76,6 +76,12 @@ SIGN_IN_EXPIRED: Final = ErrorReason(
     "The message's time is over, or has not come.",
     "Ask for a new challenge and sign that.",
 )
+QUOTA_EXCEEDED: Final = ErrorReason(
+    "QUOTA_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "The account, or the address, has as many of these as it may; nothing was stored.",
+    "Make room (close an order, delete a key, answer a challenge) or wait as RetryInfo says; the metadata names the quota.",
+)
 API_KEY_INVALID: Final = ErrorReason(
     "API_KEY_INVALID",
     "UNAUTHENTICATED",
@@ -102,6 +108,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     SIGN_IN_SIGNATURE_INVALID,
     SIGN_IN_NONCE_USED,
     SIGN_IN_EXPIRED,
+    QUOTA_EXCEEDED,
     API_KEY_INVALID,
     API_KEY_NOT_FOUND,
 )

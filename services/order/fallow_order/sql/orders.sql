@@ -35,6 +35,21 @@ WHERE
 ORDER BY id DESC
 LIMIT $5;
 
+-- name: lock_account_orders
+-- One advisory lock for each account, in the order of the keys, so that two transactions never wait for each other.
+SELECT pg_advisory_xact_lock(keys.key)
+FROM (
+    SELECT DISTINCT hashtextextended('live_orders|' || accounts.account, 0) AS key
+    FROM unnest($1::text []) AS accounts (account)
+    ORDER BY key
+) AS keys;
+
+-- name: count_live_orders
+SELECT account, count(*) AS live
+FROM orders
+WHERE account = ANY ($1::text []) AND state <> 'CLOSED'
+GROUP BY account;
+
 -- name: list_due
 SELECT id FROM orders
 WHERE state = ANY ($1::text []) AND due_at IS NOT NULL AND due_at <= $2
