@@ -110,14 +110,19 @@ async def order_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_
 async def escrow_changed(
     unit: UnitOfWork,
     _event: ReceivedEvent,
-    message: settlement_events.EscrowToppedUp | settlement_events.EscrowLow | settlement_events.EscrowResumed,
+    message: settlement_events.EscrowToppedUp
+    | settlement_events.EscrowResized
+    | settlement_events.EscrowLow
+    | settlement_events.EscrowResumed,
 ) -> None:
     """The escrow holds another sum."""
     escrow = message.escrow
     await _fold(
         unit,
         _order_of(escrow),
-        lambda order, _now: orders.escrow_changed(order, escrow.charged.micros, escrow.held.micros),
+        lambda order, _now: orders.escrow_changed(
+            order, escrow.charged.micros, escrow.held.micros, escrow.refunded.micros
+        ),
     )
 
 
@@ -148,6 +153,7 @@ def handlers() -> dict[type[Message], Handler]:
         bidding_events.GroupEnded: group_ended,
         bidding_events.OrderEnded: order_ended,
         settlement_events.EscrowToppedUp: escrow_changed,
+        settlement_events.EscrowResized: escrow_changed,
         settlement_events.EscrowLow: escrow_changed,
         settlement_events.EscrowResumed: escrow_changed,
         settlement_events.ChargePosted: charge_posted,

@@ -1,4 +1,4 @@
-"""What the order service and tenants ask for: open, top up and release an escrow. One transaction each.
+"""What the order service and tenants ask for: open, top up, resize and release an escrow. One transaction each.
 
 OpenEscrow is idempotent by the order: the row keeps what opened it, so a repeat with the same input answers the escrow
 as it is now, and other input is refused. Checks run in this order: asset, amount, tombstone or release, other input,
@@ -15,7 +15,7 @@ from fallow_chassis.postgres import Connection, Database, UnitOfWork
 from fallow_settlement import escrow_store, metering_store
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import moves
-from fallow_settlement.domain.escrow import Escrow, EscrowState
+from fallow_settlement.domain.escrow import Escrow, EscrowState, Resize
 from fallow_settlement.domain.ledger import AccountKind, Result, account_id
 from fallow_settlement.domain.reasons import (
     ASSET_UNKNOWN,
@@ -24,10 +24,11 @@ from fallow_settlement.domain.reasons import (
     INSUFFICIENT_FUNDS,
 )
 from fallow_settlement.domain.rules import Rules
-from fallow_settlement.events import state_closed, state_opened, state_topped_up
+from fallow_settlement.events import state_closed, state_opened, state_resized, state_topped_up
 from fallow_settlement.ledger_store import load_accounts, must_post, post_transfers
 
 TOP_UP_METHOD = "fallow.settlement.v1.EscrowService/TopUpEscrow"
+RESIZE_METHOD = "fallow.settlement.v1.EscrowService/ResizeEscrow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +103,42 @@ class EscrowCommands:
             )
             if not taken.first:
                 return escrow
-            if asset != escrow.asset:
-                raise DomainError(
-                    ASSET_UNKNOWN,
-                    f"the escrow holds {escrow.asset}, not {asset}",
-                    metadata={"asset": asset, "assets": escrow.asset},
-                )
+            _check_asset(escrow, asset)
             escrow = escrows.topped_up(escrow, amount)
             await hold_funds(unit, escrow, amount, f"top-up-{escrow.version + 1}")
             escrow = state_topped_up(unit, escrow)
             await escrow_store.save_escrow(unit.connection, escrow)
             return escrow
+
+    async def resize(
+        self, order_id: str, asset: str, wanted: Resize, *, caller: str, request_id: str, request: Message
+    ) -> Escrow:
+        """Hold another sum from now on; a repeat, and a change that a later one has overtaken, change nothing."""
+        self._rules.check_asset(asset)
+        escrows.check_amount(wanted.amount, "amount.micros")
+        async with self._database.transaction() as unit:
+            escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
+            if escrow is not None and escrow.state is EscrowState.TOMBSTONE:
+                escrow = None
+            check_visible(escrow, order_id, caller)
+            assert escrow is not None, "an escrow that is visible exists"
+            taken = await claim(
+                unit,
+                caller=caller,
+                method=RESIZE_METHOD,
+                request_id=request_id,
+                request=request,
+                resource=f"escrows/{order_id}",
+            )
+            if not taken.first or wanted.number <= escrow.resizes:
+                return escrow
+            _check_asset(escrow, asset)
+            meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
+            after = escrows.resized(escrow, wanted, sum(metering.due for metering in meterings))
+            await _move_difference(unit, escrow, after)
+            after = state_resized(unit, after)
+            await escrow_store.save_escrow(unit.connection, after)
+            return after
 
     async def release(self, order_id: str) -> Escrow:
         """Return all funds of an order that never opened to the market, or leave a tombstone."""
@@ -152,6 +178,15 @@ async def hold_funds(unit: UnitOfWork, escrow: Escrow, amount: int, key: str) ->
     assert results[0] is Result.OK, f"a hold was answered {results[0]}"
 
 
+async def _move_difference(unit: UnitOfWork, before: Escrow, after: Escrow) -> None:
+    """Move what a resize added or gave back; raises INSUFFICIENT_FUNDS with what is short."""
+    if after.held > before.held:
+        await hold_funds(unit, before, after.held - before.held, f"resize-{after.resizes}")
+    elif after.held < before.held:
+        move = moves.give_back(before, before.held - after.held, f"resize-{after.resizes}")
+        await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+
+
 async def return_rest(unit: UnitOfWork, escrow: Escrow) -> None:
     """Move what an escrow still holds back to the free balance."""
     move = moves.release(escrow)
@@ -171,6 +206,16 @@ def check_visible(escrow: Escrow | None, order_id: str, caller: str) -> None:
     if hidden:
         raise DomainError(
             ESCROW_NOT_FOUND, f"there is no escrow escrows/{order_id}", metadata={"name": f"escrows/{order_id}"}
+        )
+
+
+def _check_asset(escrow: Escrow, asset: str) -> None:
+    """Refuse a sum of another asset than the escrow's."""
+    if asset != escrow.asset:
+        raise DomainError(
+            ASSET_UNKNOWN,
+            f"the escrow holds {escrow.asset}, not {asset}",
+            metadata={"asset": asset, "assets": escrow.asset},
         )
 
 

@@ -49,6 +49,8 @@ async def insert_escrow(connection: Connection, escrow: Escrow, opening: dict[st
         escrow.funds_end_asked,
         escrow.version,
         opening,
+        escrow.hold,
+        escrow.resizes,
     )
 
 
@@ -65,6 +67,10 @@ async def save_escrow(connection: Connection, escrow: Escrow) -> None:
         escrow.close_time,
         escrow.funds_end_asked,
         escrow.version,
+        escrow.top_up,
+        escrow.budget,
+        escrow.hold,
+        escrow.resizes,
     )
     assert status == "UPDATE 1", "an escrow that was locked is there"
 
@@ -108,4 +114,6 @@ def _escrow(row: asyncpg.Record) -> Escrow:
         close_time=row["close_time"],
         funds_end_asked=row["funds_end_asked"],
         version=row["version"],
+        hold=row["hold"],
+        resizes=row["resizes"],
     )

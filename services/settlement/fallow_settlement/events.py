@@ -42,6 +42,13 @@ def state_topped_up(unit: UnitOfWork, escrow: Escrow) -> Escrow:
     return after
 
 
+def state_resized(unit: UnitOfWork, escrow: Escrow) -> Escrow:
+    """EscrowResized; returns the escrow with the event counted."""
+    after = _next(escrow)
+    _state(unit, after, events_pb2.EscrowResized(escrow=escrow_message(after)))
+    return after
+
+
 def state_low(unit: UnitOfWork, escrow: Escrow, runway_ms: int | None) -> Escrow:
     """EscrowLow; returns the escrow with the event counted."""
     after = _next(escrow)

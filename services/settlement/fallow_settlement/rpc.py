@@ -19,6 +19,7 @@ from fallow_chassis.wire import (
 from fallow_receipts import id_to_word
 from fallow_settlement import convert
 from fallow_settlement.commands import EscrowCommands, Opening
+from fallow_settlement.domain.escrow import Resize
 from fallow_settlement.domain.reasons import CHAIN_NOT_CONFIGURED
 from fallow_settlement.queries import Cursor, Reads
 from fallow_settlement.settings import Contracts
@@ -83,6 +84,31 @@ class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
             request.amount.asset,
             request.amount.micros,
             caller=current_identity().subject,
+            request=request,
+        )
+        return convert.escrow_message(escrow)
+
+    async def ResizeEscrow(
+        self, request: settlement_service_pb2.ResizeEscrowRequest, context: Any
+    ) -> charge_pb2.Escrow:
+        """Hold another sum from now on."""
+        if request.HasField("budget"):
+            if request.budget.asset != request.amount.asset:
+                raise invalid_field("budget.asset", "must be the asset of the amount")
+            if request.budget.micros < request.amount.micros:
+                raise invalid_field("budget.micros", "must not be less than the amount")
+        wanted = Resize(
+            number=request.number,
+            amount=request.amount.micros,
+            budget=request.budget.micros if request.HasField("budget") else 0,
+            auto_top_up=request.auto_top_up,
+        )
+        escrow = await self._commands.resize(
+            resource_id(request.name, "escrows"),
+            request.amount.asset,
+            wanted,
+            caller=current_identity().subject,
+            request_id=request.request_id,
             request=request,
         )
         return convert.escrow_message(escrow)

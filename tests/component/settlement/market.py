@@ -96,12 +96,20 @@ class FactMaker:
         )
 
     def proof(
-        self, order: str, lease: str, sequence: int, running_ms: int, *, final: bool = False, group: int = 0
+        self,
+        order: str,
+        lease: str,
+        sequence: int,
+        running_ms: int,
+        *,
+        final: bool = False,
+        group: int = 0,
+        generation: int = 1,
     ) -> lease_pb2.Proof:
         """A proof that the provider signed."""
         proof = lease_pb2.Proof(
             lease=f"leases/{lease}",
-            key=lease_pb2.GenerationKey(order=f"orders/{order}", group=group, generation=1),
+            key=lease_pb2.GenerationKey(order=f"orders/{order}", group=group, generation=generation),
             sequence=sequence,
             running_ms=running_ms,
             device_health=resources_pb2.DEVICE_HEALTH_HEALTHY,
@@ -109,7 +117,15 @@ class FactMaker:
         )
         text = proof_text(
             SignedProof(
-                proof.lease, proof.key.order, group, 1, sequence, running_ms, proof.device_health, final, signature=b""
+                proof.lease,
+                proof.key.order,
+                group,
+                generation,
+                sequence,
+                running_ms,
+                proof.device_health,
+                final,
+                signature=b"",
             )
         )
         proof.signature = self.key.sign(text)

@@ -125,6 +125,62 @@ async def test_only_the_order_service_opens_escrows(address: str, identity: Test
     assert [as_account.value.code, as_bidding.value.code] == ["PERMISSION_DENIED", "PERMISSION_DENIED"]
 
 
+def resizing(**fields: Any) -> messages.ResizeEscrowRequest:
+    """A good request but for some fields."""
+    values: dict[str, Any] = {
+        "name": f"escrows/{ORDER}",
+        "amount": money_pb2.Amount(asset=ASSET, micros=200_000),
+        "number": 1,
+        "request_id": "r",
+    }
+    return messages.ResizeEscrowRequest(**{**values, **fields})
+
+
+BAD_RESIZES = [
+    ("INVALID_FIELD", "name", resizing(name="escrows/nope")),
+    ("INVALID_FIELD", "amount", resizing(amount=None)),
+    ("INVALID_FIELD", "number", resizing(number=0)),
+    ("INVALID_FIELD", "request_id", resizing(request_id="")),
+    ("INVALID_FIELD", "budget.asset", resizing(budget=money_pb2.Amount(asset="eurx", micros=900_000))),
+    ("INVALID_FIELD", "budget.micros", resizing(budget=money_pb2.Amount(asset=ASSET, micros=199_999))),
+    ("ASSET_UNKNOWN", "", resizing(amount=money_pb2.Amount(asset="doge", micros=1))),
+]
+
+
+@pytest.mark.parametrize(("reason", "field", "request_"), BAD_RESIZES)
+async def test_a_bad_resize_is_told_what_is_wrong(
+    address: str,
+    identity: TestIdentity,
+    market: Market,
+    reason: str,
+    field: str,
+    request_: messages.ResizeEscrowRequest,
+) -> None:
+    """Goal: a reason and a path for each fault, nothing moved. Method: one fault a row, on an open escrow."""
+    await charged(market, 0)
+    async with order_service(address, identity) as escrows:
+        with pytest.raises(RemoteError) as refusal:
+            await escrows.ResizeEscrow(request_)
+        escrow = await escrows.GetEscrow(messages.GetEscrowRequest(name=f"escrows/{ORDER}"))
+    assert refusal.value.reason.reason == reason
+    assert [violation.field for violation in refusal.value.violations] == ([field] if field else [])
+    assert escrow.held.micros == 100_000
+
+
+async def test_only_the_order_service_resizes_escrows(address: str, identity: TestIdentity, market: Market) -> None:
+    """Goal: an order's money is changed by its service alone. Method: as its tenant, as another service, as the order's."""
+    await charged(market, 0)
+    async with account(address, identity, "funds.write") as tenant:
+        with pytest.raises(RemoteError) as as_account:
+            await doors.EscrowServiceStub(tenant).ResizeEscrow(resizing())
+    async with channel(address, identity.as_service("bidding")) as bidding:
+        with pytest.raises(RemoteError) as as_bidding:
+            await doors.EscrowServiceStub(bidding).ResizeEscrow(resizing())
+    assert [as_account.value.code, as_bidding.value.code] == ["PERMISSION_DENIED", "PERMISSION_DENIED"]
+    async with order_service(address, identity) as escrows:
+        assert (await escrows.ResizeEscrow(resizing())).held.micros == 200_000
+
+
 async def test_escrows_are_seen_by_their_own_tenant(address: str, identity: TestIdentity, market: Market) -> None:
     """Goal: an account sees its own escrow, a service any. Method: ask as the tenant, a stranger, a service."""
     await charged(market, 1)

@@ -221,7 +221,7 @@ def test_charges_add_up_while_the_order_runs() -> None:
     """Goal: the cost shows before the close. Method: two charges, a top-up's sums, the close, a late charge."""
     order = orders.charge_posted(orders.charge_posted(_opened(), 30), 12)
     assert (order.charged_micros, order.held_micros) == (42, 58)
-    order = orders.escrow_changed(order, 42, 158)
+    order = orders.escrow_changed(order, 42, 158, 0)
     closed = orders.escrow_closed(order, 50, 150, NOW)
     assert orders.charge_posted(closed, 9) == closed
     assert (closed.charged_micros, closed.refunded_micros, closed.held_micros) == (50, 150, 0)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fallow_chassis.errors import DomainError
 from fallow_settlement.domain import escrow as escrows
-from fallow_settlement.domain.escrow import Escrow, EscrowState
+from fallow_settlement.domain.escrow import Escrow, EscrowState, Resize
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -79,3 +79,79 @@ def test_what_came_in_goes_out(charges: list[int], top_ups: list[int]) -> None:
     assert closed.held == 0
     assert escrows.ended(closed, NOW) is closed
     assert escrows.released(closed, has_leases=False, now=NOW) is closed
+
+
+RESIZES = [
+    ("rose: filled up to the new sum", 1_000, 0, 0, 2_000, 0, 2_000, 0),
+    ("rose: what is due comes on top", 1_000, 300, 100, 2_000, 0, 2_400, 0),
+    ("rose within what is held", 1_000, 0, 0, 1_001, 0, 1_001, 0),
+    ("rose, and the budget bounds it", 1_000, 400, 100, 2_000, 1_500, 1_500, 0),
+    ("fell: the difference returns", 1_000, 0, 0, 400, 0, 1_000, 600),
+    ("fell: only what is above the new sum returns", 1_000, 500, 0, 400, 0, 1_000, 100),
+    ("fell: what is due stays", 1_000, 0, 700, 400, 0, 1_000, 0),
+    ("fell: less is held than wanted, nothing moves", 1_000, 800, 0, 400, 0, 1_000, 0),
+    ("stays: nothing moves, though less is held", 1_000, 700, 0, 1_000, 0, 1_000, 0),
+    ("stays, and a smaller budget gives back", 1_000, 200, 100, 1_000, 600, 1_000, 400),
+    ("a budget that is spent keeps what is due", 1_000, 200, 100, 1_000, 300, 1_000, 700),
+]
+
+
+@pytest.mark.parametrize(
+    ("held", "charged", "due", "amount", "budget", "deposited", "refunded"),
+    [row[1:] for row in RESIZES],
+    ids=[row[0] for row in RESIZES],
+)
+def test_a_resize_moves_only_the_difference(
+    held: int, charged: int, due: int, amount: int, budget: int, deposited: int, refunded: int
+) -> None:
+    """Goal: each way in which the wanted sum changes has its movement. Method: a row each."""
+    before = escrows.charged(opened(held), charged)
+    after = escrows.resized(before, Resize(1, amount, budget, auto_top_up=True), due)
+    assert (after.deposited, after.refunded, after.charged) == (deposited, refunded, charged)
+    assert (after.hold, after.top_up, after.budget, after.resizes) == (amount, amount, budget, 1)
+    assert escrows.resized(before, Resize(1, amount, budget, auto_top_up=False), due).top_up == 0
+
+
+def test_what_was_put_in_by_hand_stays_when_the_sum_falls() -> None:
+    """Goal: a tenant's own top-up is not taken out of the order. Method: top up by hand, then ask for less."""
+    after = escrows.resized(escrows.topped_up(opened(1_000), 5_000), Resize(1, 400, 0, auto_top_up=False), 0)
+    assert after.held == 5_400
+
+
+def test_a_resize_is_refused_where_it_makes_no_sense() -> None:
+    """Goal: nothing changes on an escrow that ends or has cost more. Method: a budget below what is due; a used-up one."""
+    spent = escrows.charged(opened(), 500)
+    with pytest.raises(DomainError) as low:
+        escrows.resized(spent, Resize(1, 100, 599, auto_top_up=False), 100)
+    assert (low.value.reason.reason, low.value.metadata["spent_micros"]) == ("BUDGET_TOO_LOW", "600")
+    with pytest.raises(DomainError) as late:
+        escrows.resized(escrows.used_up(spent), Resize(1, 100, 0, auto_top_up=False), 0)
+    assert late.value.reason.reason == "ESCROW_CLOSED"
+
+
+def test_more_funds_end_a_low_state_and_less_do_not() -> None:
+    """Goal: LOW says that the runway is short. Method: resize a low escrow up and down."""
+    low = escrows.low(opened())
+    assert escrows.resized(low, Resize(1, 2_000, 0, auto_top_up=False), 0).state is EscrowState.OPEN
+    assert escrows.resized(low, Resize(1, 500, 0, auto_top_up=False), 0).state is EscrowState.LOW
+
+
+@given(
+    st.integers(1, 3_000),
+    st.integers(0, 3_000),
+    st.integers(0, 3_000),
+    st.integers(1, 5_000),
+    st.integers(0, 5_000),
+)
+def test_a_resize_loses_and_invents_nothing(held: int, charged: int, due: int, amount: int, budget: int) -> None:
+    """Goal: sums hold for any resize. Method: random escrows; what is due stays, the budget bounds what may be charged."""
+    before = escrows.charged(opened(held), min(charged, held))
+    try:
+        after = escrows.resized(before, Resize(1, amount, budget, auto_top_up=True), due)
+    except DomainError:
+        assert budget < before.charged + due
+        return
+    assert after.deposited == after.charged + after.refunded + after.held
+    assert after.held >= min(due, before.held)
+    assert not budget or after.charged + after.held <= budget
+    assert escrows.next_top_up(after, 10**6) <= (10**6 if not budget else budget - after.charged - after.held)

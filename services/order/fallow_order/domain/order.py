@@ -310,11 +310,11 @@ def order_ended(order: Order, reason: EndReason, detail: str, now: datetime) -> 
     return _closed_if_done(_groups_ended(ended, why, now), now)
 
 
-def escrow_changed(order: Order, charged_micros: int, held_micros: int) -> Order:
+def escrow_changed(order: Order, charged_micros: int, held_micros: int, refunded_micros: int) -> Order:
     """What settlement says of the escrow while it is open."""
     if order.escrow_closed:
         return order
-    return replace(order, charged_micros=charged_micros, held_micros=held_micros)
+    return replace(order, charged_micros=charged_micros, held_micros=held_micros, refunded_micros=refunded_micros)
 
 
 def charge_posted(order: Order, micros: int) -> Order:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from fallow_chassis.errors import DomainError
-from fallow_settlement.domain.reasons import AMOUNT_INVALID, ESCROW_CLOSED, ESCROW_IN_USE
+from fallow_settlement.domain.reasons import AMOUNT_INVALID, BUDGET_TOO_LOW, ESCROW_CLOSED, ESCROW_IN_USE
 
 LARGEST_MOVE_MICROS: Final = 10**15
 """The largest sum that one call may move."""
@@ -45,8 +45,9 @@ FILLABLE: Final = frozenset({EscrowState.OPEN, EscrowState.LOW})
 class Escrow:
     """Funds held for an order; sums in micros of one asset.
 
-    ``top_up`` is the sum that each automatic top-up adds (0: none), ``budget`` the most that may be put in by
-    itself (0: as much as is free). ``version`` counts the events that were stated about it.
+    ``hold`` is the sum that its order asked to be held, ``top_up`` the sum that each automatic top-up adds (0: none),
+    ``budget`` the most that the order may cost (0: as much as is free). ``version`` counts the events that were stated
+    about it, ``resizes`` is the number of the last change that its order asked for.
     """
 
     order_id: str
@@ -63,6 +64,8 @@ class Escrow:
     close_time: datetime | None = None
     funds_end_asked: bool = False
     version: int = 0
+    hold: int = 0
+    resizes: int = 0
 
     def __post_init__(self) -> None:
         """Hold the sums."""
@@ -102,6 +105,7 @@ def opened(
         create_time=now,
         top_up=amount if auto_top_up else 0,
         budget=budget,
+        hold=amount,
     )
 
 
@@ -114,12 +118,57 @@ def topped_up(escrow: Escrow, amount: int) -> Escrow:
     """The escrow with more funds; refused once it is used up, closing or closed."""
     assert amount > 0, "the amount was checked"
     if escrow.state not in FILLABLE:
-        raise DomainError(
-            ESCROW_CLOSED,
-            f"the escrow is {escrow.state.value} and takes no more funds",
-            metadata={"state": escrow.state.value},
-        )
+        raise _takes_no_more(escrow)
     return replace(escrow, deposited=escrow.deposited + amount, state=EscrowState.OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Resize:
+    """What an order asks its escrow to be from now on: ``number`` counts the changes of the order."""
+
+    number: int
+    amount: int
+    budget: int
+    auto_top_up: bool
+
+
+def resized(escrow: Escrow, wanted: Resize, due: int) -> Escrow:
+    """The escrow after a change of its order; ``due`` is what is proven and not charged yet.
+
+    Where the wanted sum rose, what is held beyond what is due is filled up to it; where it fell, at most the difference
+    is given back, so that what the tenant put in by hand stays; neither goes beyond the budget. What is due is never
+    given back. Errors: ESCROW_CLOSED; BUDGET_TOO_LOW where more than the budget is charged or due.
+    """
+    assert wanted.amount > 0, "the amount was checked"
+    assert wanted.number > escrow.resizes, "an old change is not made again"
+    if escrow.state not in FILLABLE:
+        raise _takes_no_more(escrow)
+    owed = min(due, escrow.held)
+    if wanted.budget and wanted.budget < escrow.charged + owed:
+        raise DomainError(
+            BUDGET_TOO_LOW,
+            f"the budget is {wanted.budget} micros, and {escrow.charged + owed} are charged or due already",
+            metadata={"asset": escrow.asset, "spent_micros": str(escrow.charged + owed)},
+        )
+    held = escrow.held
+    if wanted.amount > escrow.hold:
+        held = max(held, owed + wanted.amount)
+    elif wanted.amount < escrow.hold:
+        held = min(held, max(owed + wanted.amount, held - (escrow.hold - wanted.amount)))
+    if wanted.budget:
+        held = min(held, wanted.budget - escrow.charged)
+    assert held >= owed, "what is due stays"
+    added = max(0, held - escrow.held)
+    return replace(
+        escrow,
+        state=EscrowState.OPEN if added else escrow.state,
+        deposited=escrow.deposited + added,
+        refunded=escrow.refunded + max(0, escrow.held - held),
+        hold=wanted.amount,
+        top_up=wanted.amount if wanted.auto_top_up else 0,
+        budget=wanted.budget,
+        resizes=wanted.number,
+    )
 
 
 def charged(escrow: Escrow, amount: int) -> Escrow:
@@ -185,12 +234,22 @@ def is_short(escrow: Escrow, runway: int | None, low_runway_ms: int) -> bool:
     Both must hold: the rest lasts for less than ``low_runway_ms``, and less than a quarter of what was put in is left.
     The second keeps an order of a few minutes, whose whole hold is short, from being called low at its start.
     """
-    return runway is not None and runway < low_runway_ms and escrow.held * LOW_SHARE < escrow.deposited
+    put_in = escrow.deposited - escrow.refunded
+    return runway is not None and runway < low_runway_ms and escrow.held * LOW_SHARE < put_in
 
 
 def next_top_up(escrow: Escrow, free: int) -> int:
     """Micros that an automatic top-up adds now: 0 where none is allowed, affordable or within the budget."""
     if escrow.top_up == 0 or escrow.state not in FILLABLE:
         return 0
-    room = max(0, escrow.budget - escrow.deposited) if escrow.budget else free
+    room = max(0, escrow.budget - escrow.charged - escrow.held) if escrow.budget else free
     return min(escrow.top_up, free, room)
+
+
+def _takes_no_more(escrow: Escrow) -> DomainError:
+    """The error for funds that come too late."""
+    return DomainError(
+        ESCROW_CLOSED,
+        f"the escrow is {escrow.state.value} and takes no more funds",
+        metadata={"state": escrow.state.value},
+    )

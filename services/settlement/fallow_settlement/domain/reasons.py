@@ -46,6 +46,12 @@ ESCROW_CLOSED: Final = ErrorReason(
     "The escrow takes no more funds: it is closing, closed or used up.",
     "Create a new order.",
 )
+BUDGET_TOO_LOW: Final = ErrorReason(
+    "BUDGET_TOO_LOW",
+    "FAILED_PRECONDITION",
+    "The order has cost, or owes, more than the budget that was asked for.",
+    "Ask for a budget of at least the metadata's spent_micros, or close the order.",
+)
 CHARGE_NOT_FOUND: Final = ErrorReason(
     "CHARGE_NOT_FOUND",
     "NOT_FOUND",
@@ -85,6 +91,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     ESCROW_RELEASED,
     ESCROW_IN_USE,
     ESCROW_CLOSED,
+    BUDGET_TOO_LOW,
     CHARGE_NOT_FOUND,
     RECEIPT_NOT_READY,
     BATCH_NOT_FOUND,

@@ -3,26 +3,26 @@ SELECT pg_advisory_xact_lock(hashtextextended('fallow-escrow-' || $1, 0));
 
 -- name: load_escrow
 SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
-       close_time, funds_end_asked, version, opening
+       close_time, funds_end_asked, version, opening, hold, resizes
 FROM escrow
 WHERE order_id = $1;
 
 -- name: lock_escrow
 SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
-       close_time, funds_end_asked, version, opening
+       close_time, funds_end_asked, version, opening, hold, resizes
 FROM escrow
 WHERE order_id = $1
 FOR NO KEY UPDATE;
 
 -- name: insert_escrow
 INSERT INTO escrow (order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time,
-                    end_time, close_time, funds_end_asked, version, opening)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+                    end_time, close_time, funds_end_asked, version, opening, hold, resizes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
 
 -- name: update_escrow
 UPDATE escrow
 SET state = $2, deposited = $3, charged = $4, refunded = $5, end_time = $6, close_time = $7, funds_end_asked = $8,
-    version = $9
+    version = $9, top_up = $10, budget = $11, hold = $12, resizes = $13
 WHERE order_id = $1;
 
 -- name: list_chargeable_orders

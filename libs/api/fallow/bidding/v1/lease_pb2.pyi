@@ -158,6 +158,7 @@ class Lease(_message.Message):
     CHARGE_THROUGH_TIME_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     PROVIDER_ADDRESS_FIELD_NUMBER: _builtins.int
+    GROUP_REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `leases/{lease}`."""
     group_id: _builtins.str
@@ -174,6 +175,8 @@ class Lease(_message.Message):
     """State."""
     provider_address: _builtins.str
     """Provider's own address for logs and exec, `host:port`; empty when only NATS reaches it."""
+    group_revision: _builtins.int
+    """Revision of the group's workload that the lease was matched with, from 1."""
     @_builtins.property
     def key(self) -> _lease_pb2.GenerationKey:
         """Order, group and generation."""
@@ -235,10 +238,11 @@ class Lease(_message.Message):
         charge_through_time: _timestamp_pb2.Timestamp | None = ...,
         evidence: _lease_pb2.Evidence | None = ...,
         provider_address: _builtins.str = ...,
+        group_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "key", b"key", "price", b"price", "ready_time", b"ready_time", "self_stop", b"self_stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "create_time", b"create_time", "end_time", b"end_time", "endpoints", b"endpoints", "evidence", b"evidence", "group_id", b"group_id", "key", b"key", "name", b"name", "offer", b"offer", "placements", b"placements", "price", b"price", "provider", b"provider", "provider_account", b"provider_account", "provider_address", b"provider_address", "ready_time", b"ready_time", "self_stop", b"self_stop", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "create_time", b"create_time", "end_time", b"end_time", "endpoints", b"endpoints", "evidence", b"evidence", "group_id", b"group_id", "group_revision", b"group_revision", "key", b"key", "name", b"name", "offer", b"offer", "placements", b"placements", "price", b"price", "provider", b"provider", "provider_account", b"provider_account", "provider_address", b"provider_address", "ready_time", b"ready_time", "self_stop", b"self_stop", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

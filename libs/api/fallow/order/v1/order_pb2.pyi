@@ -326,6 +326,7 @@ class Group(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
     REPLICA_SETS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     group_id: _builtins.str
     """Name, unique in the order: lower-case letters, digits and dashes."""
     state: Global___GroupState.ValueType
@@ -336,6 +337,8 @@ class Group(_message.Message):
     """Current lease, `leases/{lease}`; empty before the first."""
     provider: _builtins.str
     """Provider of the current lease, `providers/{provider}`."""
+    revision: _builtins.int
+    """Revision of the workload, from 1, raised by each change of it."""
     @_builtins.property
     def workload(self) -> _workload_pb2.Workload:
         """Containers; needed at create, never shown again."""
@@ -374,10 +377,11 @@ class Group(_message.Message):
         price: _money_pb2.Price | None = ...,
         endpoints: _abc.Iterable[_workload_pb2.Endpoint] | None = ...,
         replica_sets: _abc.Iterable[Global___ReplicaSet] | None = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "price", b"price", "price_limit", b"price_limit", "workload", b"workload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "endpoints", b"endpoints", "generation", b"generation", "group_id", b"group_id", "lease", b"lease", "price", b"price", "price_limit", b"price_limit", "provider", b"provider", "replica_sets", b"replica_sets", "state", b"state", "workload", b"workload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraints", b"constraints", "endpoints", b"endpoints", "generation", b"generation", "group_id", b"group_id", "lease", b"lease", "price", b"price", "price_limit", b"price_limit", "provider", b"provider", "replica_sets", b"replica_sets", "revision", b"revision", "state", b"state", "workload", b"workload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -488,7 +492,7 @@ class OrderTotals(_message.Message):
 
     @_builtins.property
     def refunded(self) -> _money_pb2.Amount:
-        """Returned to the balance at the close."""
+        """Returned to the balance so far: by changes of the order, and at the close."""
 
     @_builtins.property
     def held(self) -> _money_pb2.Amount:

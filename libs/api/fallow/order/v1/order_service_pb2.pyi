@@ -223,11 +223,14 @@ class UpdateOrderRequest(_message.Message):
     """Caller's id of this request; 1 to 128 characters."""
     @_builtins.property
     def order(self) -> _order_pb2.Order:
-        """The order with its new values; `name` says which."""
+        """The order with its new values; `name` says which. Its groups, those to change only, are found by `group_id`."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: `labels`, `terms.duration`, `terms.budget`, `terms.auto_top_up`, `groups.price_limit`, `groups.workload`."""
+        """Fields to change: `labels`, `terms.duration`, `terms.budget`, `terms.auto_top_up`, `groups.price_limit`,
+        `groups.workload` (all of it), `groups.workload.containers.replicas` (of the containers named by `service`; the rest
+        of the workload stays). A field that is named and not set in `terms` is cleared.
+        """
 
     def __init__(
         self,

@@ -105,8 +105,10 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrder(self, request, context):
-        """Changes replicas, price limits, terms or labels; re-prices and re-holds the escrow. Idempotent by `request_id`.
-        Errors: ORDER_NOT_FOUND, ORDER_CLOSED, ETAG_MISMATCH, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+        """Changes workloads, replicas, price limits, terms or labels, all or nothing; re-holds the escrow before it answers.
+        A changed workload runs as a new generation at its own price, once it has a match; until then the old one runs on.
+        Idempotent by `request_id`. Errors: INVALID_FIELD, ORDER_NOT_FOUND, REQUEST_ID_REUSED, ORDER_CLOSED, ETAG_MISMATCH,
+        UPDATE_IN_PROGRESS, PRICE_LIMIT_TOO_LOW, TERM_TOO_SHORT, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, UPDATE_WITHDRAWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

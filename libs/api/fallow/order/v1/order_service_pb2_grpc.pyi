@@ -43,8 +43,10 @@ class OrderServiceStub:
     ListOrders: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]
     """Lists the caller's orders, newest first. Errors: PAGE_TOKEN_INVALID, INVALID_FIELD."""
     UpdateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_pb2.Order]
-    """Changes replicas, price limits, terms or labels; re-prices and re-holds the escrow. Idempotent by `request_id`.
-    Errors: ORDER_NOT_FOUND, ORDER_CLOSED, ETAG_MISMATCH, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+    """Changes workloads, replicas, price limits, terms or labels, all or nothing; re-holds the escrow before it answers.
+    A changed workload runs as a new generation at its own price, once it has a match; until then the old one runs on.
+    Idempotent by `request_id`. Errors: INVALID_FIELD, ORDER_NOT_FOUND, REQUEST_ID_REUSED, ORDER_CLOSED, ETAG_MISMATCH,
+    UPDATE_IN_PROGRESS, PRICE_LIMIT_TOO_LOW, TERM_TOO_SHORT, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, UPDATE_WITHDRAWN.
     """
     CloseOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CloseOrderRequest, _order_pb2.Order]
     """Asks the market to end an order. It is CLOSING when this returns, and CLOSED once its money has returned.
@@ -78,8 +80,10 @@ class OrderServiceAsyncStub(OrderServiceStub):
     ListOrders: _aio.UnaryUnaryMultiCallable[_order_service_pb2.ListOrdersRequest, _order_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists the caller's orders, newest first. Errors: PAGE_TOKEN_INVALID, INVALID_FIELD."""
     UpdateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.UpdateOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
-    """Changes replicas, price limits, terms or labels; re-prices and re-holds the escrow. Idempotent by `request_id`.
-    Errors: ORDER_NOT_FOUND, ORDER_CLOSED, ETAG_MISMATCH, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+    """Changes workloads, replicas, price limits, terms or labels, all or nothing; re-holds the escrow before it answers.
+    A changed workload runs as a new generation at its own price, once it has a match; until then the old one runs on.
+    Idempotent by `request_id`. Errors: INVALID_FIELD, ORDER_NOT_FOUND, REQUEST_ID_REUSED, ORDER_CLOSED, ETAG_MISMATCH,
+    UPDATE_IN_PROGRESS, PRICE_LIMIT_TOO_LOW, TERM_TOO_SHORT, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, UPDATE_WITHDRAWN.
     """
     CloseOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CloseOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Asks the market to end an order. It is CLOSING when this returns, and CLOSED once its money has returned.
@@ -134,8 +138,10 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_service_pb2.UpdateOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
-        """Changes replicas, price limits, terms or labels; re-prices and re-holds the escrow. Idempotent by `request_id`.
-        Errors: ORDER_NOT_FOUND, ORDER_CLOSED, ETAG_MISMATCH, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+        """Changes workloads, replicas, price limits, terms or labels, all or nothing; re-holds the escrow before it answers.
+        A changed workload runs as a new generation at its own price, once it has a match; until then the old one runs on.
+        Idempotent by `request_id`. Errors: INVALID_FIELD, ORDER_NOT_FOUND, REQUEST_ID_REUSED, ORDER_CLOSED, ETAG_MISMATCH,
+        UPDATE_IN_PROGRESS, PRICE_LIMIT_TOO_LOW, TERM_TOO_SHORT, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, UPDATE_WITHDRAWN.
         """
 
     @_abc_1.abstractmethod

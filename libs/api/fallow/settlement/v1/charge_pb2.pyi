@@ -136,7 +136,7 @@ class Escrow(_message.Message):
 
     @_builtins.property
     def refunded(self) -> _money_pb2.Amount:
-        """Returned at the close."""
+        """Returned so far: by changes of the order, and at the close."""
 
     @_builtins.property
     def runway(self) -> _duration_pb2.Duration:

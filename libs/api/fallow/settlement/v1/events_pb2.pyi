@@ -68,6 +68,30 @@ class EscrowToppedUp(_message.Message):
 Global___EscrowToppedUp: _TypeAlias = EscrowToppedUp  # noqa: Y015
 
 @_typing.final
+class EscrowResized(_message.Message):
+    """An escrow's sum, budget or automatic top-up was changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESCROW_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def escrow(self) -> _charge_pb2.Escrow:
+        """The escrow after it."""
+
+    def __init__(
+        self,
+        *,
+        escrow: _charge_pb2.Escrow | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["escrow", b"escrow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["escrow", b"escrow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EscrowResized: _TypeAlias = EscrowResized  # noqa: Y015
+
+@_typing.final
 class EscrowLow(_message.Message):
     """An escrow's runway is short."""
 

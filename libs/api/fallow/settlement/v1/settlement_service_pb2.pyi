@@ -101,6 +101,52 @@ class TopUpEscrowRequest(_message.Message):
 Global___TopUpEscrowRequest: _TypeAlias = TopUpEscrowRequest  # noqa: Y015
 
 @_typing.final
+class ResizeEscrowRequest(_message.Message):
+    """Request of ResizeEscrow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    AUTO_TOP_UP_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Escrow, `escrows/{order id}`."""
+    auto_top_up: _builtins.bool
+    """True when the escrow is topped up from the free balance by itself."""
+    number: _builtins.int
+    """Number of this change in its order, growing, from 1."""
+    request_id: _builtins.str
+    """Caller's id of this request; 1 to 128 characters."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Amount:
+        """Sum to hold from now on, more than 0; each automatic top-up adds as much."""
+
+    @_builtins.property
+    def budget(self) -> _money_pb2.Amount:
+        """Most that the order may ever cost in all; unset means no limit but the tenant's free balance."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        amount: _money_pb2.Amount | None = ...,
+        budget: _money_pb2.Amount | None = ...,
+        auto_top_up: _builtins.bool = ...,
+        number: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "auto_top_up", b"auto_top_up", "budget", b"budget", "name", b"name", "number", b"number", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResizeEscrowRequest: _TypeAlias = ResizeEscrowRequest  # noqa: Y015
+
+@_typing.final
 class ReleaseEscrowRequest(_message.Message):
     """Request of ReleaseEscrow."""
 

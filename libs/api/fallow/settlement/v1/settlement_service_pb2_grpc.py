@@ -47,6 +47,11 @@ class EscrowServiceStub:
                 request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.TopUpEscrowRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.FromString,
                 _registered_method=True)
+        self.ResizeEscrow = channel.unary_unary(
+                '/fallow.settlement.v1.EscrowService/ResizeEscrow',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ResizeEscrowRequest.SerializeToString,
+                response_deserializer=fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.FromString,
+                _registered_method=True)
         self.ReleaseEscrow = channel.unary_unary(
                 '/fallow.settlement.v1.EscrowService/ReleaseEscrow',
                 request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ReleaseEscrowRequest.SerializeToString,
@@ -79,6 +84,16 @@ class EscrowServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResizeEscrow(self, request, context):
+        """Sets the sum that an order holds from now on, its budget, and whether it is topped up by itself. Where the sum rose,
+        what is missing comes from the free balance; where it fell, at most the difference returns, never what is due.
+        Idempotent by `request_id`; one whose `number` is not above the last changes nothing and answers the escrow as it is.
+        Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseEscrow(self, request, context):
         """Returns all funds of an order that never opened to the market. One that settlement does not know leaves a
         tombstone that refuses a later open. Idempotent. Errors: ESCROW_IN_USE.
@@ -105,6 +120,11 @@ def add_EscrowServiceServicer_to_server(servicer, server):
             'TopUpEscrow': grpc.unary_unary_rpc_method_handler(
                     servicer.TopUpEscrow,
                     request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.TopUpEscrowRequest.FromString,
+                    response_serializer=fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.SerializeToString,
+            ),
+            'ResizeEscrow': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResizeEscrow,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ResizeEscrowRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.SerializeToString,
             ),
             'ReleaseEscrow': grpc.unary_unary_rpc_method_handler(
@@ -172,6 +192,33 @@ class EscrowService:
             target,
             '/fallow.settlement.v1.EscrowService/TopUpEscrow',
             fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.TopUpEscrowRequest.SerializeToString,
+            fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResizeEscrow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fallow.settlement.v1.EscrowService/ResizeEscrow',
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ResizeEscrowRequest.SerializeToString,
             fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.FromString,
             options,
             channel_credentials,

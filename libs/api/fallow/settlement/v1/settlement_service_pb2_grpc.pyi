@@ -43,6 +43,12 @@ class EscrowServiceStub:
     """Adds funds from the tenant's free balance. Idempotent by `request_id`.
     Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
     """
+    ResizeEscrow: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ResizeEscrowRequest, _charge_pb2.Escrow]
+    """Sets the sum that an order holds from now on, its budget, and whether it is topped up by itself. Where the sum rose,
+    what is missing comes from the free balance; where it fell, at most the difference returns, never what is due.
+    Idempotent by `request_id`; one whose `number` is not above the last changes nothing and answers the escrow as it is.
+    Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
+    """
     ReleaseEscrow: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ReleaseEscrowRequest, _charge_pb2.Escrow]
     """Returns all funds of an order that never opened to the market. One that settlement does not know leaves a
     tombstone that refuses a later open. Idempotent. Errors: ESCROW_IN_USE.
@@ -62,6 +68,12 @@ class EscrowServiceAsyncStub(EscrowServiceStub):
     TopUpEscrow: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.TopUpEscrowRequest, _charge_pb2.Escrow]  # type: ignore[assignment]
     """Adds funds from the tenant's free balance. Idempotent by `request_id`.
     Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+    """
+    ResizeEscrow: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ResizeEscrowRequest, _charge_pb2.Escrow]  # type: ignore[assignment]
+    """Sets the sum that an order holds from now on, its budget, and whether it is topped up by itself. Where the sum rose,
+    what is missing comes from the free balance; where it fell, at most the difference returns, never what is due.
+    Idempotent by `request_id`; one whose `number` is not above the last changes nothing and answers the escrow as it is.
+    Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
     ReleaseEscrow: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ReleaseEscrowRequest, _charge_pb2.Escrow]  # type: ignore[assignment]
     """Returns all funds of an order that never opened to the market. One that settlement does not know leaves a
@@ -91,6 +103,18 @@ class EscrowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_charge_pb2.Escrow, _abc.Awaitable[_charge_pb2.Escrow]]:
         """Adds funds from the tenant's free balance. Idempotent by `request_id`.
         Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ResizeEscrow(
+        self,
+        request: _settlement_service_pb2.ResizeEscrowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_charge_pb2.Escrow, _abc.Awaitable[_charge_pb2.Escrow]]:
+        """Sets the sum that an order holds from now on, its budget, and whether it is topped up by itself. Where the sum rose,
+        what is missing comes from the free balance; where it fell, at most the difference returns, never what is due.
+        Idempotent by `request_id`; one whose `number` is not above the last changes nothing and answers the escrow as it is.
+        Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, BUDGET_TOO_LOW, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
