@@ -28,6 +28,36 @@ ETAG_MISMATCH: Final = ErrorReason(
     "The order changed since the etag was read.",
     "Get the order again and repeat the change on what it is now.",
 )
+UPDATE_IN_PROGRESS: Final = ErrorReason(
+    "UPDATE_IN_PROGRESS",
+    "ABORTED",
+    "The order is being opened, or another change of it is on its way.",
+    "Wait as RetryInfo says, get the order again and repeat the change on what it is then.",
+)
+UPDATE_WITHDRAWN: Final = ErrorReason(
+    "UPDATE_WITHDRAWN",
+    "ABORTED",
+    "The change was withdrawn while this call tried to make it; the order is as it was.",
+    "Repeat the call: it makes the change anew.",
+)
+PRICE_LIMIT_TOO_LOW: Final = ErrorReason(
+    "PRICE_LIMIT_TOO_LOW",
+    "FAILED_PRECONDITION",
+    "The price limit is below the price of the group's present lease, which is fixed while its workload stays.",
+    "Set a limit of at least the metadata's price_micros_per_hour, or change the workload too, or close the order.",
+)
+TERM_TOO_SHORT: Final = ErrorReason(
+    "TERM_TOO_SHORT",
+    "FAILED_PRECONDITION",
+    "The order has run for longer than the term that was asked for.",
+    "Ask for a term of more than the metadata's ran_ms, or close the order.",
+)
+BUDGET_TOO_LOW: Final = ErrorReason(
+    "BUDGET_TOO_LOW",
+    "FAILED_PRECONDITION",
+    "The order has cost, or owes, more than the budget that was asked for.",
+    "Ask for a budget of at least the metadata's spent_micros, or close the order.",
+)
 SDL_INVALID: Final = ErrorReason(
     "SDL_INVALID",
     "INVALID_ARGUMENT",
@@ -100,6 +130,11 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     ORDER_CLOSED,
     ORDER_WITHDRAWN,
     ETAG_MISMATCH,
+    UPDATE_IN_PROGRESS,
+    UPDATE_WITHDRAWN,
+    PRICE_LIMIT_TOO_LOW,
+    TERM_TOO_SHORT,
+    BUDGET_TOO_LOW,
     SDL_INVALID,
     LEASE_NOT_FOUND,
     GENERATION_OLD,
