@@ -11,7 +11,8 @@ credentials, since a user may listen only to its own inbox (``nats_credentials``
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -111,19 +112,20 @@ class NatsLink:
         link = cls(Client(), name)
         try:
             async with asyncio.timeout(timeout):
-                await link._client.connect(
-                    url,
-                    name=name,
-                    error_cb=link._note_error,
-                    disconnected_cb=link._note_disconnected,
-                    reconnected_cb=link._note_reconnected,
-                    closed_cb=link._note_closed,
-                    reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]  # any number will do
-                    max_reconnect_attempts=-1,
-                    ping_interval=PING_SECONDS,
-                    pending_size=PENDING_BYTES,
-                    **options,
-                )
+                with heeding_cancellation():
+                    await link._client.connect(
+                        url,
+                        name=name,
+                        error_cb=link._note_error,
+                        disconnected_cb=link._note_disconnected,
+                        reconnected_cb=link._note_reconnected,
+                        closed_cb=link._note_closed,
+                        reconnect_time_wait=RECONNECT_WAIT_SECONDS,  # type: ignore[arg-type]  # any number will do
+                        max_reconnect_attempts=-1,
+                        ping_interval=PING_SECONDS,
+                        pending_size=PENDING_BYTES,
+                        **options,
+                    )
         except BaseException:
             await link._client.close()
             raise
@@ -177,9 +179,10 @@ class NatsLink:
         away. After UNAVAILABLE the responder may have acted all the same: requests must be safe to repeat.
         """
         try:
-            answer = await self._client.request(
-                subject, payload, timeout=timeout, headers=dict(headers) if headers else None
-            )
+            with heeding_cancellation():
+                answer = await self._client.request(
+                    subject, payload, timeout=timeout, headers=dict(headers) if headers else None
+                )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise DomainError(
                 UNAVAILABLE, f"no answer on {subject}", metadata={"subject": subject, "cause": type(error).__name__}
@@ -240,7 +243,8 @@ class NatsLink:
             # The client writes its ping past the commands that still wait to be written: the first answer only shows
             # that those are on their way, and the second ping comes behind them.
             for _ in range(2):
-                await self._client.flush(timeout=FLUSH_TIMEOUT_SECONDS)  # type: ignore[arg-type]  # any number will do
+                with heeding_cancellation():
+                    await self._client.flush(timeout=FLUSH_TIMEOUT_SECONDS)  # type: ignore[arg-type]  # any number will do
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise DomainError(UNAVAILABLE, "the NATS server did not answer") from error
 
@@ -254,6 +258,21 @@ class NatsLink:
                 _log.warning("nats_drain_failed", error=repr(error))
         if not self._client.is_closed:
             await self._client.close()
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Raise a cancellation that nats-py lost in the block: it waits by ``asyncio.wait_for``, which before Python 3.12
+    returns an answer that comes at the same moment as the cancellation, and forgets the latter.
+    """
+    task = asyncio.current_task()
+    assert task is not None, "only a task is cancelled"
+    before = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _answer(message: Msg, handler: Responder) -> None:

@@ -35,7 +35,7 @@ from nats.js.api import (
 )
 
 from fallow_chassis.events import HEADER_ID, Record
-from fallow_chassis.nats_link import NatsLink
+from fallow_chassis.nats_link import NatsLink, heeding_cancellation
 from fallow_chassis.retry import wait_seconds
 from fallow_chassis.stream import (
     HEADER_POISON_GROUP,
@@ -197,8 +197,8 @@ class _Member:
         failures = 0
         while True:
             try:
-                await self._stream.ensure_consumer(self._group, topic, partition)
-                heed_cancellation()
+                with heeding_cancellation():
+                    await self._stream.ensure_consumer(self._group, topic, partition)
                 failures = 0
                 await self._take_records(topic, partition)
             except (nats.errors.Error, OSError) as error:
@@ -221,10 +221,10 @@ class _Member:
             due = PULL_RECORDS
             while True:
                 try:
-                    message = await subscription.next_msg(timeout=SILENCE_SECONDS)
+                    with heeding_cancellation():
+                        message = await subscription.next_msg(timeout=SILENCE_SECONDS)
                 except nats.errors.TimeoutError:
                     return
-                heed_cancellation()
                 status = _status_of(message)
                 if status == _STATUS_HEARTBEAT:
                     continue
@@ -283,15 +283,6 @@ class _Member:
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_name(topic)}.{consumer_name(self._group, partition)}"
         await self._link.client.publish(subject, json.dumps(request).encode(), reply=self._inboxes[place])
-
-
-def heed_cancellation() -> None:
-    """Raise a cancellation that nats-py lost: it waits by ``asyncio.wait_for``, which before Python 3.12 returns an
-    answer that comes at the same moment as the cancellation, and forgets the latter.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 def stream_name(topic: str) -> str:

@@ -1,15 +1,6 @@
-"""Between protobuf's well-known types and Python's; page tokens; the hash that recognises a repeated request.
+"""Between protobuf's well-known types and Python's; resource names; the hash that recognises a repeated request."""
 
-A page token is opaque to clients: base64url of a small JSON object with the cursor (where the next page starts) and a
-hash of the request's other fields, so that a token used with other filters is refused instead of giving a wrong page
-(AIP-158). It is not signed: a cursor grants nothing, because every list query also filters by what the caller may see.
-"""
-
-import base64
-import binascii
 import hashlib
-import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,12 +8,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from fallow_chassis.errors import PAGE_TOKEN_INVALID, DomainError, invalid_field
+from fallow_chassis.errors import invalid_field
 
-DEFAULT_PAGE_SIZE: Final = 50
-MAX_PAGE_SIZE: Final = 1_000
-_MAX_TOKEN_CHARACTERS: Final = 2_048
-_PAGING_FIELDS: Final = ("page_token", "page_size")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -59,51 +46,6 @@ def request_hash(message: Message) -> bytes:
     digest.update(b"\x00")
     digest.update(message.SerializeToString(deterministic=True))
     return digest.digest()
-
-
-def page_size(requested: int, *, default: int = DEFAULT_PAGE_SIZE, maximum: int = MAX_PAGE_SIZE) -> int:
-    """How many items a page holds: ``default`` for 0, at most ``maximum`` (AIP-158); negative is INVALID_FIELD."""
-    if requested < 0:
-        raise invalid_field("page_size", "must not be negative")
-    return min(requested, maximum) if requested else default
-
-
-def encode_page_token(cursor: Mapping[str, str | int], request: Message) -> str:
-    """An opaque token that continues ``request``'s list at ``cursor``."""
-    payload = json.dumps({"c": dict(cursor), "h": _list_hash(request)}, separators=(",", ":"), sort_keys=True)
-    return base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
-
-
-def decode_page_token(token: str, request: Message) -> dict[str, str | int]:
-    """The cursor of a token made for the same list; empty for an empty token; PAGE_TOKEN_INVALID for any other."""
-    if not token:
-        return {}
-    if len(token) > _MAX_TOKEN_CHARACTERS:
-        raise DomainError(PAGE_TOKEN_INVALID, "the page token is too long")
-    try:
-        payload = json.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError, RecursionError) as error:
-        raise DomainError(PAGE_TOKEN_INVALID, "the page token is malformed") from error
-    if not isinstance(payload, dict) or set(payload) != {"c", "h"} or not isinstance(payload["c"], dict):
-        raise DomainError(PAGE_TOKEN_INVALID, "the page token is malformed")
-    if payload["h"] != _list_hash(request):
-        raise DomainError(PAGE_TOKEN_INVALID, "the page token was made for other arguments")
-    cursor: dict[str, str | int] = {}
-    for name, value in payload["c"].items():
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise DomainError(PAGE_TOKEN_INVALID, "the page token is malformed")
-        cursor[name] = value
-    return cursor
-
-
-def _list_hash(request: Message) -> str:
-    """A short hash of a list request without its paging fields."""
-    bare = type(request)()
-    bare.CopyFrom(request)
-    for name in _PAGING_FIELDS:
-        if name in bare.DESCRIPTOR.fields_by_name:
-            bare.ClearField(name)
-    return base64.urlsafe_b64encode(request_hash(bare)[:12]).decode()
 
 
 def resource_id(name: str, collection: str, *, field: str = "name") -> str:

@@ -8,8 +8,9 @@ from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
 from fallow.type.v1 import money_pb2, workload_pb2
 from fallow_chassis.context import current_identity
 from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
+from fallow_chassis.paging import Page
 from fallow_chassis.signals import Signals
-from fallow_chassis.wire import decode_page_token, encode_page_token, page_size, resource_id
+from fallow_chassis.wire import resource_id
 from fallow_order import convert, intake
 from fallow_order.channels import ORDER_CHANNEL
 from fallow_order.commands import OrderCommands
@@ -62,23 +63,20 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         self, request: order_service_pb2.ListOrdersRequest, context: Any
     ) -> order_service_pb2.ListOrdersResponse:
         """List the caller's orders, newest first."""
-        size = page_size(request.page_size)
-        cursor = decode_page_token(request.page_token, request)
+        page = Page(request)
         if any(state == order_pb2.ORDER_STATE_UNSPECIFIED for state in request.states):
             raise invalid_field("states", "must name states")
         found = await self._queries.list(
             caller_account(),
-            before_id=str(cursor.get("before", "")),
+            before_id=page.after_text(),
             states=[convert.state_from_proto(state) for state in request.states],
             labels=dict(request.labels),
-            limit=size + 1,
+            limit=page.limit,
         )
-        response = order_service_pb2.ListOrdersResponse(
-            orders=[convert.order_to_proto(order) for order in found[:size]]
+        shown, token = page.cut(found, lambda order: order.id)
+        return order_service_pb2.ListOrdersResponse(
+            orders=[convert.order_to_proto(order) for order in shown], next_page_token=token
         )
-        if len(found) > size:
-            response.next_page_token = encode_page_token({"before": found[size - 1].id}, request)
-        return response
 
     async def UpdateOrder(self, request: order_service_pb2.UpdateOrderRequest, context: Any) -> order_pb2.Order:
         """Change an order's labels; its other fields cannot be changed yet."""

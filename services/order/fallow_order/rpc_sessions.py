@@ -8,7 +8,8 @@ from fallow.order.v1 import session_service_pb2, session_service_pb2_grpc
 from fallow_chassis.clock import Clock
 from fallow_chassis.context import current_identity
 from fallow_chassis.errors import DomainError, invalid_field, not_yet_available
-from fallow_chassis.wire import decode_page_token, encode_page_token, from_timestamp, page_size, to_timestamp
+from fallow_chassis.paging import Page
+from fallow_chassis.wire import from_timestamp, to_timestamp
 from fallow_order import convert
 from fallow_order.domain.reasons import ACCOUNT_NOT_FOUND
 from fallow_order.queries import SessionQueries
@@ -80,17 +81,14 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         self, request: session_service_pb2.ListApiKeysRequest, context: Any
     ) -> session_service_pb2.ListApiKeysResponse:
         """List the caller's API keys, newest first."""
-        size = page_size(request.page_size)
-        cursor = decode_page_token(request.page_token, request)
+        page = Page(request)
         found = await self._queries.api_keys(
-            _own_account(request.parent), before_id=str(cursor.get("before", "")), limit=size + 1
+            _own_account(request.parent), before_id=page.after_text(), limit=page.limit
         )
-        response = session_service_pb2.ListApiKeysResponse(
-            api_keys=[convert.api_key_to_proto(key) for key in found[:size]]
+        shown, token = page.cut(found, lambda key: key.id)
+        return session_service_pb2.ListApiKeysResponse(
+            api_keys=[convert.api_key_to_proto(key) for key in shown], next_page_token=token
         )
-        if len(found) > size:
-            response.next_page_token = encode_page_token({"before": found[size - 1].id}, request)
-        return response
 
     async def DeleteApiKey(self, request: session_service_pb2.DeleteApiKeyRequest, context: Any) -> empty_pb2.Empty:
         """Revoke an API key."""

@@ -7,6 +7,7 @@ from typing import Final
 
 import asyncpg
 
+from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Connection
 from fallow_receipts import Header
 from fallow_settlement.domain.charge import Charge
@@ -280,9 +281,7 @@ async def set_deposit_state(connection: Connection, deposit_id: str, state: str)
     await connection.execute(QUERIES.get("update_deposit"), deposit_id, state)
 
 
-async def list_deposits(
-    connection: Connection, account_id: str, before: tuple[datetime, str] | None, limit: int
-) -> list[Deposit]:
+async def list_deposits(connection: Connection, account_id: str, before: TimePlace | None, limit: int) -> list[Deposit]:
     """Deposits of an account, newest first."""
     time, identifier = (None, "") if before is None else before
     rows = await connection.fetch(QUERIES.get("list_deposits"), account_id, time, identifier, limit)

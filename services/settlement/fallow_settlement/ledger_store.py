@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Connection
 from fallow_chassis.sql import Queries
 from fallow_settlement.domain.ledger import (
@@ -70,7 +71,7 @@ async def list_accounts(connection: Connection, after: str, limit: int) -> list[
 
 
 async def list_transfers(
-    connection: Connection, account: str, before: tuple[datetime, str] | None, limit: int
+    connection: Connection, account: str, before: TimePlace | None, limit: int
 ) -> list[tuple[Transfer, datetime]]:
     """Transfers with their times, newest first; ``account`` filters, empty lists all."""
     time, identifier = (None, "") if before is None else before

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Connection
 from fallow_settlement.domain.charge import Charge, Metering
 from fallow_settlement.domain.charging import Rates
@@ -170,7 +171,7 @@ async def load_charge(connection: Connection, charge_id: str) -> Charge | None:
 
 
 async def list_charges(
-    connection: Connection, account_id: str, order_id: str, before: tuple[datetime, str] | None, limit: int
+    connection: Connection, account_id: str, order_id: str, before: TimePlace | None, limit: int
 ) -> list[Charge]:
     """Charges that an account paid or earned, newest first; ``order_id`` filters, empty lists all."""
     time, identifier = (None, "") if before is None else before

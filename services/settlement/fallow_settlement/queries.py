@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from fallow_chassis.errors import DomainError
+from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Database
 from fallow_receipts import Anchor, MerkleTree, Receipt, charge_leaf
 from fallow_receipts import Charge as ReceiptCharge
@@ -29,8 +30,6 @@ RETRY_AFTER_MS: Final = 2_000
 KEPT_TREES: Final = 8
 """How many batches' trees are kept in memory."""
 ANCHORED: Final = frozenset({TransactionState.MINED, TransactionState.FINAL})
-
-Cursor = tuple[datetime, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Reads:
             pending=balance.credits_pending if balance else 0,
         )
 
-    async def deposits(self, account: str, before: Cursor, limit: int) -> tuple[list[Deposit], int]:
+    async def deposits(self, account: str, before: TimePlace | None, limit: int) -> tuple[list[Deposit], int]:
         """Deposits of an account, newest first, and the newest block that was scanned."""
         async with self._database.read() as connection:
             last = await chain_store.last_scanned(connection)
@@ -93,7 +92,7 @@ class Reads:
             )
         return found
 
-    async def charges(self, account: str, order_id: str, before: Cursor, limit: int) -> list[Charge]:
+    async def charges(self, account: str, order_id: str, before: TimePlace | None, limit: int) -> list[Charge]:
         """Charges that the account paid or earned, newest first."""
         async with self._database.read() as connection:
             return await metering_store.list_charges(connection, account, order_id, before, limit)
@@ -164,7 +163,7 @@ class Reads:
         async with self._database.read() as connection:
             return await ledger_store.list_accounts(connection, after, limit)
 
-    async def transfers(self, identifier: str, before: Cursor, limit: int) -> list[tuple[Transfer, datetime]]:
+    async def transfers(self, identifier: str, before: TimePlace | None, limit: int) -> list[tuple[Transfer, datetime]]:
         """Transfers with their times, newest first; ``identifier`` filters by account, empty lists all."""
         async with self._database.read() as connection:
             return await ledger_store.list_transfers(connection, identifier, before, limit)

@@ -3,25 +3,19 @@
 An account may name itself ``me``; it sees its own money, charges and deposits and nobody else's.
 """
 
-from datetime import datetime
 from typing import Any, Final
 
 from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2, settlement_service_pb2_grpc
 from fallow_chassis.context import current_identity
 from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
-from fallow_chassis.wire import (
-    decode_page_token,
-    encode_page_token,
-    page_size,
-    resource_id,
-    to_timestamp,
-)
+from fallow_chassis.paging import Page
+from fallow_chassis.wire import resource_id, to_timestamp
 from fallow_receipts import id_to_word
 from fallow_settlement import convert
 from fallow_settlement.commands import EscrowCommands, Opening
 from fallow_settlement.domain.escrow import Resize
 from fallow_settlement.domain.reasons import CHAIN_NOT_CONFIGURED
-from fallow_settlement.queries import Cursor, Reads
+from fallow_settlement.queries import Reads
 from fallow_settlement.settings import Contracts
 
 ME: Final = "me"
@@ -38,19 +32,6 @@ def own_or_refused(account: str) -> str:
     if account not in {ME, caller}:
         raise DomainError(PERMISSION_DENIED, "an account sees its own money only", metadata={"account": account})
     return caller
-
-
-def _time_cursor(token: str, request: Any) -> Cursor:
-    """Where a list by time goes on."""
-    cursor = decode_page_token(token, request)
-    if not cursor:
-        return None
-    return datetime.fromisoformat(str(cursor["time"])), str(cursor["id"])
-
-
-def _time_token(time: datetime, identifier: str, request: Any) -> str:
-    """The token of the page after an item."""
-    return encode_page_token({"time": time.isoformat(), "id": identifier}, request)
 
 
 class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
@@ -168,12 +149,11 @@ class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):
     ) -> settlement_service_pb2.ListDepositsResponse:
         """List deposits."""
         account = own_or_refused(resource_id(request.parent, "accounts", field="parent"))
-        size = page_size(request.page_size)
-        found, head = await self._reads.deposits(account, _time_cursor(request.page_token, request), size + 1)
-        page = found[:size]
-        token = _time_token(page[-1].create_time, page[-1].id, request) if len(found) > size else ""
+        page = Page(request)
+        found, head = await self._reads.deposits(account, page.after_time(), page.limit)
+        shown, token = page.cut(found, lambda deposit: (deposit.create_time, deposit.id))
         return settlement_service_pb2.ListDepositsResponse(
-            deposits=[convert.deposit_message(deposit, head, self._confirmations) for deposit in page],
+            deposits=[convert.deposit_message(deposit, head, self._confirmations) for deposit in shown],
             next_page_token=token,
         )
 
@@ -206,12 +186,11 @@ class ReceiptServicer(settlement_service_pb2_grpc.ReceiptServiceServicer):
     ) -> settlement_service_pb2.ListChargesResponse:
         """List charges."""
         order_id = resource_id(request.order, "orders", field="order") if request.order else ""
-        size = page_size(request.page_size)
-        found = await self._reads.charges(own_account(), order_id, _time_cursor(request.page_token, request), size + 1)
-        page = found[:size]
-        token = _time_token(page[-1].create_time, page[-1].id, request) if len(found) > size else ""
+        page = Page(request)
+        found = await self._reads.charges(own_account(), order_id, page.after_time(), page.limit)
+        shown, token = page.cut(found, lambda charge: (charge.create_time, charge.id))
         return settlement_service_pb2.ListChargesResponse(
-            charges=[convert.charge_message(charge) for charge in page], next_page_token=token
+            charges=[convert.charge_message(charge) for charge in shown], next_page_token=token
         )
 
     async def GetReceipt(self, request: settlement_service_pb2.GetReceiptRequest, context: Any) -> charge_pb2.Receipt:
@@ -234,13 +213,11 @@ class ReceiptServicer(settlement_service_pb2_grpc.ReceiptServiceServicer):
         self, request: settlement_service_pb2.ListBatchesRequest, context: Any
     ) -> settlement_service_pb2.ListBatchesResponse:
         """List batches."""
-        cursor = decode_page_token(request.page_token, request)
-        size = page_size(request.page_size)
-        found = await self._reads.batches(int(cursor.get("number", 0)), size + 1)
-        page = found[:size]
-        token = encode_page_token({"number": page[-1].number}, request) if len(found) > size else ""
+        page = Page(request)
+        found = await self._reads.batches(page.after_number(), page.limit)
+        shown, token = page.cut(found, lambda batch: batch.number)
         return settlement_service_pb2.ListBatchesResponse(
-            batches=[convert.batch_message(batch) for batch in page], next_page_token=token
+            batches=[convert.batch_message(batch) for batch in shown], next_page_token=token
         )
 
     async def GetStatement(self, request: Any, context: Any) -> settlement_service_pb2.Statement:
@@ -266,13 +243,11 @@ class LedgerServicer(settlement_service_pb2_grpc.LedgerServiceServicer):
         self, request: settlement_service_pb2.ListLedgerAccountsRequest, context: Any
     ) -> settlement_service_pb2.ListLedgerAccountsResponse:
         """List accounts of the ledger."""
-        cursor = decode_page_token(request.page_token, request)
-        size = page_size(request.page_size)
-        found = await self._reads.ledger_accounts(str(cursor.get("id", "")), size + 1)
-        page = found[:size]
-        token = encode_page_token({"id": page[-1].id}, request) if len(found) > size else ""
+        page = Page(request)
+        found = await self._reads.ledger_accounts(page.after_text(), page.limit)
+        shown, token = page.cut(found, lambda account: account.id)
         return settlement_service_pb2.ListLedgerAccountsResponse(
-            ledger_accounts=[convert.ledger_account_message(account) for account in page], next_page_token=token
+            ledger_accounts=[convert.ledger_account_message(account) for account in shown], next_page_token=token
         )
 
     async def ListTransfers(
@@ -282,12 +257,11 @@ class LedgerServicer(settlement_service_pb2_grpc.LedgerServiceServicer):
         identifier = ""
         if request.ledger_account:
             identifier = resource_id(request.ledger_account, "ledgerAccounts", field="ledger_account")
-        size = page_size(request.page_size)
-        found = await self._reads.transfers(identifier, _time_cursor(request.page_token, request), size + 1)
-        page = found[:size]
-        token = _time_token(page[-1][1], page[-1][0].id, request) if len(found) > size else ""
+        page = Page(request)
+        found = await self._reads.transfers(identifier, page.after_time(), page.limit)
+        shown, token = page.cut(found, lambda entry: (entry[1], entry[0].id))
         answer = settlement_service_pb2.ListTransfersResponse(next_page_token=token)
-        for transfer, time in page:
+        for transfer, time in shown:
             message = convert.transfer_message(transfer)
             message.create_time.CopyFrom(to_timestamp(time))
             answer.transfers.append(message)

@@ -217,33 +217,6 @@ def test_equal_input_has_an_equal_hash() -> None:
     assert wire.request_hash(ThingHappened(thing="a")) != wire.request_hash(Request(text="a"))
 
 
-def test_page_tokens_continue_their_own_list() -> None:
-    """Goal: a token fits its list and no other. Method: the same filters, another page size, other filters."""
-    token = wire.encode_page_token({"id": "x", "n": 5}, Request(text="filter", page_size=10))
-    assert wire.decode_page_token(token, Request(text="filter", page_size=99, page_token=token)) == {"id": "x", "n": 5}
-    assert wire.decode_page_token("", Request()) == {}
-    for bad, request in [
-        (token, Request(text="other")),
-        (token[:-3], Request(text="filter")),
-        ("x", Request()),
-        ("é", Request()),
-        ("bnVsbA", Request()),
-        ("eyJjIjp7fSwiaCI6MX0", Request()),
-        ("A" * 5_000, Request()),
-        ("[" * 1_500, Request()),
-    ]:
-        with pytest.raises(DomainError) as caught:
-            wire.decode_page_token(bad, request)
-        assert caught.value.has_reason(errors.PAGE_TOKEN_INVALID), bad
-
-
-def test_page_sizes_have_bounds() -> None:
-    """Goal: AIP-158. Method: default, within, beyond, negative."""
-    assert [wire.page_size(number) for number in (0, 7, 10**6)] == [50, 7, 1_000]
-    with pytest.raises(DomainError):
-        wire.page_size(-1)
-
-
 def test_resource_names_are_taken_apart() -> None:
     """Goal: one collection, one id. Method: good and bad names."""
     assert wire.resource_id("orders/abc", "orders") == "abc"

@@ -16,8 +16,9 @@ from fallow_chassis.clock import Clock
 from fallow_chassis.context import current_identity
 from fallow_chassis.errors import DomainError, not_yet_available
 from fallow_chassis.identity import TokenSigner
+from fallow_chassis.paging import Page
 from fallow_chassis.signals import Signals
-from fallow_chassis.wire import decode_page_token, encode_page_token, page_size, resource_id, to_timestamp
+from fallow_chassis.wire import resource_id, to_timestamp
 
 GRANT_LIFETIME_SECONDS: Final = 900
 """How long a tenant's grant is good."""
@@ -46,21 +47,19 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         self, request: lease_service_pb2.ListLeasesRequest, context: Any
     ) -> lease_service_pb2.ListLeasesResponse:
         """List leases, newest first."""
-        size = page_size(request.page_size)
-        before = str(decode_page_token(request.page_token, request).get("before", ""))
+        page = Page(request)
         states = [state for number in request.states if (state := convert.state_of(number)) is not None]
         found = await self._queries.leases(
             account=_account(),
             order_id=resource_id(request.order, "orders", field="order") if request.order else "",
             provider_id=resource_id(request.provider, "providers", field="provider") if request.provider else "",
             states=states,
-            before=before,
-            limit=size + 1,
+            before=page.after_text(),
+            limit=page.limit,
         )
-        page = found[:size]
-        token = encode_page_token({"before": page[-1].lease_id}, request) if len(found) > size else ""
+        shown, token = page.cut(found, lambda lease: lease.lease_id)
         return lease_service_pb2.ListLeasesResponse(
-            leases=[convert.lease_message(lease) for lease in page], next_page_token=token
+            leases=[convert.lease_message(lease) for lease in shown], next_page_token=token
         )
 
     async def WatchLease(

@@ -9,7 +9,8 @@ from fallow_bidding.queries import Queries
 from fallow_chassis.clock import Clock
 from fallow_chassis.context import current_identity
 from fallow_chassis.nats_credentials import provider_credentials
-from fallow_chassis.wire import decode_page_token, encode_page_token, page_size, resource_id
+from fallow_chassis.paging import Page
+from fallow_chassis.wire import resource_id
 
 
 class ProviderRegistryServicer(provider_service_pb2_grpc.ProviderRegistryServiceServicer):
@@ -42,13 +43,11 @@ class ProviderRegistryServicer(provider_service_pb2_grpc.ProviderRegistryService
         self, request: provider_service_pb2.ListProvidersRequest, context: Any
     ) -> provider_service_pb2.ListProvidersResponse:
         """List providers, newest first."""
-        size = page_size(request.page_size)
-        before = str(decode_page_token(request.page_token, request).get("before", ""))
-        found = await self._queries.providers(request.account, before, size + 1)
-        page = found[:size]
-        token = encode_page_token({"before": page[-1].provider_id}, request) if len(found) > size else ""
+        page = Page(request)
+        found = await self._queries.providers(request.account, page.after_text(), page.limit)
+        shown, token = page.cut(found, lambda provider: provider.provider_id)
         return provider_service_pb2.ListProvidersResponse(
-            providers=[convert.provider_message(provider) for provider in page], next_page_token=token
+            providers=[convert.provider_message(provider) for provider in shown], next_page_token=token
         )
 
     async def UpdateProvider(
@@ -104,14 +103,13 @@ class ProviderRegistryServicer(provider_service_pb2_grpc.ProviderRegistryService
         self, request: provider_service_pb2.ListOffersRequest, context: Any
     ) -> provider_service_pb2.ListOffersResponse:
         """List offers, newest first."""
-        size = page_size(request.page_size)
-        before = str(decode_page_token(request.page_token, request).get("before", ""))
+        page = Page(request)
         provider_id = resource_id(request.provider, "providers", field="provider") if request.provider else ""
-        found = await self._queries.offers(provider_id, before, size + 1)
-        page, now = found[:size], self._clock.now()
-        token = encode_page_token({"before": page[-1].offer_id}, request) if len(found) > size else ""
+        found = await self._queries.offers(provider_id, page.after_text(), page.limit)
+        shown, token = page.cut(found, lambda offer: offer.offer_id)
+        now = self._clock.now()
         return provider_service_pb2.ListOffersResponse(
-            offers=[convert.offer_message(offer, now) for offer in page], next_page_token=token
+            offers=[convert.offer_message(offer, now) for offer in shown], next_page_token=token
         )
 
     async def WithdrawOffer(
