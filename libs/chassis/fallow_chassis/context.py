@@ -51,11 +51,6 @@ class Identity:
         """Whether the caller is one of our own services."""
         return self.subject.startswith("services/")
 
-    @property
-    def is_account(self) -> bool:
-        """Whether the caller is an account, not a service and not the holder of a grant."""
-        return self.grant is None and self.subject.startswith("accounts/")
-
 
 _identity: ContextVar[Identity | None] = ContextVar("fallow_identity", default=None)
 _deadline_ms: ContextVar[int | None] = ContextVar("fallow_deadline_ms", default=None)
@@ -68,11 +63,6 @@ def current_identity() -> Identity:
     if identity is None:
         raise DomainError(UNAUTHENTICATED, "this needs a caller, and none was verified")
     return identity
-
-
-def optional_identity() -> Identity | None:
-    """The verified caller, or None on a public method called without a token, or outside a call."""
-    return _identity.get()
 
 
 @contextmanager

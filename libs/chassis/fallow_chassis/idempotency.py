@@ -27,10 +27,9 @@ _QUERIES: Final = Queries.load("fallow_chassis")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a request id stands for: the resource of the first call, its recorded answer if any, and whether it is us."""
+    """What a request id stands for: the resource of the first call, and whether that call is this one."""
 
     resource: str
-    answer: bytes | None
     first: bool
 
 
@@ -53,7 +52,7 @@ async def claim(
             _QUERIES.get("insert_claim"), caller, method, request_id, digest, resource, unit.clock.now()
         )
         if inserted is not None:
-            return Claim(resource, None, first=True)
+            return Claim(resource, first=True)
         row = await unit.connection.fetchrow(_QUERIES.get("load_claim"), caller, method, request_id)
         if row is None:
             # The row went away between the two statements (it was old and was swept): the id is free again.
@@ -65,14 +64,8 @@ async def claim(
                 metadata={"resource": row["resource"]},
                 violations=(FieldViolation("request_id", "was used with other input"),),
             )
-        return Claim(row["resource"], row["answer"], first=False)
+        return Claim(row["resource"], first=False)
     raise AssertionError("a claim that is neither inserted nor there")
-
-
-async def record_answer(unit: UnitOfWork, *, caller: str, method: str, request_id: str, answer: bytes) -> None:
-    """Keep a serialized answer for repeats of a call that was claimed in this transaction."""
-    status = await unit.connection.execute(_QUERIES.get("save_answer"), caller, method, request_id, answer)
-    assert status == "UPDATE 1", "an answer needs the claim of its call first"
 
 
 async def forget(unit: UnitOfWork, *, caller: str, method: str, resource: str) -> None:

@@ -2,7 +2,7 @@
 
 Version 7 starts with the millisecond of its making, so rows inserted together lie together in an index and ids sort by
 age. Within one millisecond a source counts up (RFC 9562, method 1), so ids of one process are strictly increasing even
-when the wall clock steps back. Clients never parse an id; only ``id_to_bytes`` does, where 16 bytes are wanted.
+when the wall clock steps back. Clients never parse an id.
 """
 
 import secrets
@@ -15,7 +15,6 @@ ID_LENGTH_CHARACTERS: Final = 26
 ID_LENGTH_BYTES: Final = 16
 
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_VALUE_OF: Final = {character: value for value, character in enumerate(_ALPHABET)}
 _COUNTER_BITS: Final = 12
 _RANDOM_BITS: Final = 62
 
@@ -63,21 +62,6 @@ class RandomIds:
         if self._counter >= 1 << _COUNTER_BITS:
             self._last_ms += 1
             self._counter = 0
-
-
-def id_to_bytes(identifier: str) -> bytes:
-    """The 16 bytes of an id; ValueError for anything that ``id_from_bytes`` would not have written."""
-    if len(identifier) != ID_LENGTH_CHARACTERS:
-        raise ValueError(f"an id has {ID_LENGTH_CHARACTERS} characters, not {len(identifier)}")
-    value = 0
-    for character in identifier:
-        digit = _VALUE_OF.get(character)
-        if digit is None:
-            raise ValueError(f"{character!r} is no digit of lower-case Crockford base 32")
-        value = value << 5 | digit
-    if value >> 128:
-        raise ValueError("an id is at most 128 bits")
-    return value.to_bytes(ID_LENGTH_BYTES, "big")
 
 
 def id_from_bytes(value: bytes) -> str:

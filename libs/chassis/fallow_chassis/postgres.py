@@ -58,11 +58,6 @@ class UnitOfWork:
         assert len(self._drafts) < MAX_EVENTS_PER_TRANSACTION, "a transaction with this many events should be several"
         self._drafts.append(draft)
 
-    @property
-    def emitted(self) -> tuple[EventDraft, ...]:
-        """The facts stated so far and not yet written."""
-        return tuple(self._drafts)
-
     def take_drafts(self) -> list[EventDraft]:
         """Hand over the facts that are to be written now; for ``Database`` alone."""
         drafts, self._drafts = self._drafts, []
@@ -139,11 +134,6 @@ class Database:
             yield connection
         finally:
             await close_gently(connection)
-
-    async def ping(self) -> None:
-        """Ask the database for an answer; raises what the driver raises if there is none."""
-        async with self.read() as connection:
-            await connection.fetchval("SELECT 1")
 
     async def _connect_alone(self) -> "asyncpg.Connection[asyncpg.Record]":
         """A new connection outside the pool."""

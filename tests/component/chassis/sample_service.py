@@ -58,8 +58,13 @@ async def build(application: Application[SampleSettings]) -> None:
     application.server.add(add_servicer, Servicer(application, database), SERVICE)
     if application.settings.fault != "no relay":
         application.relay()
+
+    async def read() -> None:
+        async with database.read() as connection:
+            await connection.fetchval("SELECT count(*) FROM seen")
+
     application.consume(Consumer("sample", [topic], database, stream, {ThingHappened: handle}))
-    application.every(60, database.ping, name="ping")
+    application.every(60, read, name="read")
     if application.settings.fault == "job":
         application.every(60, fail, name="fail")
 
@@ -74,7 +79,7 @@ async def build(application: Application[SampleSettings]) -> None:
         application.background(last_words, name="last words")
 
     async def closing() -> None:
-        await database.ping()
+        await read()
         sys.stderr.write("closing with the pool still open\n")
 
     application.on_close(closing)

@@ -15,7 +15,7 @@ from opentelemetry import trace
 
 from fallow_chassis.access import AccessOptionError
 from fallow_chassis.clock import SystemClock
-from fallow_chassis.context import GrantClaims, current_identity, optional_identity, remaining_seconds
+from fallow_chassis.context import GrantClaims, current_identity, remaining_seconds
 from fallow_chassis.errors import (
     DEADLINE_EXCEEDED,
     INTERNAL,
@@ -443,9 +443,11 @@ async def test_the_trace_goes_on(world: World) -> None:
 
 async def test_calls_do_not_share_their_facts(world: World) -> None:
     """Goal: identity belongs to one call. Method: a public call right after one with a token."""
-    world.servicer.behavior = lambda request: Answer(text=str(optional_identity()))
-    await world.stub(world.signers["order"].access_token(ACCOUNT, ["things.write"], 60)).Account(Request())
-    assert (await world.stub().Public(Request())).text == "None"
+    world.servicer.behavior = lambda request: Answer(text=current_identity().subject)
+    stub = world.stub(world.signers["order"].access_token(ACCOUNT, ["things.write"], 60))
+    assert (await stub.Account(Request())).text == ACCOUNT
+    error = await refusal(world.stub().Public(Request()))
+    assert error.has_reason(UNAUTHENTICATED)
 
 
 @pytest.mark.parametrize(

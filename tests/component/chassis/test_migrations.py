@@ -45,10 +45,11 @@ async def rows(url: str, query: str) -> list[asyncpg.Record]:
 
 async def test_chassis_tables_come_first_and_once(empty_url: str, package: Package) -> None:
     """Goal: a fresh database gets everything in order, and a second run nothing. Method: migrate twice."""
-    assert await pending(empty_url, package.name) == ["fallow_chassis/0001_chassis", f"{package.name}/0001_first"]
-    ran = await migrate(empty_url, package.name)
-    assert ran[0] == "fallow_chassis/0001_chassis"
-    assert ran[-1] == f"{package.name}/0001_first"
+    *chassis, own = await pending(empty_url, package.name)
+    assert chassis[0] == "fallow_chassis/0001_chassis"
+    assert all(name.startswith("fallow_chassis/") for name in chassis)
+    assert own == f"{package.name}/0001_first"
+    assert await migrate(empty_url, package.name) == [*chassis, own]
     assert await migrate(empty_url, package.name) == []
     assert await pending(empty_url, package.name) == []
     assert len(await rows(empty_url, "SELECT * FROM first")) == 1

@@ -5,10 +5,7 @@ ON CONFLICT DO NOTHING
 RETURNING resource;
 
 -- name: load_claim
-SELECT request_hash, resource, answer FROM idempotency WHERE caller = $1 AND method = $2 AND request_id = $3;
-
--- name: save_answer
-UPDATE idempotency SET answer = $4 WHERE caller = $1 AND method = $2 AND request_id = $3;
+SELECT request_hash, resource FROM idempotency WHERE caller = $1 AND method = $2 AND request_id = $3;
 
 -- name: delete_claim_of
 DELETE FROM idempotency WHERE caller = $1 AND method = $2 AND resource = $3;
