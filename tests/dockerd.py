@@ -1,9 +1,13 @@
 """A real Docker Engine for tests: dockerd of this machine, or Debian's packages unpacked under `.build/docker`.
 
-It runs as a process of the test on a socket and folders of its own. `OWN` puts it into a network namespace of its own
-(`unshare -n`), with its bridge and published ports there and nothing of it in the machine's network; a port is then
-reached from inside (`in_network`). `HOST` stays in the machine's namespace without a bridge, for containers on the
-host's network. Nothing is installed and nothing of the machine is changed; where it cannot run, `missing` says why.
+It runs on a socket and folders of its own, in namespaces of processes and mounts that a holder keeps open. The holder
+reads its standard input and ends with it, however the test ends; the kernel then kills whatever runs in the namespace,
+containers that outlived their engine included, and the mounts go with it.
+
+`own` has a namespace of the network too, with its bridge and published ports there and nothing of it in the machine's
+network; a port is then reached from inside (`in_network`). `host` stays in the machine's network without a bridge, for
+containers on the host's network. Nothing is installed and nothing of the machine is changed; where it cannot run,
+`missing` says why.
 """
 
 import contextlib
@@ -14,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,7 +26,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 UNPACKED: Final = ROOT / ".build" / "docker"
 PACKAGES: Final = ("docker.io", "containerd", "runc")
 START_SECONDS: Final = 60.0
-NAMESPACE: Final = 'ip link set lo up 2>/dev/null || ifconfig lo up; echo 1 > /proc/sys/net/ipv4/ip_forward; exec "$@"'
+STOP_SECONDS: Final = 20.0
+# The first process of the namespace: it buries those that lose their parent, as a shell that waits does.
+HOLDER: Final = "echo held; cat > /dev/null; :"
+NETWORK: Final = "ip link set lo up 2>/dev/null || ifconfig lo up; echo 1 > /proc/sys/net/ipv4/ip_forward; "
 
 
 def missing() -> str | None:
@@ -48,65 +56,91 @@ class Dockerd:
         self.folder = folder
         self.socket = folder / "docker.sock"
         self.network = network
-        self._process: subprocess.Popen[bytes] | None = None
+        self._holder: subprocess.Popen[bytes] | None = None
+        self._daemon: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, or start it again on the same data; returns when it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         search_path = _search_path()
         assert search_path is not None, "ask missing() first"
+        if self._holder is None:
+            self._holder = self._hold()
         command = [
             "dockerd", "-H", f"unix://{self.socket}", "--data-root", str(self.folder / "data"),
             "--exec-root", str(self.folder / "exec"), "--pidfile", str(self.folder / "docker.pid"),
             "--iptables=false", "--ip6tables=false", "--live-restore",
         ]  # fmt: skip
-        if self.network == "own":
-            command = ["unshare", "-n", "sh", "-c", NAMESPACE, "_", *command]
-        else:
+        if self.network == "host":
             command.append("--bridge=none")
         with (self.folder / "dockerd.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env={"PATH": search_path}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+            self._daemon = subprocess.Popen(
+                self._entering("mnt", "pid_for_children", *self._networks(), command=command),
+                env={"PATH": search_path}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             said = (self.folder / "dockerd.log").read_text("utf-8")[-4000:]
-            assert self._process.poll() is None, said
+            assert self._daemon.poll() is None, said
             assert time.monotonic() < deadline, said
             time.sleep(0.05)
 
     def kill(self) -> None:
         """End the daemon hard; its containers go on (live-restore)."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-        self._process = None
-        # Its containerd dies with it. Where nobody reaps orphans the pid lives on as a zombie, and the next dockerd
-        # would wait for that containerd for ever.
-        (self.folder / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
+        assert self._daemon is not None
+        # nsenter waits for the daemon, which is its only child.
+        children = Path(f"/proc/{self._daemon.pid}/task/{self._daemon.pid}/children").read_text("ascii").split()
+        for pid in children:
+            os.kill(int(pid), signal.SIGKILL)
+        self._daemon.wait(STOP_SECONDS)
+        self._daemon = None
 
     def stop(self) -> None:
-        """End the daemon, its containerd, its containers' shims and its mounts."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(20)
-            if self._process.poll() is None:
-                self.kill()
-        for pid in self._left_over():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        mounts = Path("/proc/mounts").read_text("utf-8").splitlines()
-        for point in reversed([line.split()[1] for line in mounts]):
-            if point.startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "-l", point], check=False, capture_output=True)
+        """End all that runs: the daemon, its containerd, its containers."""
+        if self._holder is not None:
+            assert self._holder.stdin is not None, "the holder reads a pipe"
+            self._holder.stdin.close()
+            self._holder.wait(STOP_SECONDS)
+            self._holder = None
+        if self._daemon is not None:
+            self._daemon.wait(STOP_SECONDS)
+            self._daemon = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def inside(self, *command: str) -> list[str]:
         """The command line that runs a command in the engine's network."""
-        pid = (self.folder / "docker.pid").read_text("ascii").strip()
-        return ["nsenter", "-n", "-t", pid, *command]
+        return self._entering(*self._networks(), command=command)
+
+    def _hold(self) -> "subprocess.Popen[bytes]":
+        """Open the namespaces; they last as long as the holder's standard input."""
+        own_network = self.network == "own"
+        flags = ["--net"] if own_network else []
+        text = (NETWORK if own_network else "") + HOLDER
+        holder = subprocess.Popen(
+            ["unshare", *flags, "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", text],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        assert holder.stdout is not None, "the holder writes into a pipe"
+        assert holder.stdout.readline() == b"held\n", "the namespaces are not there"
+        holder.stdout.close()
+        return holder
+
+    def _networks(self) -> list[str]:
+        """The namespace of the network, where the engine has one of its own."""
+        return ["net"] if self.network == "own" else []
+
+    def _entering(self, *namespaces: str, command: Sequence[str]) -> list[str]:
+        """The command line that runs a command in some of the holder's namespaces."""
+        assert self._holder is not None, "the engine is not running"
+        options = {"mnt": "--mount", "net": "--net", "pid_for_children": "--pid"}
+        entered = [f"{options[name]}=/proc/{self._holder.pid}/ns/{name}" for name in namespaces]
+        return ["nsenter", *entered, "--", *command] if entered else list(command)
+
+    @property
+    def processes(self) -> str:
+        """The namespace of all that it runs, as `/proc/PID/ns/pid` names it."""
+        assert self._holder is not None, "the engine is not running"
+        return str(Path(f"/proc/{self._holder.pid}/ns/pid_for_children").readlink())
 
     def in_network(self, *command: str) -> str:
         """What a command prints that runs in the engine's network; an empty text if it fails."""
@@ -123,16 +157,6 @@ class Dockerd:
                 return b"200 OK" in probe.recv(4096)
             except OSError:
                 return False
-
-    def _left_over(self) -> list[int]:
-        """Processes whose command line names this engine's folder: containerd and its shims."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                with contextlib.suppress(OSError):
-                    if f"{self.folder}/".encode() in (entry / "cmdline").read_bytes():
-                        found.append(int(entry.name))
-        return found
 
 
 def _search_path() -> str | None:

@@ -50,7 +50,8 @@ STEP_SECONDS = 60.0
 POLL_SECONDS = 0.1
 EXEC_IMAGE = "exec:host"
 
-# The workload. It serves HTTP on the port that the runtime tells it (the container's own port in an image).
+# The workload. It serves HTTP on the port and the address that the runtime tells it: loopback for a plain process, and
+# the container's own port on all addresses of its own network in an image.
 PROGRAM = """
 import http.server, json, os, random, sys, time
 SIZE = 48
@@ -67,7 +68,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 port = int(os.environ.get("PORT", "8080"))
 print("serving on port", port, "with Python", sys.version.split()[0], flush=True)
-http.server.ThreadingHTTPServer(("", port), Handler).serve_forever()
+http.server.ThreadingHTTPServer((os.environ.get("HOST", ""), port), Handler).serve_forever()
 """
 
 

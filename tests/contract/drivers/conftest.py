@@ -32,7 +32,7 @@ SERVE = (
     "signal.signal(signal.SIGTERM, lambda *_: (print('polite end', flush=True), os._exit(7)))\n"
     f"{WORDS}"
     "import http.server\n"
-    "http.server.HTTPServer(('', int(os.environ['PORT'])), http.server.SimpleHTTPRequestHandler).serve_forever()\n"
+    "http.server.HTTPServer((os.environ.get('HOST', ''), int(os.environ['PORT'])), http.server.SimpleHTTPRequestHandler).serve_forever()\n"
 )
 STUBBORN = WORDS + (
     "import signal, subprocess, sys, time\n"
@@ -196,9 +196,11 @@ def docker_engine(
     if reason is not None:
         pytest.skip(reason)
     engine = dockerd.Dockerd(tmp_path_factory.mktemp(f"docker-{request.param}"), request.param)
-    engine.start()
-    yield engine
-    engine.stop()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
 
 
 @pytest.fixture
@@ -208,11 +210,13 @@ async def docker_house(docker_engine: dockerd.Dockerd) -> AsyncIterator[DockerHo
     image = IMAGES.get(docker_engine.socket) or await load_demo_image(str(docker_engine.socket))
     IMAGES[docker_engine.socket] = image
     house = DockerHouse(docker_engine, image, "bridge" if docker_engine.network == "own" else "host")
-    yield house
-    for status in await house.driver.recover():
-        await house.driver.destroy(status.key)
-    for driver in house.opened:
-        await driver.close()
+    try:
+        yield house
+        for status in await house.driver.recover():
+            await house.driver.destroy(status.key)
+    finally:
+        for driver in house.opened:
+            await driver.close()
 
 
 @pytest.fixture

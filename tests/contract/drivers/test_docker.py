@@ -1,8 +1,10 @@
 """The docker driver keeps the suite on a real engine, isolates by default, and tells an engine that is away from down."""
 
+import contextlib
 import json
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aiodocker
@@ -10,6 +12,8 @@ import pytest
 
 from fallow_provider.drivers.docker import DockerDriver
 from fallow_provider.ports import DriverRefusedError, DriverUnavailableError
+from fallow_stack.demo_image import load_demo_image
+from tests import dockerd
 from tests.contract.drivers.conftest import DockerHouse, House
 from tests.contract.drivers.suite import ProgramSuite
 
@@ -119,3 +123,36 @@ async def test_no_engine_answers_soon(tmp_path: Any) -> None:
     assert not fingerprint.is_available
     assert fingerprint.detail
     assert time.monotonic() - started < 6
+
+
+def in_namespace(namespace: str) -> list[int]:
+    """Processes of the machine that run in a namespace of processes."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if str((entry / "ns" / "pid").readlink()) == namespace:
+                    found.append(int(entry.name))
+    return found
+
+
+async def test_the_suite_leaves_nothing_even_of_a_killed_engine(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Goal: tests leave no container on the machine. Method: an engine of one's own, killed under a running container
+    and not started again, is stopped; the kernel is asked before and after.
+    """
+    if (reason := dockerd.missing()) is not None:
+        pytest.skip(reason)
+    engine = dockerd.Dockerd(tmp_path_factory.mktemp("docker-killed"), "host")
+    try:
+        engine.start()
+        house = DockerHouse(engine, await load_demo_image(str(engine.socket)), "host")
+        status = await house.driver.start(house.container("stubborn"))
+        assert status.is_running
+        await house.driver.close()
+        namespace = engine.processes
+        engine.kill()
+        assert len(in_namespace(namespace)) >= 2, "its first process, and what keeps the container"
+    finally:
+        engine.stop()
+    assert not in_namespace(namespace)
+    assert not engine.folder.exists()

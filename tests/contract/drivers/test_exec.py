@@ -7,10 +7,12 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fallow_provider.drivers import processes
 from fallow_provider.ports import DriverRefusedError, LogQuery
+from fallow_stack.demo import PROGRAM
 from tests.contract.drivers.conftest import CLOCK, ExecHouse, House
 from tests.contract.drivers.suite import ProgramSuite, until_said
 
@@ -40,6 +42,20 @@ async def test_nothing_of_the_agents_environment_gets_in(
     assert b"FALLOW_API_KEY_FILE" not in environment
     assert b"COLOUR=blue" in environment
     assert f"FALLOW_CONTAINER={container.key.text()}".encode() in environment
+
+
+async def test_the_demos_workload_is_reached_from_this_machine_only(exec_house: ExecHouse) -> None:
+    """Goal: nobody in the network reaches a demo. Method: run its program as the demo does; ask the kernel where it
+    listens.
+    """
+    container = replace(exec_house.container("serve"), command=("python3", "-u", "-c", PROGRAM))
+    status = await exec_house.driver.start(container)
+    async with asyncio.timeout(20):
+        while not await exec_house.fetch(status.ports[8080]):
+            await asyncio.sleep(0.05)
+    sockets = psutil.Process(int(status.runtime_id)).net_connections("inet")
+    listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 async def test_a_killed_shim_takes_its_process_along(exec_house: ExecHouse) -> None:

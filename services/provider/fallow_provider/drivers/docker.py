@@ -4,7 +4,7 @@ A container's name comes from its key, so the engine itself refuses a second one
 the next life of the agent finds its containers. By default a container has no capabilities, no way to new privileges,
 the engine's seccomp profile, limits on processes, processor and memory, a network of its own, no mount of the host, and
 no device: devices that are only declared are not there to be given. Ports are published on one address of the host, on
-ports that the engine chooses; with the network ``host`` the driver chooses them and tells the container by ``PORT``.
+ports that the engine chooses; with the network ``host`` the driver chooses them and tells the container by ``PORT`` and ``HOST``.
 Nothing is known where the engine does not answer (DriverUnavailableError).
 """
 
@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import math
-import socket
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -22,6 +21,7 @@ import aiohttp
 from fallow_provider.domain.reasons import IMAGE_UNAVAILABLE, IMAGE_UNSUPPORTED, START_FAILED
 from fallow_provider.domain.workload import Container, ContainerKey, Transport, parse_key
 from fallow_provider.drivers.docker_logs import read_log
+from fallow_provider.drivers.host_ports import free_ports, port_environment
 from fallow_provider.ports import (
     ContainerFigures,
     ContainerStatus,
@@ -233,12 +233,11 @@ class DockerDriver:
     def _configuration(self, container: Container) -> dict[str, Any]:
         """What the engine is asked for."""
         ports = {port.container_port: port.container_port for port in container.ports}
+        host = ""
         if self._network == "host":
-            ports = self._free_ports(list(ports))
-        environment = dict(container.environment)
-        environment.update({f"FALLOW_PORT_{port}": str(taken) for port, taken in ports.items()})
-        if container.ports:
-            environment["PORT"] = str(ports[container.ports[0].container_port])
+            host = self._host
+            ports = free_ports(host, ports)
+        environment = {**container.environment, **port_environment(container, ports, host)}
         names = [f"{port.container_port}/{_protocol(port.transport)}" for port in container.ports]
         configuration: dict[str, Any] = {
             "Image": container.image,
@@ -302,16 +301,6 @@ class DockerDriver:
             for binding in bindings or ():
                 ports[int(name.partition("/")[0])] = HostAddress(binding["HostIp"], int(binding["HostPort"]))
         return ports
-
-    def _free_ports(self, wanted: Sequence[int]) -> dict[int, int]:
-        """A free port of the host for each container port."""
-        with contextlib.ExitStack() as held:
-            found = {}
-            for port in wanted:
-                probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-                probe.bind((self._host, 0))
-                found[port] = int(probe.getsockname()[1])
-            return found
 
     async def _show(self, key: ContainerKey) -> dict[str, Any] | None:
         """The engine's description; None if it has no such container."""

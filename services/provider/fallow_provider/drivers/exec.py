@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from fallow_chassis.clock import Clock
 from fallow_provider.domain.reasons import IMAGE_UNSUPPORTED, START_FAILED, WORKLOAD_UNSUPPORTED
 from fallow_provider.domain.workload import Container, ContainerKey, parse_key
 from fallow_provider.drivers import processes
+from fallow_provider.drivers.host_ports import free_ports, port_environment
 from fallow_provider.drivers.log_files import read_log
 from fallow_provider.ports import (
     ContainerFigures,
@@ -216,7 +216,7 @@ class ExecDriver:
         (draft / "work").mkdir(mode=0o700, parents=True)
         (draft / "lock").touch(mode=0o600)
         (draft / "log").touch(mode=0o600)
-        ports = self._free_ports([port.container_port for port in container.ports])
+        ports = free_ports(self._host, [port.container_port for port in container.ports])
         description = {
             "key": container.key.text(),
             "command": [*container.command, *container.arguments],
@@ -237,20 +237,10 @@ class ExecDriver:
             "LANG": "C.UTF-8",
             **container.environment,
         }
-        environment.update(port_environment(container, ports))
+        environment.update(port_environment(container, ports, self._host))
         environment["FALLOW_AGENT"] = self._agent
         environment["FALLOW_CONTAINER"] = container.key.text()
         return environment
-
-    def _free_ports(self, wanted: Sequence[int]) -> dict[int, int]:
-        """A free port of the host for each container port; all are held until all are found, so they differ."""
-        with contextlib.ExitStack() as held:
-            found = {}
-            for port in wanted:
-                probe = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-                probe.bind((self._host, 0))
-                found[port] = int(probe.getsockname()[1])
-            return found
 
     def _spawn(self, folder: Path) -> int:
         """Start the shim in a session of its own, with nothing of the agent's open or in its environment; its pid."""
@@ -362,14 +352,6 @@ def _exit_code(pid: int) -> int | None:
     except ChildProcessError:
         return 0
     return os.waitstatus_to_exitcode(status) if found else None
-
-
-def port_environment(container: Container, ports: Mapping[int, int]) -> dict[str, str]:
-    """``FALLOW_PORT_<container port>`` for each port, and ``PORT`` for the first."""
-    environment = {f"FALLOW_PORT_{port}": str(taken) for port, taken in ports.items()}
-    if container.ports:
-        environment["PORT"] = str(ports[container.ports[0].container_port])
-    return environment
 
 
 def _key_of(folder: Path) -> ContainerKey | None:
