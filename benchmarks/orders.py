@@ -1,6 +1,6 @@
 """How many orders a second are created durably, with their escrow, beside what a bare server commits in the same run.
 
-`python -m benchmarks.orders [--orders 4000] [--concurrency 64] [--rounds 4] [--tenants 8] [--profile FOLDER]` starts
+`python -m benchmarks.orders [--orders 4000] [--concurrency 64] [--rounds 4] [--tenants 64] [--profile FOLDER]` starts
 Postgres, NATS with JetStream, the order service and settlement as processes in a temporary folder, all with the
 settings of `fallow up` (fsync and synchronous_commit on, JetStream synced at each write), and a ceiling beside them.
 Rounds of the two take turns, so that they share the machine's moods. There is no bidding service (creating an order asks
@@ -416,7 +416,7 @@ def parse() -> Options:
     parser.add_argument("--concurrency", type=int, default=64, choices=range(1, 1_001), metavar="C")
     parser.add_argument("--rounds", type=int, default=4, choices=range(1, 101), metavar="R")
     parser.add_argument("--clients", type=int, default=1, choices=range(1, 17), metavar="P", help="client processes")
-    parser.add_argument("--tenants", type=int, default=8, choices=range(1, 1_001), metavar="T", help="funded accounts")
+    parser.add_argument("--tenants", type=int, default=64, choices=range(1, 1_001), metavar="T", help="funded accounts")
     parser.add_argument("--profile", type=Path, help="a folder for cProfile's files of the two services")
     given = parser.parse_args()
     return Options(given.orders, given.concurrency, given.rounds, given.clients, given.tenants, given.profile)

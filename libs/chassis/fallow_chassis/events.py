@@ -36,7 +36,9 @@ class EventDraft:
     """A fact that a command states; the unit of work makes an outbox row of it.
 
     ``key`` is the aggregate's id, ``version`` the number of this event among those of its key on its topic (1, 2, 3 …;
-    0 where the topic is not versioned), ``subject`` a resource name such as ``orders/…`` (or empty).
+    0 where the topic is not versioned), ``subject`` a resource name such as ``orders/…`` (or empty). ``trace`` is the
+    traceparent of the call that the fact belongs to, where a group of calls is committed together; empty: the present
+    span's.
     """
 
     topic: str
@@ -44,6 +46,7 @@ class EventDraft:
     version: int
     message: Message
     subject: str = ""
+    trace: str = ""
 
     def __post_init__(self) -> None:
         """Hold what every adapter relies on."""

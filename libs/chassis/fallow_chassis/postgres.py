@@ -161,21 +161,33 @@ class Database:
             return
         now = self.clock.now()
         trace = current_traceparent()
-        rows = []
-        for draft in drafts:
-            event_id = self.ids.new()
-            payload = draft.message.SerializeToString(deterministic=True)
-            assert len(payload) <= MAX_EVENT_BYTES, f"an event of {len(payload)} bytes is too large for the stream"
-            headers = event_headers(draft, event_id=event_id, source=self._source, time=now, trace=trace)
-            kind = draft.message.DESCRIPTOR.full_name
-            rows.append((event_id, draft.topic, draft.key, draft.version, kind, draft.subject, payload, headers, now))
-        await unit.connection.executemany(_QUERIES.get("insert_outbox"), rows)
+        event_ids = [self.ids.new() for _ in drafts]
+        payloads = [draft.message.SerializeToString(deterministic=True) for draft in drafts]
+        largest = max(map(len, payloads))
+        assert largest <= MAX_EVENT_BYTES, f"an event of {largest} bytes is too large for the stream"
+        await unit.connection.execute(
+            _QUERIES.get("insert_outbox"),
+            event_ids,
+            [draft.topic for draft in drafts],
+            [draft.key for draft in drafts],
+            [draft.version for draft in drafts],
+            [draft.message.DESCRIPTOR.full_name for draft in drafts],
+            [draft.subject for draft in drafts],
+            payloads,
+            [
+                encode_json(
+                    event_headers(draft, event_id=event_id, source=self._source, time=now, trace=draft.trace or trace)
+                )
+                for draft, event_id in zip(drafts, event_ids, strict=True)
+            ],
+            now,
+        )
         await notify(unit.connection, OUTBOX_CHANNEL)
 
 
-async def notify(connection: Connection, channel: str, key: str = "") -> None:
-    """Ring the bells of a channel, those of ``key`` and those of all keys, once this transaction commits."""
-    await connection.execute(_QUERIES.get("notify"), channel, key)
+async def notify(connection: Connection, channel: str, *keys: str) -> None:
+    """Ring the bells of a channel, those of the keys and those of all keys, once this transaction commits."""
+    await connection.execute(_QUERIES.get("notify"), channel, keys or ("",))
 
 
 async def close_gently(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
@@ -189,9 +201,9 @@ async def close_gently(connection: "asyncpg.Connection[asyncpg.Record]") -> None
 async def prepare_connection(connection: Connection) -> None:
     """Make JSON columns Python objects in both directions."""
     for name in ("json", "jsonb"):
-        await connection.set_type_codec(name, encoder=_encode_json, decoder=json.loads, schema="pg_catalog")
+        await connection.set_type_codec(name, encoder=encode_json, decoder=json.loads, schema="pg_catalog")
 
 
-def _encode_json(value: Any) -> str:
+def encode_json(value: Any) -> str:
     """JSON text of a value; NaN and infinities are refused, as the database would."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)

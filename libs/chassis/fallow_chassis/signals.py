@@ -1,6 +1,6 @@
 """Waiting for what other transactions do: signals of the database, heard on one connection for the whole process.
 
-Whoever changes something that others wait for calls ``postgres.notify(connection, channel, key)`` in the same
+Whoever changes something that others wait for calls ``postgres.notify(connection, channel, key, …)`` in the same
 transaction; Postgres tells the listeners at commit. ``Signals`` listens on a connection of its own and rings the bells
 of that key, and those that stand for the whole channel.
 

@@ -60,7 +60,18 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
     """Read an error of a call; without details (a proxy, a cut line) the code itself is the reason."""
     code = error.code().name
     assert code in STATUS_CODES, "an error has a code other than OK"
-    status = _read_status(error)
+    return _read(code, _read_status(error), error.details() or code)
+
+
+def from_status(status: status_pb2.Status) -> RemoteError:
+    """Read an error that stands in an answer, as the results of a batch do; a code that is none reads as UNKNOWN."""
+    known = status.code in code_pb2.Code.values() and status.code != code_pb2.OK
+    code = code_pb2.Code.Name(status.code) if known else "UNKNOWN"
+    return _read(code, status, code)
+
+
+def _read(code: str, status: status_pb2.Status, message: str) -> RemoteError:
+    """The error of a Status; ``message`` stands in for one that it lacks."""
     info = error_details_pb2.ErrorInfo()
     violations: list[FieldViolation] = []
     retry_after_ms: int | None = None
@@ -75,7 +86,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> RemoteError:
     reason = ErrorReason(info.reason or code, code, "Another service answered so.", "See that service's reasons.")
     return RemoteError(
         reason,
-        status.message or error.details() or code,
+        status.message or message,
         metadata=dict(info.metadata),
         violations=violations,
         retry_after_ms=retry_after_ms,

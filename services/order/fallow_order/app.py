@@ -8,6 +8,7 @@ from fallow_chassis.inbox import Consumer
 from fallow_order import consumers
 from fallow_order.clients import EscrowClient, MarketClient
 from fallow_order.commands import ORDERS_TOPIC, OrderCommands
+from fallow_order.creation import OrderCreation
 from fallow_order.jobs import OrderJobs, SweepTimes
 from fallow_order.queries import OrderQueries, SessionQueries
 from fallow_order.rpc import OrderServicer, WorkloadServicer
@@ -31,12 +32,16 @@ async def build(application: Application[OrderSettings]) -> None:
     await stream.ensure_topics([ORDERS_TOPIC])
     escrows = EscrowClient(application.channel(settings.required("settlement_address")))
     market = MarketClient(application.channel(settings.required("bidding_address")))
+    creation = OrderCreation(database, escrows, vault, max_live_orders=settings.max_live_orders)
+    application.background(creation.run, name="order_creation")
     commands = OrderCommands(database, escrows, vault)
     sessions = SessionCommands(database, application.signer, sign_in_rules(settings))
     server = application.server
     server.add(
         order_service_pb2_grpc.add_OrderServiceServicer_to_server,
-        OrderServicer(commands, OrderQueries(database), market, application.signals(), sdl_settings(settings)),
+        OrderServicer(
+            creation, commands, OrderQueries(database), market, application.signals(), sdl_settings(settings)
+        ),
         "fallow.order.v1.OrderService",
     )
     server.add(
@@ -53,7 +58,7 @@ async def build(application: Application[OrderSettings]) -> None:
     application.consume(
         Consumer("order", [consumers.LEASES_TOPIC, consumers.ESCROWS_TOPIC], database, stream, consumers.handlers())
     )
-    jobs = OrderJobs(database, commands, escrows, market, sweep_times(settings))
+    jobs = OrderJobs(database, commands, creation, escrows, market, sweep_times(settings))
     application.every(SWEEP_SECONDS, jobs.sweep_pending, name="sweep_pending")
     application.every(JOB_SECONDS, jobs.expire_unmatched, name="expire_unmatched")
     application.every(JOB_SECONDS, jobs.end_terms, name="end_terms")

@@ -1,11 +1,14 @@
 """Settlement and bidding behind the ports. Request ids are made of the order's id, so a repeat is known as one."""
 
+from collections.abc import Sequence
+
 import grpc
 
 from fallow.bidding.v1 import lease_service_pb2, lease_service_pb2_grpc, market_service_pb2, market_service_pb2_grpc
 from fallow.order.v1 import order_pb2
 from fallow.settlement.v1 import settlement_service_pb2, settlement_service_pb2_grpc
 from fallow.type.v1 import lease_pb2, money_pb2
+from fallow_chassis.status_details import from_status
 from fallow_order.domain.order import EndReason, Order
 
 
@@ -16,25 +19,35 @@ class EscrowClient:
         """Use a channel with this service's own token."""
         self._stub = settlement_service_pb2_grpc.EscrowServiceStub(channel)
 
-    async def open(self, order: Order) -> int:
-        """Hold the order's funds; returns the micros held."""
-        request = settlement_service_pb2.OpenEscrowRequest(
-            name=f"escrows/{order.id}",
-            account=f"accounts/{order.account}",
-            amount=money_pb2.Amount(asset=order.asset, micros=order.hold_micros),
-            auto_top_up=order.auto_top_up,
-            request_id=f"open-{order.id}",
-        )
-        if order.budget_micros is not None:
-            request.budget.CopyFrom(money_pb2.Amount(asset=order.asset, micros=order.budget_micros))
-        escrow = await self._stub.OpenEscrow(request)
-        return int(escrow.held.micros)
+    async def open(self, orders: Sequence[Order]) -> list[int | Exception]:
+        """Hold the funds of orders; for each the micros held, or the error with settlement's reason where it refuses."""
+        request = settlement_service_pb2.BatchOpenEscrowsRequest(requests=[_opening(order) for order in orders])
+        response = await self._stub.BatchOpenEscrows(request)
+        assert len(response.results) == len(orders), "settlement answers each request once"
+        return [
+            from_status(result.error) if result.HasField("error") else int(result.escrow.held.micros)
+            for result in response.results
+        ]
 
     async def release(self, order_id: str) -> None:
         """Return all funds of an order that never opened."""
         await self._stub.ReleaseEscrow(
             settlement_service_pb2.ReleaseEscrowRequest(name=f"escrows/{order_id}", request_id=f"release-{order_id}")
         )
+
+
+def _opening(order: Order) -> settlement_service_pb2.OpenEscrowRequest:
+    """What opens the escrow of an order."""
+    request = settlement_service_pb2.OpenEscrowRequest(
+        name=f"escrows/{order.id}",
+        account=f"accounts/{order.account}",
+        amount=money_pb2.Amount(asset=order.asset, micros=order.hold_micros),
+        auto_top_up=order.auto_top_up,
+        request_id=f"open-{order.id}",
+    )
+    if order.budget_micros is not None:
+        request.budget.CopyFrom(money_pb2.Amount(asset=order.asset, micros=order.budget_micros))
+    return request
 
 
 class MarketClient:

@@ -14,6 +14,7 @@ from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database
 from fallow_order import store
 from fallow_order.commands import OrderCommands
+from fallow_order.creation import OrderCreation
 from fallow_order.domain.order import EndReason, Order, OrderState
 from fallow_order.ports import Escrows, Market
 
@@ -38,11 +39,18 @@ class OrderJobs:
     """The timers of orders."""
 
     def __init__(
-        self, database: Database, commands: OrderCommands, escrows: Escrows, market: Market, times: SweepTimes
+        self,
+        database: Database,
+        commands: OrderCommands,
+        creation: OrderCreation,
+        escrows: Escrows,
+        market: Market,
+        times: SweepTimes,
     ) -> None:
         """Work through the use-cases."""
         self._database = database
         self._commands = commands
+        self._creation = creation
         self._escrows = escrows
         self._market = market
         self._times = times
@@ -52,9 +60,9 @@ class OrderJobs:
         now = self._database.clock.now()
         for order in await self._due(OrderState.PENDING, before=now - self._times.finish_after):
             if now - order.created_at >= self._times.release_after:
-                await self._commands.withdraw(order.id)
+                await self._creation.withdraw(order.id)
             else:
-                await self._attempt(order.id, "finish", self._commands.finish(order), wait=timedelta(0))
+                await self._attempt(order.id, "finish", self._creation.finish(order), wait=timedelta(0))
 
     async def expire_unmatched(self) -> None:
         """End orders that found no match in time."""

@@ -1,5 +1,6 @@
 """What the use-cases need of other services."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from fallow.bidding.v1 import market_service_pb2
@@ -10,8 +11,8 @@ from fallow_order.domain.order import EndReason, Order
 class Escrows(Protocol):
     """Settlement's escrows. Every call may be repeated."""
 
-    async def open(self, order: Order) -> int:
-        """Hold the order's funds; returns the micros held. DomainError with settlement's reason where it refuses."""
+    async def open(self, orders: Sequence[Order]) -> list[int | Exception]:
+        """Hold the funds of orders; for each the micros held, or the error with settlement's reason where it refuses."""
         ...
 
     async def release(self, order_id: str) -> None:

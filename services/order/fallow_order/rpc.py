@@ -14,6 +14,7 @@ from fallow_chassis.wire import resource_id
 from fallow_order import convert, intake
 from fallow_order.channels import ORDER_CHANNEL
 from fallow_order.commands import OrderCommands
+from fallow_order.creation import OrderCreation
 from fallow_order.domain.hold import hold_micros
 from fallow_order.domain.order import OrderState
 from fallow_order.ports import Market
@@ -35,6 +36,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
     def __init__(
         self,
+        creation: OrderCreation,
         commands: OrderCommands,
         queries: OrderQueries,
         market: Market,
@@ -42,6 +44,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         sdl: SdlSettings,
     ) -> None:
         """Serve use-cases and reads."""
+        self._creation = creation
         self._commands = commands
         self._queries = queries
         self._market = market
@@ -52,7 +55,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         """Check, store, fund and open an order."""
         # A long file takes a while to read; other calls go on meanwhile.
         draft = await asyncio.to_thread(intake.draft_of_create, request, self._sdl)
-        order = await self._commands.create(caller_account(), request.request_id, request, draft)
+        order = await self._creation.create(caller_account(), request.request_id, request, draft)
         return convert.order_to_proto(order)
 
     async def GetOrder(self, request: order_service_pb2.GetOrderRequest, context: Any) -> order_pb2.Order:

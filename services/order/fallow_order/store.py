@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from fallow_chassis.postgres import Connection, notify
+from fallow_chassis.postgres import Connection, encode_json, notify
 from fallow_chassis.sql import Queries
 from fallow_order.channels import ORDER_CHANNEL
 from fallow_order.domain.order import (
@@ -51,44 +51,82 @@ def due_time(order: Order, now: datetime) -> datetime | None:
     return None
 
 
-async def insert_order(connection: Connection, order: Order) -> Order:
-    """Store a new order with its groups and its first change; returns it as stored."""
-    stored = replace(order, revision=1)
+async def insert_orders(connection: Connection, orders: Sequence[Order]) -> list[Order]:
+    """Store new orders with their groups and their first changes; returns them as stored.
+
+    Nobody is told: whoever could watch one does not know its name yet.
+    """
+    if not orders:
+        return []
+    for order in orders:
+        assert order.state is OrderState.PENDING, "an order starts PENDING"
+        assert order.revision == order.event_version == 0, "a new order was never written"
+    stored = [replace(order, revision=1) for order in orders]
     await connection.execute(
-        QUERIES.get("insert_order"),
-        stored.id,
-        stored.account,
-        stored.state.value,
-        stored.specification,
-        dict(stored.labels),
-        stored.asset,
-        stored.hold_micros,
-        stored.budget_micros,
-        stored.auto_top_up,
-        stored.match_timeout_ms,
-        stored.term_ms,
-        stored.created_at,
-        stored.updated_at,
-        stored.opened_at,
-        stored.ready_at,
-        stored.closed_at,
-        _reason(stored),
-        stored.close_detail,
-        stored.charged_micros,
-        stored.refunded_micros,
-        stored.held_micros,
-        stored.end_confirmed,
-        stored.escrow_closed,
-        due_time(stored, stored.created_at),
-        stored.revision,
-        stored.sequence,
-        stored.event_version,
+        QUERIES.get("insert_orders"),
+        [order.id for order in stored],
+        [order.account for order in stored],
+        [order.specification for order in stored],
+        [encode_json(dict(order.labels)) for order in stored],
+        [order.asset for order in stored],
+        [order.hold_micros for order in stored],
+        [order.budget_micros for order in stored],
+        [order.auto_top_up for order in stored],
+        [order.match_timeout_ms for order in stored],
+        [order.term_ms for order in stored],
+        [order.created_at for order in stored],
+        [due_time(order, order.created_at) for order in stored],
+        [order.sequence for order in stored],
     )
-    await connection.executemany(
-        QUERIES.get("insert_group"),
-        [(stored.id, group.index, group.group_id, *_group_values(group)) for group in stored.groups],
+    groups = [(order.id, group) for order in stored for group in order.groups]
+    await connection.execute(
+        QUERIES.get("insert_groups"),
+        [order_id for order_id, _ in groups],
+        [group.index for _, group in groups],
+        [group.group_id for _, group in groups],
     )
-    return await _write_changes(connection, stored)
+    await _insert_changes(connection, stored)
+    return [replace(order, changes=()) for order in stored]
+
+
+async def insert_workloads(connection: Connection, workloads: Sequence[tuple[str, int, Sealed]]) -> None:
+    """Store encrypted workloads: the order, the group's index, what is sealed."""
+    await connection.execute(
+        QUERIES.get("insert_workloads"),
+        [order_id for order_id, _, _ in workloads],
+        [index for _, index, _ in workloads],
+        [sealed.key_id for _, _, sealed in workloads],
+        [sealed.nonce for _, _, sealed in workloads],
+        [sealed.ciphertext for _, _, sealed in workloads],
+    )
+
+
+async def lock_revisions(connection: Connection, order_ids: Collection[str]) -> dict[str, int]:
+    """The revisions of orders, which stay locked until the transaction ends; those that are gone are left out."""
+    rows = await connection.fetch(QUERIES.get("lock_revisions"), list(order_ids))
+    return {row["id"]: row["revision"] for row in rows}
+
+
+async def save_opened(connection: Connection, pairs: Sequence[tuple[Order, Order]], now: datetime) -> list[Order]:
+    """Store what opening changed of PENDING orders, each as it was and as it is; their rows must be locked."""
+    if not pairs:
+        return []
+    stored = [replace(after, revision=before.revision + 1, updated_at=now) for before, after in pairs]
+    status = await connection.execute(
+        QUERIES.get("open_orders"),
+        [order.id for order in stored],
+        [order.held_micros for order in stored],
+        [order.opened_at for order in stored],
+        [due_time(order, now) for order in stored],
+        [order.revision for order in stored],
+        [order.sequence for order in stored],
+        [order.event_version for order in stored],
+        now,
+    )
+    assert status == f"UPDATE {len(stored)}", "a locked order changes only here"
+    await _insert_changes(connection, stored)
+    await notify(connection, ORDER_CHANNEL, *(order.id for order in stored))
+    return [replace(order, changes=()) for order in stored]
 
 
 async def save_order(connection: Connection, before: Order, after: Order, now: datetime) -> Order:
@@ -139,6 +177,14 @@ async def delete_order(connection: Connection, order: Order, now: datetime) -> N
 async def load_order(connection: Connection, order_id: str) -> Order | None:
     """One order, or None."""
     return await _one(connection, await connection.fetchrow(QUERIES.get("load_order"), order_id))
+
+
+async def load_orders(connection: Connection, order_ids: Collection[str]) -> dict[str, Order]:
+    """Orders by id; those that are not there are left out."""
+    if not order_ids:
+        return {}
+    rows = await connection.fetch(QUERIES.get("load_orders"), list(order_ids))
+    return {order.id: order for order in await _many(connection, rows)}
 
 
 async def lock_order(connection: Connection, order_id: str) -> Order | None:
@@ -193,13 +239,6 @@ async def raise_generation(connection: Connection, order_id: str, index: int, ge
     return None if highest is None else int(highest)
 
 
-async def insert_workload(connection: Connection, order_id: str, index: int, sealed: Sealed) -> None:
-    """Store one group's encrypted workload."""
-    await connection.execute(
-        QUERIES.get("insert_workload"), order_id, index, sealed.key_id, sealed.nonce, sealed.ciphertext
-    )
-
-
 async def load_workload(connection: Connection, order_id: str, index: int) -> Sealed | None:
     """One group's encrypted workload; None once the order is closed."""
     row = await connection.fetchrow(QUERIES.get("load_workload"), order_id, index)
@@ -228,24 +267,28 @@ async def delete_escrow_release(connection: Connection, order_id: str) -> None:
 
 async def _write_changes(connection: Connection, order: Order) -> Order:
     """Write the changes noted in an order and wake those who watch it; returns the order without them."""
-    if order.changes:
-        await connection.executemany(
-            QUERIES.get("insert_transition"),
-            [
-                (
-                    order.id,
-                    change.sequence,
-                    change.source,
-                    change.target,
-                    change.reason,
-                    change.at,
-                    *_step_values(change),
-                )
-                for change in order.changes
-            ],
-        )
+    await _insert_changes(connection, [order])
     await notify(connection, ORDER_CHANNEL, order.id)
     return replace(order, changes=())
+
+
+async def _insert_changes(connection: Connection, orders: Sequence[Order]) -> None:
+    """Write the changes noted in orders."""
+    changes = [
+        (
+            order.id,
+            change.sequence,
+            change.source,
+            change.target,
+            change.reason,
+            change.at,
+            *_step_values(change),
+        )
+        for order in orders
+        for change in order.changes
+    ]
+    if changes:
+        await connection.execute(QUERIES.get("insert_transitions"), *zip(*changes, strict=True))
 
 
 async def _one(connection: Connection, row: asyncpg.Record | None) -> Order | None:

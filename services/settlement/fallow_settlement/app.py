@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fallow.settlement.v1 import settlement_service_pb2_grpc as doors
 from fallow_chassis.application import Application
+from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.inbox import Consumer, Poison
 from fallow_chassis.postgres import Database
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
@@ -13,8 +14,10 @@ from fallow_settlement.charging import Charging
 from fallow_settlement.clients import BiddingClient
 from fallow_settlement.commands import EscrowCommands
 from fallow_settlement.deposits import DepositWatcher
+from fallow_settlement.domain.escrow import Escrow
 from fallow_settlement.events import BATCHES_TOPIC, ESCROWS_TOPIC
 from fallow_settlement.facts import LEASES_TOPIC, PROOFS_TOPIC, Facts
+from fallow_settlement.opening import EscrowOpening, Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
 from fallow_settlement.sealing import Sealing, SealingRule
@@ -37,7 +40,10 @@ async def build(application: Application[SettlementSettings]) -> None:
     contracts = Contracts.load(Path(settings.required("contracts_file"))) if settings.chain_rpc_url else None
 
     reads = Reads(database, rules)
-    _add_doors(application, EscrowCommands(database, rules), reads, contracts)
+    opening = GroupCommit[Opening, Escrow]("open_escrows", EscrowOpening(database, rules).open_escrows)
+    application.background(opening.run, name="escrow_opening")
+    escrows = EscrowServicer(opening, EscrowCommands(database, rules), reads)
+    _add_doors(application, escrows, reads, contracts)
     application.relay()
 
     facts = Facts(rules)
@@ -80,13 +86,13 @@ def _add_chain(application: Application[SettlementSettings], database: Database,
 
 
 def _add_doors(
-    application: Application[SettlementSettings], commands: EscrowCommands, reads: Reads, contracts: Contracts | None
+    application: Application[SettlementSettings], escrows: EscrowServicer, reads: Reads, contracts: Contracts | None
 ) -> None:
     """Add the gRPC services."""
     settings = application.settings
     server = application.server
     package = "fallow.settlement.v1"
-    server.add(doors.add_EscrowServiceServicer_to_server, EscrowServicer(commands, reads), f"{package}.EscrowService")
+    server.add(doors.add_EscrowServiceServicer_to_server, escrows, f"{package}.EscrowService")
     funds = FundsServicer(
         reads, contracts, settings.chain_asset, settings.chain_confirmations, settings.chain_public_rpc_url
     )

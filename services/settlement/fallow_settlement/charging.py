@@ -14,13 +14,13 @@ from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_chassis.retry import is_retryable
 from fallow_settlement import escrow_store, metering_store
-from fallow_settlement.commands import free_balance, hold_funds, return_rest
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.charge import Metering, charge_all
 from fallow_settlement.domain.escrow import FILLABLE, LIVE, Escrow, EscrowState
 from fallow_settlement.domain.rules import Rules
 from fallow_settlement.events import state_charged, state_closed, state_low, state_suspended, state_topped_up
+from fallow_settlement.holding import free_balance, hold_funds, return_rest
 from fallow_settlement.ledger_store import must_post
 from fallow_settlement.ports import OrderEnder
 

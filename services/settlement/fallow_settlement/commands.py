@@ -1,56 +1,26 @@
-"""What the order service and tenants ask for: open, top up, resize and release an escrow. One transaction each.
-
-OpenEscrow is idempotent by the order: the row keeps what opened it, so a repeat with the same input answers the escrow
-as it is now, and other input is refused. Checks run in this order: asset, amount, tombstone or release, other input,
-funds.
-"""
-
-from dataclasses import dataclass
+"""What the order service and tenants ask of an escrow that is open: top up, resize and release. One transaction each."""
 
 from google.protobuf.message import Message
 
-from fallow_chassis.errors import REQUEST_ID_REUSED, DomainError
+from fallow_chassis.errors import DomainError
 from fallow_chassis.idempotency import claim
-from fallow_chassis.postgres import Connection, Database, UnitOfWork
+from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_settlement import escrow_store, metering_store
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import Escrow, EscrowState, Resize
-from fallow_settlement.domain.ledger import AccountKind, Result, account_id
 from fallow_settlement.domain.reasons import (
     ASSET_UNKNOWN,
     ESCROW_NOT_FOUND,
-    ESCROW_RELEASED,
-    INSUFFICIENT_FUNDS,
 )
 from fallow_settlement.domain.rules import Rules
-from fallow_settlement.events import state_closed, state_opened, state_resized, state_topped_up
-from fallow_settlement.ledger_store import load_accounts, must_post, post_transfers
+from fallow_settlement.escrow_store import Opened
+from fallow_settlement.events import state_closed, state_resized, state_topped_up
+from fallow_settlement.holding import hold_funds, return_rest
+from fallow_settlement.ledger_store import must_post
 
 TOP_UP_METHOD = "fallow.settlement.v1.EscrowService/TopUpEscrow"
 RESIZE_METHOD = "fallow.settlement.v1.EscrowService/ResizeEscrow"
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """What opens an escrow; ids without their collections, sums in micros."""
-
-    order_id: str
-    account_id: str
-    asset: str
-    amount: int
-    budget: int
-    auto_top_up: bool
-
-    def as_row(self) -> dict[str, str | int | bool]:
-        """What the row keeps, to recognise a repeat."""
-        return {
-            "account_id": self.account_id,
-            "asset": self.asset,
-            "amount": self.amount,
-            "budget": self.budget,
-            "auto_top_up": self.auto_top_up,
-        }
 
 
 class EscrowCommands:
@@ -60,29 +30,6 @@ class EscrowCommands:
         """Take where escrows stand and what this installation decides about money."""
         self._database = database
         self._rules = rules
-
-    async def open_escrow(self, opening: Opening) -> Escrow:
-        """Hold funds for an order."""
-        self._rules.check_asset(opening.asset)
-        escrows.check_amount(opening.amount, "amount.micros")
-        async with self._database.transaction() as unit:
-            await escrow_store.lock_name(unit.connection, opening.order_id)
-            existing = await escrow_store.load_escrow(unit.connection, opening.order_id)
-            if existing is not None:
-                return await _repeated_opening(unit.connection, existing, opening)
-            escrow = escrows.opened(
-                opening.order_id,
-                opening.account_id,
-                opening.asset,
-                opening.amount,
-                budget=opening.budget,
-                auto_top_up=opening.auto_top_up,
-                now=unit.clock.now(),
-            )
-            await hold_funds(unit, escrow, opening.amount, "open")
-            escrow = state_opened(unit, escrow)
-            await escrow_store.insert_escrow(unit.connection, escrow, opening.as_row())
-            return escrow
 
     async def top_up(self, order_id: str, asset: str, amount: int, *, caller: str, request: Message) -> Escrow:
         """Add funds from the tenant's free balance; ``caller`` is an account (its own escrow only) or a service."""
@@ -143,11 +90,11 @@ class EscrowCommands:
     async def release(self, order_id: str) -> Escrow:
         """Return all funds of an order that never opened to the market, or leave a tombstone."""
         async with self._database.transaction() as unit:
-            await escrow_store.lock_name(unit.connection, order_id)
+            await escrow_store.lock_names(unit.connection, [order_id])
             escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
             if escrow is None:
                 escrow = escrows.tombstone(order_id, unit.clock.now())
-                await escrow_store.insert_escrow(unit.connection, escrow, {})
+                await escrow_store.insert_escrows(unit.connection, [Opened(escrow, {})])
                 return escrow
             has_leases = await metering_store.has_metering(unit.connection, order_id)
             released = escrows.released(escrow, has_leases=has_leases, now=unit.clock.now())
@@ -159,25 +106,6 @@ class EscrowCommands:
             return released
 
 
-async def hold_funds(unit: UnitOfWork, escrow: Escrow, amount: int, key: str) -> None:
-    """Move free balance into an escrow; raises INSUFFICIENT_FUNDS with what is short."""
-    move = moves.hold(escrow, amount, key)
-    results = await post_transfers(unit.connection, move.accounts, move.transfers, unit.clock.now())
-    if results[0] is Result.EXCEEDS_CREDITS:
-        free = await free_balance(unit.connection, escrow.account_id, escrow.asset)
-        raise DomainError(
-            INSUFFICIENT_FUNDS,
-            f"the free balance is {free} micros of {escrow.asset}, and {amount} are needed",
-            metadata={
-                "asset": escrow.asset,
-                "needed_micros": str(amount),
-                "free_micros": str(free),
-                "short_micros": str(amount - free),
-            },
-        )
-    assert results[0] is Result.OK, f"a hold was answered {results[0]}"
-
-
 async def _move_difference(unit: UnitOfWork, before: Escrow, after: Escrow) -> None:
     """Move what a resize added or gave back; raises INSUFFICIENT_FUNDS with what is short."""
     if after.held > before.held:
@@ -185,19 +113,6 @@ async def _move_difference(unit: UnitOfWork, before: Escrow, after: Escrow) -> N
     elif after.held < before.held:
         move = moves.give_back(before, before.held - after.held, f"resize-{after.resizes}")
         await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
-
-
-async def return_rest(unit: UnitOfWork, escrow: Escrow) -> None:
-    """Move what an escrow still holds back to the free balance."""
-    move = moves.release(escrow)
-    await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
-
-
-async def free_balance(connection: Connection, account: str, asset: str) -> int:
-    """Micros that an account may spend; 0 for one that the ledger has never seen."""
-    identifier = account_id(AccountKind.BALANCE, account, asset)
-    found = (await load_accounts(connection, [identifier])).get(identifier)
-    return 0 if found is None else found.available
 
 
 def check_visible(escrow: Escrow | None, order_id: str, caller: str) -> None:
@@ -217,22 +132,3 @@ def _check_asset(escrow: Escrow, asset: str) -> None:
             f"the escrow holds {escrow.asset}, not {asset}",
             metadata={"asset": asset, "assets": escrow.asset},
         )
-
-
-async def _repeated_opening(connection: Connection, existing: Escrow, opening: Opening) -> Escrow:
-    """Answer an opening of an escrow that exists."""
-    if existing.state is EscrowState.TOMBSTONE:
-        raise DomainError(
-            ESCROW_RELEASED,
-            "the escrow was released before it was opened",
-            metadata={"name": f"escrows/{opening.order_id}"},
-        )
-    if await escrow_store.load_opening(connection, opening.order_id) != opening.as_row():
-        raise DomainError(
-            REQUEST_ID_REUSED,
-            "the escrow of this order was opened with other input",
-            metadata={"resource": f"escrows/{opening.order_id}"},
-        )
-    if existing.state is EscrowState.CLOSED:
-        raise DomainError(ESCROW_RELEASED, "the escrow was closed", metadata={"name": f"escrows/{opening.order_id}"})
-    return existing

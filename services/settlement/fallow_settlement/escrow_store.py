@@ -1,18 +1,28 @@
 """Escrows in Postgres."""
 
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from fallow_chassis.postgres import Connection
+from fallow_chassis.postgres import Connection, encode_json
 from fallow_settlement.domain.escrow import Escrow, EscrowState
 from fallow_settlement.ledger_store import QUERIES
 
 
-async def lock_name(connection: Connection, order_id: str) -> None:
-    """Let nobody else open or release the escrow of an order until the transaction ends, whether it exists or not."""
-    await connection.execute(QUERIES.get("lock_escrow_name"), order_id)
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An escrow with what opened it; a tombstone was opened by nothing."""
+
+    escrow: Escrow
+    opening: Mapping[str, Any]
+
+
+async def lock_names(connection: Connection, order_ids: Collection[str]) -> None:
+    """Let nobody else open or release the escrows of orders until the transaction ends, whether they exist or not."""
+    await connection.execute(QUERIES.get("lock_escrow_names"), list(order_ids))
 
 
 async def load_escrow(connection: Connection, order_id: str, *, lock: bool = False) -> Escrow | None:
@@ -22,35 +32,31 @@ async def load_escrow(connection: Connection, order_id: str, *, lock: bool = Fal
     return None if row is None else _escrow(row)
 
 
-async def load_opening(connection: Connection, order_id: str) -> dict[str, Any]:
-    """What opened an escrow that exists."""
-    row = await connection.fetchrow(QUERIES.get("load_escrow"), order_id)
-    assert row is not None, "the escrow exists"
-    opening: dict[str, Any] = row["opening"]
-    return opening
+async def load_opened(connection: Connection, order_ids: Collection[str]) -> dict[str, Opened]:
+    """The escrows of orders, by order, each with what opened it."""
+    rows = await connection.fetch(QUERIES.get("load_escrows"), list(order_ids))
+    return {row["order_id"]: Opened(_escrow(row), row["opening"]) for row in rows}
 
 
-async def insert_escrow(connection: Connection, escrow: Escrow, opening: dict[str, Any]) -> None:
-    """Write a new escrow with what opened it."""
+async def insert_escrows(connection: Connection, opened: Sequence[Opened]) -> None:
+    """Write new escrows with what opened them."""
+    if not opened:
+        return
+    listed = [one.escrow for one in opened]
     await connection.execute(
-        QUERIES.get("insert_escrow"),
-        escrow.order_id,
-        escrow.account_id,
-        escrow.asset,
-        escrow.state.value,
-        escrow.deposited,
-        escrow.charged,
-        escrow.refunded,
-        escrow.top_up,
-        escrow.budget,
-        escrow.create_time,
-        escrow.end_time,
-        escrow.close_time,
-        escrow.funds_end_asked,
-        escrow.version,
-        opening,
-        escrow.hold,
-        escrow.resizes,
+        QUERIES.get("insert_escrows"),
+        [escrow.order_id for escrow in listed],
+        [escrow.account_id for escrow in listed],
+        [escrow.asset for escrow in listed],
+        [escrow.state.value for escrow in listed],
+        [escrow.deposited for escrow in listed],
+        [escrow.top_up for escrow in listed],
+        [escrow.budget for escrow in listed],
+        [escrow.create_time for escrow in listed],
+        [escrow.close_time for escrow in listed],
+        [escrow.version for escrow in listed],
+        [encode_json(dict(one.opening)) for one in opened],
+        [escrow.hold for escrow in listed],
     )
 
 

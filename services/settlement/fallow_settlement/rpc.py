@@ -8,13 +8,17 @@ from typing import Any, Final
 from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2, settlement_service_pb2_grpc
 from fallow_chassis.context import current_identity
 from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
+from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.paging import Page
+from fallow_chassis.status_details import to_status
+from fallow_chassis.telemetry import current_traceparent
 from fallow_chassis.wire import resource_id, to_timestamp
 from fallow_receipts import id_to_word
 from fallow_settlement import convert
-from fallow_settlement.commands import EscrowCommands, Opening
-from fallow_settlement.domain.escrow import Resize
+from fallow_settlement.commands import EscrowCommands
+from fallow_settlement.domain.escrow import Escrow, Resize
 from fallow_settlement.domain.reasons import CHAIN_NOT_CONFIGURED
+from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.settings import Contracts
 
@@ -37,26 +41,30 @@ def own_or_refused(account: str) -> str:
 class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
     """Escrows, asked for by the order service."""
 
-    def __init__(self, commands: EscrowCommands, reads: Reads) -> None:
-        """Take the use-cases."""
+    def __init__(self, opening: GroupCommit[Opening, Escrow], commands: EscrowCommands, reads: Reads) -> None:
+        """Take the use-cases; openings of concurrent calls are committed together."""
+        self._opening = opening
         self._commands = commands
         self._reads = reads
 
     async def OpenEscrow(self, request: settlement_service_pb2.OpenEscrowRequest, context: Any) -> charge_pb2.Escrow:
         """Hold funds for an order."""
-        if request.HasField("budget") and request.budget.asset != request.amount.asset:
-            raise invalid_field("budget.asset", "must be the asset of the amount")
-        if request.HasField("budget") and request.budget.micros < request.amount.micros:
-            raise invalid_field("budget.micros", "must not be less than the amount")
-        opening = Opening(
-            order_id=resource_id(request.name, "escrows"),
-            account_id=resource_id(request.account, "accounts", field="account"),
-            asset=request.amount.asset,
-            amount=request.amount.micros,
-            budget=request.budget.micros if request.HasField("budget") else 0,
-            auto_top_up=request.auto_top_up,
-        )
-        return convert.escrow_message(await self._commands.open_escrow(opening))
+        return convert.escrow_message(await self._opening.submit(_opening(request)))
+
+    async def BatchOpenEscrows(
+        self, request: settlement_service_pb2.BatchOpenEscrowsRequest, context: Any
+    ) -> settlement_service_pb2.BatchOpenEscrowsResponse:
+        """Hold funds for many orders, each with its own outcome."""
+        outcomes = await self._opening.submit_many([_opening(one) for one in request.requests])
+        response = settlement_service_pb2.BatchOpenEscrowsResponse()
+        for outcome in outcomes:
+            if isinstance(outcome, Escrow):
+                response.results.add(escrow=convert.escrow_message(outcome))
+            elif isinstance(outcome, DomainError):
+                response.results.add(error=to_status(outcome))
+            else:
+                raise outcome
+        return response
 
     async def TopUpEscrow(self, request: settlement_service_pb2.TopUpEscrowRequest, context: Any) -> charge_pb2.Escrow:
         """Add funds."""
@@ -104,6 +112,23 @@ class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
         """Return an escrow."""
         escrow, runway_ms = await self._reads.escrow(resource_id(request.name, "escrows"), current_identity().subject)
         return convert.escrow_message(escrow, runway_ms)
+
+
+def _opening(request: settlement_service_pb2.OpenEscrowRequest) -> Opening:
+    """What a request opens."""
+    if request.HasField("budget") and request.budget.asset != request.amount.asset:
+        raise invalid_field("budget.asset", "must be the asset of the amount")
+    if request.HasField("budget") and request.budget.micros < request.amount.micros:
+        raise invalid_field("budget.micros", "must not be less than the amount")
+    return Opening(
+        order_id=resource_id(request.name, "escrows"),
+        account_id=resource_id(request.account, "accounts", field="account"),
+        asset=request.amount.asset,
+        amount=request.amount.micros,
+        budget=request.budget.micros if request.HasField("budget") else 0,
+        auto_top_up=request.auto_top_up,
+        trace=current_traceparent(),
+    )
 
 
 class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):

@@ -31,10 +31,12 @@ from fallow_chassis.ids import RandomIds
 from fallow_chassis.inbox import Consumer
 from fallow_chassis.postgres import Database
 from fallow_chassis.signals import Signals
-from fallow_chassis.testing import DatabaseFactory, ServedService, TestIdentity, serving
+from fallow_chassis.status_details import to_status
+from fallow_chassis.testing import DatabaseFactory, ServedService, TestIdentity, in_background, serving
 from fallow_order import consumers
 from fallow_order.clients import EscrowClient, MarketClient
 from fallow_order.commands import OrderCommands
+from fallow_order.creation import OrderCreation
 from fallow_order.jobs import OrderJobs, SweepTimes
 from fallow_order.queries import OrderQueries, SessionQueries
 from fallow_order.rpc import OrderServicer, WorkloadServicer
@@ -44,6 +46,7 @@ from fallow_order.vault import Vault
 from fallow_sdl import SdlSettings
 
 KEYS = "k1:" + "A" * 43 + "="
+MAX_LIVE_ORDERS = 20
 SCOPES = ("orders.read", "orders.write", "keys.write")
 _CLOCK = SystemClock()
 _IDS = RandomIds(_CLOCK)
@@ -57,11 +60,27 @@ class FakeSettlement(settlement_service_pb2_grpc.EscrowServiceServicer):
         self.held: dict[str, int] = {}
         self.released: set[str] = set()
         self.opens = 0
+        self.batches: list[int] = []
         self.failure: DomainError | None = None
         self.fail_after_open: DomainError | None = None
         self.callers: set[str] = set()
 
-    async def OpenEscrow(self, request: settlement_service_pb2.OpenEscrowRequest, context: Any) -> charge_pb2.Escrow:
+    async def BatchOpenEscrows(
+        self, request: settlement_service_pb2.BatchOpenEscrowsRequest, context: Any
+    ) -> settlement_service_pb2.BatchOpenEscrowsResponse:
+        """Hold for each order, or say why not."""
+        self.batches.append(len(request.requests))
+        response = settlement_service_pb2.BatchOpenEscrowsResponse()
+        for one in request.requests:
+            try:
+                response.results.add(escrow=self._hold(one))
+            except DomainError as error:
+                if error.code == "UNAVAILABLE":
+                    raise
+                response.results.add(error=to_status(error))
+        return response
+
+    def _hold(self, request: settlement_service_pb2.OpenEscrowRequest) -> charge_pb2.Escrow:
         """Hold, once for each order."""
         self.opens += 1
         self.callers.add(current_identity().subject)
@@ -138,6 +157,7 @@ class House:
     identity: TestIdentity
     settlement: FakeSettlement
     bidding: FakeBidding
+    creation: OrderCreation
     commands: OrderCommands
     jobs: OrderJobs
     consumer: Consumer
@@ -278,7 +298,10 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
         own = channel(neighbours, identity.as_service("order"))
         closing.push_async_callback(own.close)
         escrows, market = EscrowClient(own), MarketClient(own)
-        commands = OrderCommands(database, escrows, Vault.parse(KEYS))
+        vault = Vault.parse(KEYS)
+        creation = OrderCreation(database, escrows, vault, max_live_orders=MAX_LIVE_ORDERS)
+        await closing.enter_async_context(in_background(creation.run))
+        commands = OrderCommands(database, escrows, vault)
         rules = SignInRules("fallow.test", "https://fallow.test", 31_337, 300, 900, frozenset())
         sessions = SessionCommands(database, identity.signer("order"), rules)
         signals = Signals(database)
@@ -286,7 +309,7 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
             serving(
                 ServedService(
                     order_service_pb2_grpc.add_OrderServiceServicer_to_server,
-                    OrderServicer(commands, OrderQueries(database), market, signals, SdlSettings()),
+                    OrderServicer(creation, commands, OrderQueries(database), market, signals, SdlSettings()),
                     "fallow.order.v1.OrderService",
                 ),
                 ServedService(
@@ -302,7 +325,9 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
                 verifier=identity.verifier,
             )
         )
-        jobs = OrderJobs(database, commands, escrows, market, SweepTimes(timedelta(seconds=30), timedelta(minutes=10)))
+        jobs = OrderJobs(
+            database, commands, creation, escrows, market, SweepTimes(timedelta(seconds=30), timedelta(minutes=10))
+        )
         consumer = Consumer(
             "order",
             [consumers.LEASES_TOPIC, consumers.ESCROWS_TOPIC],
@@ -310,7 +335,9 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
             _NoStream(),
             consumers.handlers(),
         )
-        yield House(database, identity, settlement, bidding, commands, jobs, consumer, signals, address, closing)
+        yield House(
+            database, identity, settlement, bidding, creation, commands, jobs, consumer, signals, address, closing
+        )
 
 
 class _NoStream:

@@ -14,12 +14,14 @@ from fallow_chassis.postgres import Database
 from fallow_chassis.testing import ManualClock
 from fallow_chassis.wire import to_duration, to_timestamp
 from fallow_settlement.charging import Charging
-from fallow_settlement.commands import EscrowCommands, Opening
+from fallow_settlement.commands import EscrowCommands
 from fallow_settlement.domain import moves
+from fallow_settlement.domain.escrow import Escrow
 from fallow_settlement.domain.proof import SignedProof, proof_text
 from fallow_settlement.domain.rules import Rules
 from fallow_settlement.facts import Facts
 from fallow_settlement.ledger_store import must_post
+from fallow_settlement.opening import EscrowOpening, Opening
 
 ASSET = "usdc"
 RULES = Rules(take_basis_points={ASSET: 2_000}, pool_basis_points=1_000, final_wait_ms=60_000, low_runway_ms=0)
@@ -150,6 +152,7 @@ class Market(FactMaker):
         self.rules = rules
         self.ender = RecordingEnder()
         self.commands = EscrowCommands(self.database, self.rules)
+        self.opening = EscrowOpening(self.database, self.rules)
         self.facts = Facts(self.rules)
         self.charging = Charging(self.database, self.rules, self.ender)
         self._handlers = {**self.facts.lease_handlers(), **self.facts.proof_handlers()}
@@ -163,9 +166,16 @@ class Market(FactMaker):
             ):
                 await must_post(unit.connection, move.accounts, move.transfers, self.clock.now())
 
+    async def open_escrow(self, opening: Opening) -> Escrow:
+        """Open an escrow, as a group of one."""
+        (outcome,) = await self.opening.open_escrows([opening])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     async def open(self, order: str, micros: int, *, auto_top_up: bool = False, budget: int = 0) -> None:
         """Open an escrow."""
-        await self.commands.open_escrow(Opening(order, TENANT, ASSET, micros, budget, auto_top_up))
+        await self.open_escrow(Opening(order, TENANT, ASSET, micros, budget, auto_top_up))
 
     async def state(self, *messages: Message, at: datetime | None = None) -> None:
         """Hand facts to their handlers, each in its transaction."""

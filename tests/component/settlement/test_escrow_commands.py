@@ -8,8 +8,8 @@ from fallow.settlement.v1 import settlement_service_pb2
 from fallow.type.v1 import money_pb2
 from fallow_chassis.errors import DomainError
 from fallow_settlement import escrow_store
-from fallow_settlement.commands import Opening
 from fallow_settlement.domain.escrow import Escrow, EscrowState
+from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
 from tests.component.settlement.market import ASSET, RULES, TENANT, Market, identifier
 
@@ -45,11 +45,11 @@ async def test_opening_twice_holds_once(market: Market) -> None:
     """Goal: OpenEscrow is idempotent by order. Method: open four times at once, then with other input."""
     await market.fund(TENANT, 1_000)
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(market.commands.open_escrow(OPENING)) for _ in range(4)]
+        tasks = [group.create_task(market.open_escrow(OPENING)) for _ in range(4)]
     assert len({task.result() for task in tasks}) == 1
     assert await free(market) == 400
     with refused("REQUEST_ID_REUSED"):
-        await market.commands.open_escrow(Opening(ORDER, TENANT, ASSET, 601, 0, auto_top_up=False))
+        await market.open_escrow(Opening(ORDER, TENANT, ASSET, 601, 0, auto_top_up=False))
     assert await free(market) == 400
 
 
@@ -57,7 +57,7 @@ async def test_too_little_money_says_how_much_is_short(market: Market) -> None:
     """Goal: the error tells what to deposit, and nothing is stored. Method: open with too little, fund, open again."""
     await market.fund(TENANT, 250)
     with refused("INSUFFICIENT_FUNDS") as refusal:
-        await market.commands.open_escrow(OPENING)
+        await market.open_escrow(OPENING)
     assert refusal.value.metadata == {
         "asset": ASSET,
         "needed_micros": "600",
@@ -68,7 +68,7 @@ async def test_too_little_money_says_how_much_is_short(market: Market) -> None:
         assert await escrow_store.load_escrow(connection, ORDER) is None
         assert await connection.fetchval("SELECT count(*) FROM outbox") == 0
     await market.fund(TENANT, 350, "second")
-    await market.commands.open_escrow(OPENING)
+    await market.open_escrow(OPENING)
     assert await free(market) == 0
 
 
@@ -85,7 +85,7 @@ async def test_checks_run_in_order(market: Market, reason: str, opening: Opening
     """Goal: the first check that fails answers. Method: openings that break several, on a tombstone without funds."""
     await market.commands.release(ORDER)
     with refused(reason):
-        await market.commands.open_escrow(opening)
+        await market.open_escrow(opening)
     async with market.database.read() as connection:
         assert await connection.fetchval("SELECT count(*) FROM transfer") == 0
 
@@ -96,25 +96,25 @@ async def test_a_release_before_the_opening_leaves_a_tombstone(market: Market) -
     for _ in range(2):
         assert (await market.commands.release(ORDER)).state is EscrowState.TOMBSTONE
     with refused("ESCROW_RELEASED"):
-        await market.commands.open_escrow(OPENING)
+        await market.open_escrow(OPENING)
     assert await free(market) == 1_000
 
 
 async def test_a_release_returns_everything_once(market: Market) -> None:
     """Goal: an order that never opened gets its money back, and cannot open again. Method: open, release twice, open."""
     await market.fund(TENANT, 1_000)
-    await market.commands.open_escrow(OPENING)
+    await market.open_escrow(OPENING)
     for _ in range(2):
         assert (await market.commands.release(ORDER)).state is EscrowState.CLOSED
     assert await free(market) == 1_000
     with refused("ESCROW_RELEASED"):
-        await market.commands.open_escrow(OPENING)
+        await market.open_escrow(OPENING)
 
 
 async def test_an_escrow_with_leases_is_not_released(market: Market) -> None:
     """Goal: funds that leases count on stay. Method: make a lease, release."""
     await market.fund(TENANT, 1_000)
-    await market.commands.open_escrow(OPENING)
+    await market.open_escrow(OPENING)
     await market.state(market.lease_created(ORDER, identifier(2), price=1))
     with refused("ESCROW_IN_USE"):
         await market.commands.release(ORDER)
@@ -124,7 +124,7 @@ async def test_an_escrow_with_leases_is_not_released(market: Market) -> None:
 async def test_a_top_up_counts_once_by_its_request(market: Market) -> None:
     """Goal: TopUpEscrow is idempotent by request_id. Method: repeat it, reuse it with other input, use a new one."""
     await market.fund(TENANT, 1_000)
-    await market.commands.open_escrow(OPENING)
+    await market.open_escrow(OPENING)
     for _ in range(2):
         assert (await fill(market, 100)).deposited == 700
     with refused("REQUEST_ID_REUSED"):
@@ -137,7 +137,7 @@ async def test_a_top_up_counts_once_by_its_request(market: Market) -> None:
 async def test_a_top_up_of_another_account_finds_nothing(market: Market) -> None:
     """Goal: nobody learns of another's escrow. Method: top up as a stranger, and one that is not there."""
     await market.fund(TENANT, 1_000)
-    await market.commands.open_escrow(OPENING)
+    await market.open_escrow(OPENING)
     with refused("ESCROW_NOT_FOUND"):
         await market.commands.top_up(ORDER, ASSET, 1, caller=f"accounts/{identifier(9)}", request=top_up(1))
     with refused("ESCROW_NOT_FOUND"):
@@ -148,7 +148,7 @@ async def test_a_top_up_of_another_account_finds_nothing(market: Market) -> None
 async def test_a_closing_escrow_takes_no_more_funds(market: Market) -> None:
     """Goal: money is not put where nothing runs. Method: end the order, top up."""
     await market.fund(TENANT, 1_000)
-    await market.commands.open_escrow(OPENING)
+    await market.open_escrow(OPENING)
     await market.state(market.order_ended(ORDER))
     with refused("ESCROW_CLOSED"):
         await fill(market, 1)

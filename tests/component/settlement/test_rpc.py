@@ -11,9 +11,12 @@ from fallow.settlement.v1 import charge_pb2, ledger_pb2
 from fallow.settlement.v1 import settlement_service_pb2 as messages
 from fallow.settlement.v1 import settlement_service_pb2_grpc as doors
 from fallow.type.v1 import money_pb2
+from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.grpc_client import RemoteError, channel
-from fallow_chassis.testing import ServedService, TestIdentity, serving
+from fallow_chassis.testing import ServedService, TestIdentity, in_background, serving
 from fallow_receipts import id_to_word
+from fallow_settlement.domain.escrow import Escrow
+from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
 from fallow_settlement.settings import Contracts
@@ -29,10 +32,11 @@ CONTRACTS = Contracts(31_337, "0x" + "aa" * 20, "0x" + "bb" * 20, "0x" + "cc" * 
 async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
     """All services of settlement behind one address."""
     reads = Reads(market.database, RULES)
+    opening_group = GroupCommit[Opening, Escrow]("open_escrows", market.opening.open_escrows)
     services = (
         ServedService(
             doors.add_EscrowServiceServicer_to_server,
-            EscrowServicer(market.commands, reads),
+            EscrowServicer(opening_group, market.commands, reads),
             f"{PACKAGE}.EscrowService",
         ),
         ServedService(
@@ -44,7 +48,7 @@ async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
         ServedService(doors.add_LedgerServiceServicer_to_server, LedgerServicer(reads), f"{PACKAGE}.LedgerService"),
         ServedService(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{PACKAGE}.ProgrammeService"),
     )
-    async with serving(*services, verifier=identity.verifier) as bound:
+    async with in_background(opening_group.run), serving(*services, verifier=identity.verifier) as bound:
         yield bound
 
 

@@ -31,6 +31,7 @@ SERVICES = {"order", "bidding", "settlement", "provider"}
 READS = ("Get", "List", "Watch", "Stream", "Estimate", "Explain")
 # Methods that change something and yet take no request_id.
 WITHOUT_REQUEST_ID = {
+    "BatchOpenEscrows": "each of its requests has a request_id of its own",
     "SignIn": "its nonce works once",
     "CreateSignInChallenge": "an unused challenge runs out by itself",
     "ExchangeApiKey": "an unused token runs out by itself",

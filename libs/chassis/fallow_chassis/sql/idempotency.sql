@@ -1,11 +1,19 @@
--- name: insert_claim
+-- name: insert_claims
 INSERT INTO idempotency (caller, method, request_id, request_hash, resource, created_at)
-VALUES ($1, $2, $3, $4, $5, $6)
+SELECT caller, method, request_id, request_hash, resource, $6
+FROM unnest($1::text [], $2::text [], $3::text [], $4::bytea [], $5::text [])
+    AS wish (caller, method, request_id, request_hash, resource)
+ORDER BY caller, method, request_id
 ON CONFLICT DO NOTHING
-RETURNING resource;
+RETURNING caller, method, request_id;
 
--- name: load_claim
-SELECT request_hash, resource FROM idempotency WHERE caller = $1 AND method = $2 AND request_id = $3;
+-- name: load_claims
+SELECT caller, method, request_id, request_hash, resource
+FROM idempotency
+WHERE (caller, method, request_id) IN (
+    SELECT caller, method, request_id
+    FROM unnest($1::text [], $2::text [], $3::text []) AS wish (caller, method, request_id)
+);
 
 -- name: delete_claim_of
 DELETE FROM idempotency WHERE caller = $1 AND method = $2 AND resource = $3;

@@ -1,6 +1,10 @@
 -- name: insert_outbox
 INSERT INTO outbox (event_id, topic, key, version, type, subject, payload, headers, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+SELECT event_id, topic, key, version, type, subject, payload, headers::jsonb, $9
+FROM unnest(
+    $1::text [], $2::text [], $3::text [], $4::bigint [], $5::text [], $6::text [], $7::bytea [], $8::text []
+) WITH ORDINALITY AS new (event_id, topic, key, version, type, subject, payload, headers, place)
+ORDER BY place;
 
 -- name: lock_outbox
 SELECT pg_try_advisory_lock($1);

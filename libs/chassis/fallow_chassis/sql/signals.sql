@@ -1,2 +1,2 @@
 -- name: notify
-SELECT pg_notify($1, $2);
+SELECT pg_notify($1, key) FROM unnest($2::text []) AS keys (key);

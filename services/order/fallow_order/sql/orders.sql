@@ -1,14 +1,3 @@
--- name: insert_order
-INSERT INTO orders (
-    id, account, state, specification, labels, asset, hold_micros, budget_micros, auto_top_up, match_timeout_ms,
-    term_ms, created_at, updated_at, opened_at, ready_at, closed_at, close_reason, close_detail, charged_micros,
-    refunded_micros, held_micros, end_confirmed, escrow_closed, due_at, revision, sequence, event_version
-)
-VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
-    $26, $27
-);
-
 -- name: update_order
 UPDATE orders SET
     state = $2, labels = $3, updated_at = $4, opened_at = $5, ready_at = $6, closed_at = $7, close_reason = $8,
@@ -18,6 +7,9 @@ WHERE id = $1 AND revision = $16 - 1;
 
 -- name: delete_order
 DELETE FROM orders WHERE id = $1;
+
+-- name: load_orders
+SELECT * FROM orders WHERE id = ANY ($1::text []);
 
 -- name: load_order
 SELECT * FROM orders WHERE id = $1;
@@ -59,13 +51,6 @@ LIMIT $3;
 -- name: postpone_order
 UPDATE orders SET due_at = $2 WHERE id = $1 AND due_at IS NOT NULL;
 
--- name: insert_group
-INSERT INTO order_group (
-    order_id, index, group_id, state, generation, highest_generation, lease, provider, price_asset,
-    price_micros_per_hour, endpoints
-)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
-
 -- name: update_group
 UPDATE order_group SET
     state = $3, generation = $4, highest_generation = greatest(highest_generation, $5), lease = $6, provider = $7,
@@ -80,12 +65,15 @@ UPDATE order_group SET highest_generation = greatest(highest_generation, $3)
 WHERE order_id = $1 AND index = $2
 RETURNING highest_generation;
 
--- name: insert_transition
+-- name: insert_transitions
 INSERT INTO order_transition (
     order_id, sequence, source_state, target_state, reason, transition_at, group_id, source_group_state,
     target_group_state, lease, provider, generation
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12);
+SELECT * FROM unnest(
+    $1::text [], $2::bigint [], $3::text [], $4::text [], $5::text [], $6::timestamptz [], $7::text [], $8::text [],
+    $9::text [], $10::text [], $11::text [], $12::bigint []
+);
 
 -- name: load_transitions
 SELECT
@@ -95,9 +83,6 @@ FROM order_transition
 WHERE order_id = $1 AND sequence > $2
 ORDER BY sequence
 LIMIT $3;
-
--- name: insert_workload
-INSERT INTO workload (order_id, group_index, key_id, nonce, ciphertext) VALUES ($1, $2, $3, $4, $5);
 
 -- name: load_workload
 SELECT key_id, nonce, ciphertext FROM workload WHERE order_id = $1 AND group_index = $2;

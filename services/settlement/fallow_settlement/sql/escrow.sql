@@ -1,5 +1,11 @@
--- name: lock_escrow_name
-SELECT pg_advisory_xact_lock(hashtextextended('fallow-escrow-' || $1, 0));
+-- name: lock_escrow_names
+-- One advisory lock for each name, in the order of the keys, so that two transactions never wait for each other.
+SELECT pg_advisory_xact_lock(keys.key)
+FROM (
+    SELECT DISTINCT hashtextextended('fallow-escrow-' || names.order_id, 0) AS key
+    FROM unnest($1::text[]) AS names (order_id)
+    ORDER BY key
+) AS keys;
 
 -- name: load_escrow
 SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
@@ -14,10 +20,21 @@ FROM escrow
 WHERE order_id = $1
 FOR NO KEY UPDATE;
 
--- name: insert_escrow
+-- name: load_escrows
+SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
+       close_time, funds_end_asked, version, opening, hold, resizes
+FROM escrow
+WHERE order_id = ANY ($1::text[]);
+
+-- name: insert_escrows
 INSERT INTO escrow (order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time,
-                    end_time, close_time, funds_end_asked, version, opening, hold, resizes)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17);
+                    close_time, version, opening, hold)
+SELECT order_id, account_id, asset, state, deposited, 0, 0, top_up, budget, create_time, close_time, version,
+       opening::jsonb, hold
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+            $8::timestamptz[], $9::timestamptz[], $10::bigint[], $11::text[], $12::bigint[])
+     AS new (order_id, account_id, asset, state, deposited, top_up, budget, create_time, close_time, version, opening,
+             hold);
 
 -- name: update_escrow
 UPDATE escrow

@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -67,6 +68,84 @@ class OpenEscrowRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OpenEscrowRequest: _TypeAlias = OpenEscrowRequest  # noqa: Y015
+
+@_typing.final
+class BatchOpenEscrowsRequest(_message.Message):
+    """Request of BatchOpenEscrows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenEscrowRequest]:
+        """Escrows to open, 1 to 256."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___OpenEscrowRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchOpenEscrowsRequest: _TypeAlias = BatchOpenEscrowsRequest  # noqa: Y015
+
+@_typing.final
+class BatchOpenEscrowsResponse(_message.Message):
+    """Response of BatchOpenEscrows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Result(_message.Message):
+        """What became of one request."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ESCROW_FIELD_NUMBER: _builtins.int
+        ERROR_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def escrow(self) -> _charge_pb2.Escrow:
+            """The escrow, as OpenEscrow answers it."""
+
+        @_builtins.property
+        def error(self) -> _status_pb2.Status:
+            """Why it was not opened: code, message and details of the error that OpenEscrow would have answered."""
+
+        def __init__(
+            self,
+            *,
+            escrow: _charge_pb2.Escrow | None = ...,
+            error: _status_pb2.Status | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "escrow", b"escrow", "outcome", b"outcome"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "escrow", b"escrow", "outcome", b"outcome"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["escrow", "error"]  # noqa: Y015
+        _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchOpenEscrowsResponse.Result]:
+        """One result for each request, in their order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___BatchOpenEscrowsResponse.Result] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchOpenEscrowsResponse: _TypeAlias = BatchOpenEscrowsResponse  # noqa: Y015
 
 @_typing.final
 class TopUpEscrowRequest(_message.Message):

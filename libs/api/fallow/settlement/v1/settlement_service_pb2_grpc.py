@@ -42,6 +42,11 @@ class EscrowServiceStub:
                 request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.OpenEscrowRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.FromString,
                 _registered_method=True)
+        self.BatchOpenEscrows = channel.unary_unary(
+                '/fallow.settlement.v1.EscrowService/BatchOpenEscrows',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchOpenEscrowsRequest.SerializeToString,
+                response_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchOpenEscrowsResponse.FromString,
+                _registered_method=True)
         self.TopUpEscrow = channel.unary_unary(
                 '/fallow.settlement.v1.EscrowService/TopUpEscrow',
                 request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.TopUpEscrowRequest.SerializeToString,
@@ -71,6 +76,16 @@ class EscrowServiceServicer:
     def OpenEscrow(self, request, context):
         """Holds funds for an order. Idempotent by order: the same input answers the same escrow.
         Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchOpenEscrows(self, request, context):
+        """Holds funds for many orders in one transaction, in the order of the requests: where several of one account compete
+        for too little money, the first get it. Each request has a result of its own, the same as OpenEscrow's; one that is
+        refused leaves the others as they are. Idempotent as OpenEscrow is.
+        Errors, each in its result: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +131,11 @@ def add_EscrowServiceServicer_to_server(servicer, server):
                     servicer.OpenEscrow,
                     request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.OpenEscrowRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.SerializeToString,
+            ),
+            'BatchOpenEscrows': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchOpenEscrows,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchOpenEscrowsRequest.FromString,
+                    response_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchOpenEscrowsResponse.SerializeToString,
             ),
             'TopUpEscrow': grpc.unary_unary_rpc_method_handler(
                     servicer.TopUpEscrow,
@@ -166,6 +186,33 @@ class EscrowService:
             '/fallow.settlement.v1.EscrowService/OpenEscrow',
             fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.OpenEscrowRequest.SerializeToString,
             fallow_dot_settlement_dot_v1_dot_charge__pb2.Escrow.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchOpenEscrows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fallow.settlement.v1.EscrowService/BatchOpenEscrows',
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchOpenEscrowsRequest.SerializeToString,
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchOpenEscrowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

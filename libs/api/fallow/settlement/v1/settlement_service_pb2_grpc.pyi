@@ -39,6 +39,12 @@ class EscrowServiceStub:
     """Holds funds for an order. Idempotent by order: the same input answers the same escrow.
     Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
     """
+    BatchOpenEscrows: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.BatchOpenEscrowsRequest, _settlement_service_pb2.BatchOpenEscrowsResponse]
+    """Holds funds for many orders in one transaction, in the order of the requests: where several of one account compete
+    for too little money, the first get it. Each request has a result of its own, the same as OpenEscrow's; one that is
+    refused leaves the others as they are. Idempotent as OpenEscrow is.
+    Errors, each in its result: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
+    """
     TopUpEscrow: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.TopUpEscrowRequest, _charge_pb2.Escrow]
     """Adds funds from the tenant's free balance. Idempotent by `request_id`.
     Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
@@ -64,6 +70,12 @@ class EscrowServiceAsyncStub(EscrowServiceStub):
     OpenEscrow: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.OpenEscrowRequest, _charge_pb2.Escrow]  # type: ignore[assignment]
     """Holds funds for an order. Idempotent by order: the same input answers the same escrow.
     Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
+    """
+    BatchOpenEscrows: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.BatchOpenEscrowsRequest, _settlement_service_pb2.BatchOpenEscrowsResponse]  # type: ignore[assignment]
+    """Holds funds for many orders in one transaction, in the order of the requests: where several of one account compete
+    for too little money, the first get it. Each request has a result of its own, the same as OpenEscrow's; one that is
+    refused leaves the others as they are. Idempotent as OpenEscrow is.
+    Errors, each in its result: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
     """
     TopUpEscrow: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.TopUpEscrowRequest, _charge_pb2.Escrow]  # type: ignore[assignment]
     """Adds funds from the tenant's free balance. Idempotent by `request_id`.
@@ -93,6 +105,18 @@ class EscrowServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_charge_pb2.Escrow, _abc.Awaitable[_charge_pb2.Escrow]]:
         """Holds funds for an order. Idempotent by order: the same input answers the same escrow.
         Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchOpenEscrows(
+        self,
+        request: _settlement_service_pb2.BatchOpenEscrowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_settlement_service_pb2.BatchOpenEscrowsResponse, _abc.Awaitable[_settlement_service_pb2.BatchOpenEscrowsResponse]]:
+        """Holds funds for many orders in one transaction, in the order of the requests: where several of one account compete
+        for too little money, the first get it. Each request has a result of its own, the same as OpenEscrow's; one that is
+        refused leaves the others as they are. Idempotent as OpenEscrow is.
+        Errors, each in its result: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
