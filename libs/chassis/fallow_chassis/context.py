@@ -19,7 +19,10 @@ RIGHTS: Final = frozenset({"workload.read", "logs.read", "exec", "status.read"})
 
 @dataclass(frozen=True, slots=True)
 class GrantClaims:
-    """A permission on one generation of one group: who (``accounts/…`` or ``providers/…``), on what, which rights."""
+    """A permission on one generation of one group: who (``accounts/…`` or ``providers/…``), on what, which rights.
+
+    ``revision`` is that of the workload which the generation runs.
+    """
 
     subject: str
     order: str
@@ -28,12 +31,14 @@ class GrantClaims:
     lease: str
     provider: str
     rights: frozenset[str]
+    revision: int = 1
 
     def __post_init__(self) -> None:
         """Hold the bounds that a signer and a verifier both rely on."""
         assert self.rights <= RIGHTS, f"unknown rights: {sorted(self.rights - RIGHTS)}"
         assert self.group >= 0, "a group is numbered from 0"
         assert self.generation >= 1, "a generation is numbered from 1"
+        assert self.revision >= 1, "a revision is numbered from 1"
 
 
 @dataclass(frozen=True, slots=True)

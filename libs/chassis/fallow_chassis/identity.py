@@ -120,6 +120,7 @@ class TokenSigner:
             "lease": claims.lease,
             "provider": claims.provider,
             "rights": sorted(claims.rights),
+            "revision": claims.revision,
         }
         return self._sign(GRANT_TYPE, claims.subject, {"grant": grant}, lifetime_seconds)
 
@@ -248,16 +249,18 @@ def _grant_of(subject: str, grant: Any) -> GrantClaims:
         raise _refused("the grant is malformed")
     texts = [grant.get(name) for name in ("order", "lease", "provider")]
     group, generation, rights = grant.get("group"), grant.get("generation"), grant.get("rights")
+    # A grant that was signed before workloads had revisions is on the first.
+    revision = grant.get("revision", 1)
     if not all(isinstance(text, str) and text for text in texts):
         raise _refused("the grant is malformed")
-    if not _is_count(group, 0) or not _is_count(generation, 1):
+    if not _is_count(group, 0) or not _is_count(generation, 1) or not _is_count(revision, 1):
         raise _refused("the grant is malformed")
     if not isinstance(rights, list) or not all(isinstance(right, str) for right in rights):
         raise _refused("the grant is malformed")
     order, lease, provider = (str(text) for text in texts)
     # A right that this release does not know is no reason to refuse those it does.
     known = frozenset(rights) & RIGHTS
-    return GrantClaims(subject, order, group, generation, lease, provider, known)
+    return GrantClaims(subject, order, group, generation, lease, provider, known, revision)
 
 
 def _is_count(value: Any, least: int) -> TypeGuard[int]:

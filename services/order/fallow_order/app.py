@@ -15,6 +15,7 @@ from fallow_order.rpc import OrderServicer, WorkloadServicer
 from fallow_order.rpc_sessions import SessionServicer
 from fallow_order.session_commands import SessionCommands, SignInRules
 from fallow_order.settings import OrderSettings
+from fallow_order.update_commands import UpdateCommands
 from fallow_order.vault import Vault
 from fallow_sdl import SdlSettings
 
@@ -35,12 +36,13 @@ async def build(application: Application[OrderSettings]) -> None:
     creation = OrderCreation(database, escrows, vault, max_live_orders=settings.max_live_orders)
     application.background(creation.run, name="order_creation")
     commands = OrderCommands(database, escrows, vault)
+    updates = UpdateCommands(database, escrows, vault, sweep_times(settings).finish_after)
     sessions = SessionCommands(database, application.signer, sign_in_rules(settings))
     server = application.server
     server.add(
         order_service_pb2_grpc.add_OrderServiceServicer_to_server,
         OrderServicer(
-            creation, commands, OrderQueries(database), market, application.signals(), sdl_settings(settings)
+            creation, commands, updates, OrderQueries(database), market, application.signals(), sdl_settings(settings)
         ),
         "fallow.order.v1.OrderService",
     )
@@ -60,6 +62,7 @@ async def build(application: Application[OrderSettings]) -> None:
     )
     jobs = OrderJobs(database, commands, creation, escrows, market, sweep_times(settings))
     application.every(SWEEP_SECONDS, jobs.sweep_pending, name="sweep_pending")
+    application.every(SWEEP_SECONDS, updates.sweep, name="sweep_updates")
     application.every(JOB_SECONDS, jobs.expire_unmatched, name="expire_unmatched")
     application.every(JOB_SECONDS, jobs.end_terms, name="end_terms")
     application.every(JOB_SECONDS, jobs.carry_ends, name="carry_ends")

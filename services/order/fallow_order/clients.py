@@ -10,6 +10,7 @@ from fallow.settlement.v1 import settlement_service_pb2, settlement_service_pb2_
 from fallow.type.v1 import lease_pb2, money_pb2
 from fallow_chassis.status_details import from_status
 from fallow_order.domain.order import EndReason, Order
+from fallow_order.domain.update import Holding
 
 
 class EscrowClient:
@@ -28,6 +29,19 @@ class EscrowClient:
             from_status(result.error) if result.HasField("error") else int(result.escrow.held.micros)
             for result in response.results
         ]
+
+    async def resize(self, order_id: str, number: int, wanted: Holding) -> None:
+        """Hold another sum for an order from now on."""
+        request = settlement_service_pb2.ResizeEscrowRequest(
+            name=f"escrows/{order_id}",
+            amount=money_pb2.Amount(asset=wanted.asset, micros=wanted.hold_micros),
+            auto_top_up=wanted.auto_top_up,
+            number=number,
+            request_id=f"resize-{order_id}-{number}",
+        )
+        if wanted.budget_micros is not None:
+            request.budget.CopyFrom(money_pb2.Amount(asset=wanted.asset, micros=wanted.budget_micros))
+        await self._stub.ResizeEscrow(request)
 
     async def release(self, order_id: str) -> None:
         """Return all funds of an order that never opened."""

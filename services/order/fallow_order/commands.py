@@ -3,7 +3,7 @@
 How an order comes to be stands in ``creation``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -19,17 +19,14 @@ from fallow_order import convert, store
 from fallow_order.domain import order as orders
 from fallow_order.domain.order import ENDING, EndReason, Order, OrderState
 from fallow_order.domain.reasons import (
-    ETAG_MISMATCH,
     GENERATION_OLD,
     LEASE_NOT_FOUND,
-    ORDER_CLOSED,
     ORDER_NOT_FOUND,
 )
 from fallow_order.ports import Escrows
 from fallow_order.vault import Vault
 
 ORDERS_TOPIC: Final = "fallow.order.orders.v1"
-UPDATE_METHOD: Final = "fallow.order.v1.OrderService/UpdateOrder"
 CLOSE_METHOD: Final = "fallow.order.v1.OrderService/CloseOrder"
 
 _log = get_logger(__name__)
@@ -47,7 +44,7 @@ class OrderCommands:
     async def close(self, account: str, order_id: str, reason: str, request_id: str, request: Message) -> Order:
         """Ask for the end of an order; the market is told by a job. An ended order is answered as it is."""
         async with self._database.transaction() as unit:
-            order = await _own(unit, account, order_id)
+            order = await own_order(unit, account, order_id)
             await claim(
                 unit,
                 caller=f"accounts/{account}",
@@ -57,38 +54,6 @@ class OrderCommands:
                 resource=f"orders/{order_id}",
             )
             return await request_end(unit, order, EndReason.TENANT, reason)
-
-    async def relabel(
-        self,
-        account: str,
-        order_id: str,
-        *,
-        labels: Mapping[str, str],
-        etag: str,
-        request_id: str,
-        request: Message,
-    ) -> Order:
-        """Give an order other labels; a repeat answers the order as it is."""
-        async with self._database.transaction() as unit:
-            order = await _own(unit, account, order_id)
-            taken = await claim(
-                unit,
-                caller=f"accounts/{account}",
-                method=UPDATE_METHOD,
-                request_id=request_id,
-                request=request,
-                resource=f"orders/{order_id}",
-            )
-            if not taken.first:
-                return order
-            if order.state in ENDING:
-                raise DomainError(ORDER_CLOSED, "the order is ending or has ended")
-            if etag and etag != order.etag:
-                raise DomainError(ETAG_MISMATCH, "the order changed since the etag was read")
-            after = orders.labelled(order, tuple(sorted(labels.items())))
-            if after != order and order.opened_at is not None:
-                after = emit(unit, after, convert.order_updated)
-            return await store.save_order(unit.connection, order, after, unit.clock.now())
 
     async def end_overdue(self, order_id: str, states: frozenset[OrderState], reason: EndReason, detail: str) -> None:
         """End an order whose time is over, if it is still in one of the states and still due."""
@@ -116,8 +81,10 @@ class OrderCommands:
         async with self._database.transaction() as unit:
             await store.postpone_order(unit.connection, order_id, unit.clock.now() + wait)
 
-    async def workload(self, order_id: str, index: int, lease: str, generation: int) -> bytes:
+    async def workload(self, order_id: str, index: int, lease: str, generation: int, revision: int) -> bytes:
         """The workload of a generation for the holder of a grant on it; the caller has checked the grant.
+
+        It is the revision that the generation's lease was matched with, and never another.
 
         A grant may arrive before the event that tells of its lease; the generation counts as known from then on.
         """
@@ -134,11 +101,11 @@ class OrderCommands:
             group = order.groups[index]
             if group.generation == generation and group.lease != lease:
                 raise DomainError(LEASE_NOT_FOUND, "the generation belongs to another lease")
-            sealed = await store.load_workload(unit.connection, order_id, index)
+            sealed = await store.load_workload(unit.connection, order_id, index, revision)
         if sealed is None:
-            # It closed between the two statements.
-            raise DomainError(LEASE_NOT_FOUND, "the lease's order has ended")
-        return self._vault.open(order_id, index, sealed)
+            # A newer revision runs, or the order closed between the two statements.
+            raise DomainError(LEASE_NOT_FOUND, "the workload that the lease was made for is gone")
+        return self._vault.open(order_id, index, sealed, revision)
 
 
 async def request_end(unit: UnitOfWork, order: Order, reason: EndReason, detail: str) -> Order:
@@ -163,7 +130,7 @@ def emit(unit: UnitOfWork, order: Order, state: Callable[[Order], Message], trac
     return counted
 
 
-async def _own(unit: UnitOfWork, account: str, order_id: str) -> Order:
+async def own_order(unit: UnitOfWork, account: str, order_id: str) -> Order:
     """An order of the account, locked; ORDER_NOT_FOUND for another's as for none."""
     order = await store.lock_order(unit.connection, order_id)
     if order is None or order.account != account:

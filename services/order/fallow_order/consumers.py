@@ -15,7 +15,7 @@ from fallow_chassis.inbox import Handler
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import UnitOfWork
 from fallow_chassis.wire import from_timestamp
-from fallow_order import convert, store
+from fallow_order import convert, store, update_store
 from fallow_order.commands import emit
 from fallow_order.domain import order as orders
 from fallow_order.domain.order import Order, OrderState
@@ -42,6 +42,9 @@ async def lease_created(unit: UnitOfWork, _event: ReceivedEvent, message: biddin
             _instant(lease.create_time, now),
         ),
     )
+    # A lease that was made before workloads had revisions is on the first.
+    order_id, revision = lease.key.order.removeprefix("orders/"), max(1, lease.group_revision)
+    await update_store.note_lease_revision(unit.connection, order_id, lease.key.group, lease.key.generation, revision)
 
 
 async def lease_running(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseRunning) -> None:
@@ -54,6 +57,8 @@ async def lease_running(unit: UnitOfWork, _event: ReceivedEvent, message: biddin
             order, message.key.group, message.key.generation, endpoints, _instant(message.ready_time, now)
         ),
     )
+    order_id = message.key.order.removeprefix("orders/")
+    await update_store.delete_older_workloads(unit.connection, order_id, message.key.group, message.key.generation)
 
 
 async def lease_suspended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseSuspended) -> None:

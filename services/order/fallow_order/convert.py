@@ -54,7 +54,7 @@ def order_opened(order: Order) -> events_pb2.OrderOpened:
 
 
 def order_updated(order: Order) -> events_pb2.OrderUpdated:
-    """The fact that an order's labels changed."""
+    """The fact that an order was changed."""
     return events_pb2.OrderUpdated(order=order_to_proto(order))
 
 
@@ -155,6 +155,7 @@ def _show_group(group: Group, shown: order_pb2.Group) -> None:
     shown.generation = group.generation
     shown.lease = group.lease
     shown.provider = group.provider
+    shown.revision = group.revision
     if group.price_asset:
         shown.price.CopyFrom(money_pb2.Price(asset=group.price_asset, micros_per_hour=group.price_micros_per_hour))
     for endpoint in group.endpoints:

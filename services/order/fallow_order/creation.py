@@ -37,7 +37,7 @@ from fallow_order.ports import Escrows
 from fallow_order.vault import Vault
 
 CREATE_METHOD: Final = "fallow.order.v1.OrderService/CreateOrder"
-_REFUSALS: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE"})
+REFUSALS: Final = frozenset({"FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE"})
 """Codes by which settlement says that it will not hold these funds, however often it is asked."""
 
 _log = get_logger(__name__)
@@ -102,7 +102,7 @@ class OrderCreation:
         try:
             held = await self._funding.submit(order)
         except DomainError as error:
-            if error.code in _REFUSALS:
+            if error.code in REFUSALS:
                 await self.withdraw(order.id)
             raise
         return await self._opening.submit(_Funded(order, held, current_traceparent()))

@@ -39,12 +39,12 @@ def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSetti
         order.labels[key] = value
     if request.HasField("terms"):
         order.terms.CopyFrom(request.terms)
-    return _draft(order)
+    return draft_of_order(order)
 
 
 def draft_of_estimate(request: order_service_pb2.EstimateOrderRequest, sdl: SdlSettings) -> OrderDraft:
     """The draft of an EstimateOrder request."""
-    return _draft(_order_of(request, sdl))
+    return draft_of_order(_order_of(request, sdl))
 
 
 def check_labels(labels: Mapping[str, str], field: str) -> None:
@@ -94,7 +94,7 @@ def _sdl_invalid(error: SdlError) -> DomainError:
     )
 
 
-def _draft(order: order_pb2.Order) -> OrderDraft:
+def draft_of_order(order: order_pb2.Order) -> OrderDraft:
     """The draft of an order whose fields are within the contract's bounds."""
     _check_built(order)
     check_labels(order.labels, "order.labels")

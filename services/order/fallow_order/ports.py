@@ -6,6 +6,7 @@ from typing import Protocol
 from fallow.bidding.v1 import market_service_pb2
 from fallow.order.v1 import order_pb2
 from fallow_order.domain.order import EndReason, Order
+from fallow_order.domain.update import Holding
 
 
 class Escrows(Protocol):
@@ -13,6 +14,13 @@ class Escrows(Protocol):
 
     async def open(self, orders: Sequence[Order]) -> list[int | Exception]:
         """Hold the funds of orders; for each the micros held, or the error with settlement's reason where it refuses."""
+        ...
+
+    async def resize(self, order_id: str, number: int, wanted: Holding) -> None:
+        """Hold another sum for an order from now on; a number that is not above the last changes nothing.
+
+        DomainError with settlement's reason where it refuses.
+        """
         ...
 
     async def release(self, order_id: str) -> None:

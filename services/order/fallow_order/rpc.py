@@ -7,11 +7,11 @@ from typing import Any, Final
 from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
 from fallow.type.v1 import money_pb2, workload_pb2
 from fallow_chassis.context import current_identity
-from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
+from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field
 from fallow_chassis.paging import Page
 from fallow_chassis.signals import Signals
 from fallow_chassis.wire import resource_id
-from fallow_order import convert, intake
+from fallow_order import convert, intake, intake_update
 from fallow_order.channels import ORDER_CHANNEL
 from fallow_order.commands import OrderCommands
 from fallow_order.creation import OrderCreation
@@ -19,6 +19,7 @@ from fallow_order.domain.hold import hold_micros
 from fallow_order.domain.order import OrderState
 from fallow_order.ports import Market
 from fallow_order.queries import OrderQueries
+from fallow_order.update_commands import UpdateCommands
 from fallow_sdl import SdlSettings
 
 CHANGES_PER_READ: Final = 100
@@ -38,6 +39,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         self,
         creation: OrderCreation,
         commands: OrderCommands,
+        updates: UpdateCommands,
         queries: OrderQueries,
         market: Market,
         signals: Signals,
@@ -46,6 +48,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         """Serve use-cases and reads."""
         self._creation = creation
         self._commands = commands
+        self._updates = updates
         self._queries = queries
         self._market = market
         self._signals = signals
@@ -82,22 +85,9 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         )
 
     async def UpdateOrder(self, request: order_service_pb2.UpdateOrderRequest, context: Any) -> order_pb2.Order:
-        """Change an order's labels; its other fields cannot be changed yet."""
-        if not request.update_mask.paths:
-            raise invalid_field("update_mask", "must name the fields to change")
-        for path in request.update_mask.paths:
-            if path != "labels":
-                raise not_yet_available(f"updating {path}")
-        intake.check_labels(request.order.labels, "order.labels")
-        order = await self._commands.relabel(
-            caller_account(),
-            resource_id(request.order.name, "orders", field="order.name"),
-            labels=request.order.labels,
-            etag=request.order.etag,
-            request_id=request.request_id,
-            request=request,
-        )
-        return convert.order_to_proto(order)
+        """Change an order; the answer comes once its money is held."""
+        intake_update.check_request(request)
+        return convert.order_to_proto(await self._updates.update(caller_account(), request))
 
     async def CloseOrder(self, request: order_service_pb2.CloseOrderRequest, context: Any) -> order_pb2.Order:
         """Ask for the end of an order."""
@@ -169,6 +159,10 @@ class WorkloadServicer(order_service_pb2_grpc.WorkloadServiceServicer):
         if grant is None or grant.lease != request.lease or grant.generation != request.generation:
             raise DomainError(PERMISSION_DENIED, "the grant is on another lease or generation")
         workload = await self._commands.workload(
-            resource_id(grant.order, "orders", field="grant"), grant.group, grant.lease, grant.generation
+            resource_id(grant.order, "orders", field="grant"),
+            grant.group,
+            grant.lease,
+            grant.generation,
+            grant.revision,
         )
         return order_service_pb2.GetWorkloadResponse(workload=workload_pb2.Workload.FromString(workload))

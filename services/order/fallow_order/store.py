@@ -239,9 +239,9 @@ async def raise_generation(connection: Connection, order_id: str, index: int, ge
     return None if highest is None else int(highest)
 
 
-async def load_workload(connection: Connection, order_id: str, index: int) -> Sealed | None:
-    """One group's encrypted workload; None once the order is closed."""
-    row = await connection.fetchrow(QUERIES.get("load_workload"), order_id, index)
+async def load_workload(connection: Connection, order_id: str, index: int, revision: int) -> Sealed | None:
+    """One revision of one group's workload, encrypted; None once a newer one runs, or the order is closed."""
+    row = await connection.fetchrow(QUERIES.get("load_workload"), order_id, index, revision)
     return None if row is None else Sealed(row["key_id"], row["nonce"], row["ciphertext"])
 
 
@@ -376,6 +376,7 @@ def _group(row: asyncpg.Record) -> Group:
             Endpoint(entry["service"], entry["container_port"], entry["uri"], entry["replica"])
             for entry in row["endpoints"]
         ),
+        revision=row["revision"],
     )
 
 

@@ -1,6 +1,6 @@
 """Workloads at rest: AES-256-GCM (NIST SP 800-38D), a fresh 96-bit random nonce each, the key's id beside it.
 
-The order and the group are associated data, so a row that is moved to another order does not open. New workloads are
+The order, the group and the revision are associated data, so a row that is moved does not open. New workloads are
 sealed with the first key; the others still open what they sealed, until they are taken out of the settings. Plain text
 is never logged, and errors name the key's id only.
 """
@@ -53,23 +53,24 @@ class Vault:
             raise SettingsError("FALLOW_WORKLOAD_KEYS is not set")
         return cls(keys, next(iter(keys)))
 
-    def seal(self, order_id: str, index: int, workload: bytes) -> Sealed:
-        """Encrypt one group's workload."""
+    def seal(self, order_id: str, index: int, workload: bytes, revision: int = 1) -> Sealed:
+        """Encrypt one revision of one group's workload."""
         nonce = os.urandom(NONCE_BYTES)
-        ciphertext = self._ciphers[self._current].encrypt(nonce, workload, _associated(order_id, index))
+        ciphertext = self._ciphers[self._current].encrypt(nonce, workload, _associated(order_id, index, revision))
         return Sealed(self._current, nonce, ciphertext)
 
-    def open(self, order_id: str, index: int, sealed: Sealed) -> bytes:
-        """Decrypt one group's workload; VaultError if that cannot be done."""
+    def open(self, order_id: str, index: int, sealed: Sealed, revision: int = 1) -> bytes:
+        """Decrypt one revision of one group's workload; VaultError if that cannot be done."""
         cipher = self._ciphers.get(sealed.key_id)
         if cipher is None:
             raise VaultError(f"the key {sealed.key_id} is not in the settings")
         try:
-            return cipher.decrypt(sealed.nonce, sealed.ciphertext, _associated(order_id, index))
+            return cipher.decrypt(sealed.nonce, sealed.ciphertext, _associated(order_id, index, revision))
         except InvalidTag:
             raise VaultError(f"a workload sealed with the key {sealed.key_id} does not open") from None
 
 
-def _associated(order_id: str, index: int) -> bytes:
-    """What a workload belongs to."""
-    return f"fallow-workload-v1|{order_id}|{index}".encode()
+def _associated(order_id: str, index: int, revision: int) -> bytes:
+    """What a workload belongs to; the first revision is named as it was before there were others."""
+    later = f"|{revision}" if revision > 1 else ""
+    return f"fallow-workload-v1|{order_id}|{index}{later}".encode()

@@ -42,6 +42,7 @@ from fallow_order.queries import OrderQueries, SessionQueries
 from fallow_order.rpc import OrderServicer, WorkloadServicer
 from fallow_order.rpc_sessions import SessionServicer
 from fallow_order.session_commands import SessionCommands, SignInRules
+from fallow_order.update_commands import UpdateCommands
 from fallow_order.vault import Vault
 from fallow_sdl import SdlSettings
 
@@ -58,9 +59,13 @@ class FakeSettlement(settlement_service_pb2_grpc.EscrowServiceServicer):
     def __init__(self) -> None:
         self.free: dict[str, int] = {}
         self.held: dict[str, int] = {}
+        self.accounts: dict[str, str] = {}
         self.released: set[str] = set()
         self.opens = 0
         self.batches: list[int] = []
+        self.resizes: list[settlement_service_pb2.ResizeEscrowRequest] = []
+        self.resized: dict[str, int] = {}
+        self.fail_after_resize: DomainError | None = None
         self.failure: DomainError | None = None
         self.fail_after_open: DomainError | None = None
         self.callers: set[str] = set()
@@ -100,11 +105,35 @@ class FakeSettlement(settlement_service_pb2_grpc.EscrowServiceServicer):
                 )
             self.free[request.account] = free - request.amount.micros
             self.held[request.name] = request.amount.micros
+            self.accounts[request.name] = request.account
         if self.fail_after_open is not None:
             raise self.fail_after_open
         return charge_pb2.Escrow(
             name=request.name, held=money_pb2.Amount(asset=request.amount.asset, micros=self.held[request.name])
         )
+
+    async def ResizeEscrow(
+        self, request: settlement_service_pb2.ResizeEscrowRequest, context: Any
+    ) -> charge_pb2.Escrow:
+        """Hold another sum; an old number changes nothing."""
+        self.resizes.append(request)
+        if self.failure is not None:
+            raise self.failure
+        name, account = request.name, self.accounts[request.name]
+        if request.number > self.resized.get(name, 0):
+            missing = request.amount.micros - self.held[name]
+            if missing > self.free[account]:
+                raise DomainError(
+                    ErrorReason("INSUFFICIENT_FUNDS", "FAILED_PRECONDITION", "Too little.", "Deposit."),
+                    "the free balance is too small",
+                    metadata={"short_micros": str(missing - self.free[account]), "asset": request.amount.asset},
+                )
+            self.free[account] -= missing
+            self.held[name] = request.amount.micros
+            self.resized[name] = request.number
+        if self.fail_after_resize is not None:
+            raise self.fail_after_resize
+        return charge_pb2.Escrow(name=name)
 
     async def ReleaseEscrow(
         self, request: settlement_service_pb2.ReleaseEscrowRequest, context: Any
@@ -159,6 +188,7 @@ class House:
     bidding: FakeBidding
     creation: OrderCreation
     commands: OrderCommands
+    updates: UpdateCommands
     jobs: OrderJobs
     consumer: Consumer
     signals: Signals
@@ -253,10 +283,10 @@ def small_order(*, secret: str = "s3cret", groups: int = 1, micros: int = 3_600_
     return order
 
 
-def grant_on(order: str, *, group: int = 0, generation: int = 1, lease: str) -> GrantClaims:
+def grant_on(order: str, *, group: int = 0, generation: int = 1, lease: str, revision: int = 1) -> GrantClaims:
     """What bidding gives to the agent of a lease."""
     provider = f"providers/{_IDS.new()}"
-    return GrantClaims(provider, order, group, generation, lease, provider, frozenset({"workload.read"}))
+    return GrantClaims(provider, order, group, generation, lease, provider, frozenset({"workload.read"}), revision)
 
 
 def new_name(collection: str) -> str:
@@ -302,6 +332,7 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
         creation = OrderCreation(database, escrows, vault, max_live_orders=MAX_LIVE_ORDERS)
         await closing.enter_async_context(in_background(creation.run))
         commands = OrderCommands(database, escrows, vault)
+        updates = UpdateCommands(database, escrows, vault, timedelta(seconds=30))
         rules = SignInRules("fallow.test", "https://fallow.test", 31_337, 300, 900, frozenset())
         sessions = SessionCommands(database, identity.signer("order"), rules)
         signals = Signals(database)
@@ -309,7 +340,7 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
             serving(
                 ServedService(
                     order_service_pb2_grpc.add_OrderServiceServicer_to_server,
-                    OrderServicer(creation, commands, OrderQueries(database), market, signals, SdlSettings()),
+                    OrderServicer(creation, commands, updates, OrderQueries(database), market, signals, SdlSettings()),
                     "fallow.order.v1.OrderService",
                 ),
                 ServedService(
@@ -336,7 +367,18 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
             consumers.handlers(),
         )
         yield House(
-            database, identity, settlement, bidding, creation, commands, jobs, consumer, signals, address, closing
+            database,
+            identity,
+            settlement,
+            bidding,
+            creation,
+            commands,
+            updates,
+            jobs,
+            consumer,
+            signals,
+            address,
+            closing,
         )
 
 

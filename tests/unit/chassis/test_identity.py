@@ -34,7 +34,7 @@ from fallow_chassis.identity import (
 )
 
 NOW = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
-GRANT = GrantClaims("accounts/a", "orders/o", 2, 3, "leases/l", "providers/p", frozenset({"logs.read", "exec"}))
+GRANT = GrantClaims("accounts/a", "orders/o", 2, 3, "leases/l", "providers/p", frozenset({"logs.read", "exec"}), 4)
 
 
 class Hand:

@@ -97,7 +97,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One group: where it runs now. ``highest_generation`` counts generations that only a grant told of, too."""
+    """One group: where it runs now. ``highest_generation`` counts generations that only a grant told of, too.
+
+    ``revision`` is that of its workload as it is wanted, which a lease may still have to follow.
+    """
 
     index: int
     group_id: str
@@ -109,6 +112,7 @@ class Group:
     price_asset: str = ""
     price_micros_per_hour: int = 0
     endpoints: tuple[Endpoint, ...] = ()
+    revision: int = 1
 
 
 @dataclass(frozen=True, slots=True)

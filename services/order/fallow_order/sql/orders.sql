@@ -85,7 +85,7 @@ ORDER BY sequence
 LIMIT $3;
 
 -- name: load_workload
-SELECT key_id, nonce, ciphertext FROM workload WHERE order_id = $1 AND group_index = $2;
+SELECT key_id, nonce, ciphertext FROM workload WHERE order_id = $1 AND group_index = $2 AND revision = $3;
 
 -- name: delete_workloads
 DELETE FROM workload WHERE order_id = $1;
