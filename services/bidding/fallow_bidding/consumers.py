@@ -25,7 +25,7 @@ class OrderHandlers:
 
     async def opened(self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.OrderOpened) -> None:
         """A funded order comes to the market, unless it was ended before it was heard of."""
-        is_new = await orders.open_order(unit, self._policy, message.order)
+        is_new = await orders.open_order(unit, self._policy, message.order, event.time)
         _log.info("order_opened", order=message.order.name, taken=is_new)
 
     async def updated(self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.OrderUpdated) -> None:

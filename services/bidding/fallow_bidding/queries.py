@@ -1,6 +1,7 @@
 """Reads: what Get, List, Estimate and Explain answer. Nothing is written here."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 from fallow.bidding.v1 import market_service_pb2, provider_pb2
@@ -17,11 +18,15 @@ from fallow_bidding.domain.reasons import LEASE_NOT_FOUND, OFFER_NOT_FOUND, ORDE
 from fallow_bidding.store import leases, orders, providers
 from fallow_bidding.store.suppliers import load_suppliers
 from fallow_chassis.errors import DomainError
-from fallow_chassis.postgres import Database
-from fallow_chassis.wire import resource_id
+from fallow_chassis.postgres import Connection, Database
+from fallow_chassis.wire import resource_id, to_duration
 
 FITTING: Final = frozenset({"", "dearer", "reputation", "younger", "other_group"})
 """Reasons of a loss with which an offer fits all the same; the winner has none."""
+MATCH_HISTORY: Final = timedelta(days=7)
+"""How far back the usual time to a match is looked for."""
+MATCH_SAMPLES_MIN: Final = 5
+"""With fewer matches than these nobody knows what is usual."""
 NOT_LOOKED_AT: Final = "The engine has not looked at the order yet."
 
 
@@ -111,10 +116,14 @@ class Queries:
 
     async def estimate(self, order: order_pb2.Order) -> market_service_pb2.EstimateMatchResponse:
         """What an order would be matched at now, from live inventory and offers."""
+        now = self._database.clock.now()
         async with self._database.read() as connection:
-            loaded = await load_suppliers(connection, self._policy, self._database.clock.now())
+            loaded = await load_suppliers(connection, self._policy, now)
+            wait_ms = await self._match_wait_ms(connection, convert.gpu_models(order), now)
         decision = decide(convert.order_demand(order), Market([supplier for _, supplier in loaded]))
         answer = market_service_pb2.EstimateMatchResponse()
+        if wait_ms is not None:
+            answer.time_to_match.CopyFrom(to_duration(wait_ms))
         if not decision.explanations:
             return answer
         fitting = [_fitting_prices(story) for story in decision.explanations]
@@ -126,6 +135,15 @@ class Queries:
             answer.best_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(best)))
             answer.worst_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(worst)))
         return answer
+
+    async def _match_wait_ms(self, connection: Connection, gpu_models: Sequence[str], now: datetime) -> int | None:
+        """The usual wait from opening to first lease: of orders for the same models, else of all; None if too few."""
+        since = now - MATCH_HISTORY
+        for models in (gpu_models, None):
+            samples, median_ms = await orders.load_match_wait(connection, self._policy.market, since, models)
+            if samples >= MATCH_SAMPLES_MIN:
+                return median_ms
+        return None
 
     async def explain(self, name: str) -> market_service_pb2.ExplainMatchResponse:
         """The last decision about each group of an order, or ORDER_NOT_FOUND."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 LEASES_TOPIC: Final = "fallow.bidding.leases.v1"
-"""Key order id: LeaseCreated, LeaseRunning, LeaseEnded, OrderEnded."""
+"""Key order id: LeaseCreated, LeaseRunning, LeaseEnded, GroupEnded, OrderEnded."""
 MARKET_TOPIC: Final = "fallow.bidding.market.v1"
 """Key provider id: ProviderRegistered, OfferPublished, OfferWithdrawn."""
 PROOFS_TOPIC: Final = "fallow.bidding.proofs.v1"

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -263,19 +264,30 @@ class House:
             await agent.beat()
         return agent
 
-    async def hand(self, message: Message, key: str) -> None:
-        """Hand an event of the order service to the consumer, as the stream would."""
+    async def hand(self, message: Message, key: str, *, stated: datetime | None = None) -> None:
+        """Hand an event of the order service, stated now or earlier, to the consumer, as the stream would."""
         version = self.versions.get(key, 0) + 1
         self.versions[key] = version
         draft = EventDraft(ORDERS_TOPIC, key, version, message)
-        headers = event_headers(draft, event_id=_IDS.new(), source="services/order", time=self.clock.now(), trace="")
+        time = stated or self.clock.now()
+        headers = event_headers(draft, event_id=_IDS.new(), source="services/order", time=time, trace="")
         await self.consumer.handle(Record(ORDERS_TOPIC, key, message.SerializeToString(), headers))
 
-    async def open_order(self, order: order_pb2.Order) -> str:
+    async def open_order(self, order: order_pb2.Order, *, stated: datetime | None = None) -> str:
         """Take an order to the market by its event; its id."""
         order_id = order.name.removeprefix("orders/")
-        await self.hand(order_events.OrderOpened(order=order), order_id)
+        await self.hand(order_events.OrderOpened(order=order), order_id, stated=stated)
         return order_id
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass for a market that is there all the while, and whose agents are heard."""
+        end = self.clock.now() + timedelta(seconds=seconds)
+        while self.clock.now() < end:
+            step = min(end - self.clock.now(), timedelta(seconds=4))
+            self.clock.advance(milliseconds=step // timedelta(milliseconds=1))
+            await self.watching.beat()
+            for agent in self.agents:
+                await agent.beat()
 
     async def events(self, topic: str = LEASES_TOPIC, key: str = "") -> list[Message]:
         """What the outbox holds of a topic, in order; versions must be without gaps."""

@@ -184,18 +184,3 @@ async def test_an_estimate_prices_without_storing(house: House) -> None:
         assert not nothing.HasField("best_price")
         assert nothing.fitting_providers == 0
         assert await house.value("SELECT count(*) FROM market_order") == 0
-
-
-async def test_an_order_that_makes_no_sense_never_reaches_the_engine(house: House) -> None:
-    """Goal: one bad order stops no other. Method: a share of several devices, which the contract forbids, then a good
-    order.
-    """
-    async with house.running(engine=False, courier=False):
-        await house.add_agent()
-        bad = gpu_order()
-        bad.groups[0].replica_sets[0].resources.gpu.count = 2
-        bad.groups[0].replica_sets[0].resources.gpu.milli_per_device = 500
-        with pytest.raises(AssertionError, match="one device"):
-            await house.open_order(bad)
-        await house.open_order(gpu_order())
-        assert await house.matching.match_open_orders() == 1

@@ -10,8 +10,8 @@ from google.protobuf.message import Message
 
 from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.convert import leases as convert
-from fallow_bidding.domain.leases import EndReason, Evidence, Lease, ended, released
-from fallow_bidding.domain.orders import GroupState, MarketOrder
+from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState, ended, released
+from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.store import delivery, leases, orders
 from fallow_bidding.topics import LEASES_TOPIC
@@ -70,7 +70,8 @@ async def fail_lease(
     nothing_runs: bool,
     excludes_provider: bool = True,
 ) -> Lease:
-    """A live lease has failed: end it and open its group again, or end the order after too many failures.
+    """A live lease has failed: end it and open its group again, or, after too many failures, end the order, or the
+    group alone where each is leased on its own.
 
     ``heard_time`` is when the provider was last known to run it: charges end there, and where the order forbids that
     generations overlap, the group waits until the agent has surely stopped by itself.
@@ -92,7 +93,10 @@ async def fail_lease(
     )
     if gives_up:
         detail = f"group {group.group_id} failed {failures} times, last: {evidence.detail}"
-        await end_order(unit, order, EndReason.WORKLOAD, detail)
+        if order.together:
+            await end_order(unit, order, EndReason.WORKLOAD, detail)
+        else:
+            await end_group(unit, order, replace(group, failures=failures), EndReason.WORKLOAD, detail)
         return changed
     excluded = group.excluded_providers | ({lease.provider_id} if excludes_provider else set())
     waits = order.forbids_overlap and not nothing_runs
@@ -104,10 +108,37 @@ async def fail_lease(
             failures=failures,
             excluded_providers=frozenset(excluded),
             hold_until=max(heard_time, lease.create_time) + policy.overlap_wait if waits else None,
+            return_time=now + policy.return_wait(group.generation) if excluded else None,
         ),
     )
     await notify(unit.connection, MARKET_CHANNEL)
     return changed
+
+
+async def end_group(unit: UnitOfWork, order: MarketOrder, group: MarketGroup, reason: EndReason, detail: str) -> None:
+    """End one group that has no live lease, of an order whose groups are leased each on its own.
+
+    The order goes on with those that are left, and may be ready without this one; where none is left, it ends too.
+    """
+    assert not order.together, "groups that belong together end together"
+    assert group.state is not GroupState.ENDED, "a group ends once"
+    await orders.save_group(unit.connection, replace(group, state=GroupState.ENDED, hold_until=None))
+    await emit_fact(unit, order.order_id, convert.group_ended(group, reason, detail, unit.clock.now()))
+    groups = (await orders.load_groups(unit.connection, [order.order_id]))[order.order_id]
+    if all(other.state is GroupState.ENDED for other in groups):
+        await end_order(unit, order, reason, detail)
+    else:
+        await note_ready(unit, order.order_id)
+
+
+async def note_ready(unit: UnitOfWork, order_id: str) -> None:
+    """Note when all groups of an order, but those that have ended, were first ready: its term counts from then."""
+    groups = (await orders.load_groups(unit.connection, [order_id]))[order_id]
+    found = await leases.load_order_leases(unit.connection, order_id)
+    running = {lease.key.group for lease in found if lease.state is LeaseState.RUNNING}
+    left = [group for group in groups if group.state is not GroupState.ENDED]
+    if left and all(group.state is GroupState.LEASED and group.group_index in running for group in left):
+        await orders.set_ready(unit.connection, order_id, unit.clock.now())
 
 
 async def end_order(unit: UnitOfWork, order: MarketOrder, reason: EndReason, detail: str) -> list[Lease]:

@@ -17,8 +17,8 @@ from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import link as convert
 from fallow_bidding.domain.heartbeat import Failure, HeartbeatVerdict, judge_runs
-from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, Lease, LeaseState, accepted, ready
-from fallow_bidding.domain.orders import GroupState, MarketOrder
+from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, Lease, accepted, ready
+from fallow_bidding.domain.orders import MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.proofs import ProofVerdict, judge_proofs
 from fallow_bidding.domain.providers import Provider
@@ -147,12 +147,7 @@ class LinkCommands:
         await leases.save_lease(unit.connection, lease)
         await delivery.acknowledge_run(unit.connection, lease_id, now)
         await lifecycle.emit_fact(unit, lease.key.order_id, convert_leases.lease_running(lease))
-        order_id = lease.key.order_id
-        groups = (await orders.load_groups(unit.connection, [order_id]))[order_id]
-        found = await leases.load_order_leases(unit.connection, order_id)
-        running = {item.key.group for item in found if item.state is LeaseState.RUNNING}
-        if all(group.state is GroupState.LEASED and group.group_index in running for group in groups):
-            await orders.set_ready(unit.connection, order_id, now)
+        await lifecycle.note_ready(unit, lease.key.order_id)
 
     async def _fail(self, unit: UnitOfWork, held: _Held, failure: Failure) -> None:
         """End a lease that the heartbeat says has failed, unless an earlier failure ended its order meanwhile."""

@@ -69,12 +69,19 @@ class MatchingCommands:
         body = order_pb2.Order.FromString(order.body)
         demand = convert.order_demand(body, part)
         decision: Decision = decide(demand, market)
+        if not decision.matches and any(group.may_return(unit.clock.now()) for group in part.values()):
+            assert len(part) == 1, "a group that lost its lease is decided alone"
+            forgiven = {index: replace(group, excluded_providers=frozenset()) for index, group in part.items()}
+            demand = convert.order_demand(body, forgiven)
+            decision = decide(demand, market)
         for story in decision.explanations:
             await orders.save_decision(unit.connection, order.order_id, story)
         sets = {group.index: group.replica_sets for group in demand.groups}
         for match in decision.matches:
             group = part[match.group_index]
             await self._lease(unit, providers[match.provider_id], order, group, match, sets[match.group_index])
+        if decision.matches:
+            await orders.set_match_time(unit.connection, order.order_id, unit.clock.now())
         return len(decision.matches)
 
     async def _lease(

@@ -1,13 +1,14 @@
 """Orders come in, change, and end."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from fallow.order.v1 import order_pb2
 from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert import leases as convert
-from fallow_bidding.convert.market import order_demand
+from fallow_bidding.convert.market import gpu_models, order_demand
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
@@ -15,13 +16,23 @@ from fallow_bidding.store import orders
 from fallow_chassis.postgres import Database, UnitOfWork, notify
 from fallow_chassis.wire import from_duration
 
+DEFAULT_MATCH_TIMEOUT_MS: Final = 600_000
+"""How long an order waits for a match where it does not say."""
 TERM_BATCH: Final = 100
 """The most orders whose term is looked at in one pass."""
 
 
-async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order) -> bool:
-    """Take a funded order to the market; False where it is known, or was ended before it was heard of."""
-    order = _order_of(policy, message, unit)
+async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order, open_time: datetime) -> bool:
+    """Take a funded order to the market; False where it is known, or was ended before it was heard of.
+
+    One that cannot be read is ended, so that its money returns: nobody will ever match it.
+    """
+    problem = _problem(message)
+    if problem:
+        detail = f"the market cannot read the order: {problem}"
+        await end_named_order(unit, policy, message.name.removeprefix("orders/"), EndReason.EXPIRED, detail)
+        return False
+    order = _order_of(policy, message, unit, open_time)
     groups = [MarketGroup(order.order_id, index, group.group_id) for index, group in enumerate(message.groups)]
     assert groups, "an order has a group"
     is_new = await orders.insert_order(unit.connection, order, groups)
@@ -32,7 +43,7 @@ async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order)
 
 async def update_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order) -> None:
     """Take over what a tenant changed; it holds for leases made from now on."""
-    order = _order_of(policy, message, unit)
+    order = _order_of(policy, message, unit, unit.clock.now())
     known = (await orders.lock_orders(unit.connection, [order.order_id])).get(order.order_id)
     if known is not None and not known.ended:
         await orders.update_body(unit.connection, order)
@@ -77,7 +88,16 @@ class OrderCommands:
         return len(due)
 
 
-def _order_of(policy: Policy, message: order_pb2.Order, unit: UnitOfWork) -> MarketOrder:
+def _problem(message: order_pb2.Order) -> str:
+    """Why the engine could not read an order; empty where it can."""
+    try:
+        order_demand(message)
+    except (AssertionError, ValueError) as error:
+        return str(error) or repr(error)
+    return "" if message.groups else "it has no group"
+
+
+def _order_of(policy: Policy, message: order_pb2.Order, unit: UnitOfWork, open_time: datetime) -> MarketOrder:
     """The order that an event carries; workloads are never stored here, whatever the event holds.
 
     What the engine will ask is made once already here, so that an order that makes no sense fails as an event and never
@@ -95,6 +115,10 @@ def _order_of(policy: Policy, message: order_pb2.Order, unit: UnitOfWork) -> Mar
         market=policy.market,
         body=body.SerializeToString(deterministic=True),
         create_time=unit.clock.now(),
+        open_time=min(open_time, unit.clock.now()),
+        match_timeout_ms=from_duration(terms.match_timeout) or DEFAULT_MATCH_TIMEOUT_MS,
+        together=message.group_binding != order_pb2.GROUP_BINDING_EACH,
+        gpu_models=gpu_models(message),
         term_ms=from_duration(terms.duration) or None if terms.HasField("duration") else None,
         forbids_overlap=terms.overlap == order_pb2.OVERLAP_FORBIDDEN,
     )

@@ -1,4 +1,6 @@
-"""What time does to leases: silence, commands that nobody answers, starts that never end, and our own outages."""
+"""What time does to leases: silence, commands that nobody answers, starts that never end, waits for a match that
+are over, and our own outages.
+"""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -6,10 +8,11 @@ from typing import Final
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert.leases import OBSERVER
 from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState
+from fallow_bidding.domain.orders import judge_wait
 from fallow_bidding.domain.policy import Policy
-from fallow_bidding.domain.silence import OUTAGE_AFTER, Outage, heard_since, outages_with_present
+from fallow_bidding.domain.silence import OUTAGE_AFTER, Outage, heard_since, outage_ms, outages_with_present
 from fallow_bidding.store import leases, orders, outages, providers
-from fallow_chassis.postgres import Connection, Database
+from fallow_chassis.postgres import Connection, Database, UnitOfWork
 
 BATCH: Final = 200
 """The most providers or leases that one pass looks at."""
@@ -71,6 +74,40 @@ class WatchCommands:
                 )
                 taken += 1
         return taken
+
+    async def find_unmatched(self) -> int:
+        """End what found no first match in time, and say so. Returns how many orders or groups ended."""
+        now = self._database.clock.now()
+        async with self._database.read() as connection:
+            due = await orders.load_match_due(connection, now, BATCH)
+        ended = 0
+        for order_id in due:
+            async with self._database.transaction() as unit:
+                ended += await self._end_unmatched(unit, order_id)
+        return ended
+
+    async def _end_unmatched(self, unit: UnitOfWork, order_id: str) -> int:
+        """End the groups of one order that waited too long, or note when to look again."""
+        now = unit.clock.now()
+        order = (await orders.lock_orders(unit.connection, [order_id]))[order_id]
+        groups = (await orders.load_groups(unit.connection, [order_id]))[order_id]
+        away = 0
+        if order.open_time is not None:
+            recorded = await outages.load_outages(unit.connection, order.open_time)
+            present = outages_with_present(recorded, await outages.load_pulse(unit.connection), now)
+            away = outage_ms(present, order.open_time, now)
+        wait = judge_wait(order, groups, away, now)
+        await orders.set_match_due(unit.connection, order_id, wait.next_time)
+        if not wait.over:
+            return 0
+        assert order.match_timeout_ms is not None, "a wait that is over had a length"
+        detail = f"no match within {order.match_timeout_ms / 1_000:g} s"
+        if order.together:
+            await lifecycle.end_order(unit, order, EndReason.EXPIRED, detail)
+            return 1
+        for group in wait.over:
+            await lifecycle.end_group(unit, order, group, EndReason.EXPIRED, detail)
+        return len(wait.over)
 
     async def _outages(self, connection: Connection, now: datetime) -> list[Outage]:
         """Our own outages that can matter to any wait that is now over."""

@@ -7,6 +7,7 @@ from fallow.bidding.v1 import events_pb2, lease_pb2
 from fallow.type.v1 import lease_pb2 as type_lease_pb2
 from fallow.type.v1 import money_pb2, workload_pb2
 from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, GenerationKey, Lease, LeaseState
+from fallow_bidding.domain.orders import MarketGroup
 from fallow_bidding.domain.placement import Placement
 from fallow_chassis.wire import to_duration, to_timestamp
 
@@ -148,6 +149,18 @@ def lease_ended(lease: Lease, *, releasing: bool) -> events_pb2.LeaseEnded:
         charge_through_time=to_timestamp(lease.charge_through_time),
         evidence=evidence_message(lease.evidence),
         releasing=releasing,
+    )
+
+
+def group_ended(group: MarketGroup, reason: EndReason, detail: str, now: datetime) -> events_pb2.GroupEnded:
+    """The fact that a group has ended alone."""
+    return events_pb2.GroupEnded(
+        order=f"orders/{group.order_id}",
+        group=group.group_index,
+        group_id=group.group_id,
+        reason=end_reason_number(reason),
+        detail=detail,
+        end_time=to_timestamp(now),
     )
 
 

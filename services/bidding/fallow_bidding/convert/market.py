@@ -161,7 +161,7 @@ def inventory_message(
 
 
 def order_demand(order: order_pb2.Order, groups: Mapping[int, MarketGroup] | None = None) -> OrderDemand:
-    """What an order asks. With ``groups``, only those are asked for, without the providers that failed them."""
+    """What an order asks. With ``groups``, only those are asked for, without the providers that they exclude."""
     order_id = order.name.removeprefix("orders/")
     terms = order.terms
     wanted = range(len(order.groups)) if groups is None else sorted(groups)
@@ -176,6 +176,12 @@ def order_demand(order: order_pb2.Order, groups: Mapping[int, MarketGroup] | Non
         term_kind=_term_kind(terms.kind),
         duration_ms=from_duration(terms.duration) if terms.HasField("duration") else None,
     )
+
+
+def gpu_models(order: order_pb2.Order) -> tuple[str, ...]:
+    """The GPU models that an order asks for, sorted, each once; empty takes any."""
+    sets = (replica_set for group in order.groups for replica_set in group.replica_sets)
+    return tuple(sorted({model for replica_set in sets for model in replica_set.resources.gpu.models}))
 
 
 def explanation_message(story: GroupExplanation) -> order_service_pb2.ExplainOrderResponse.GroupExplanation:

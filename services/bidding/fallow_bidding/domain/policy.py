@@ -10,7 +10,8 @@ class Policy:
 
     A provider that is silent for ``unreachable_ms`` gets no new lease; one that is silent for ``grace_ms`` loses those
     it has. An agent that hears nothing for ``self_stop_ms`` stops by itself; ``overlap_margin_ms`` comes on top before
-    a group that must not overlap is leased again.
+    a group that must not overlap is leased again. A provider that failed a group may have it again where nobody else
+    fits: after ``return_ms``, doubled with each lease that the group lost, at most ``return_ms_max``.
     """
 
     market: str = "world"
@@ -25,14 +26,23 @@ class Policy:
     start_margin_ms: int = 60_000
     resend_ms: int = 2_000
     failures_max: int = 5
+    return_ms: int = 60_000
+    return_ms_max: int = 3_600_000
 
     def __post_init__(self) -> None:
         """Hold the order of the waits."""
         assert 0 < self.heartbeat_interval_ms < self.unreachable_ms <= self.grace_ms, "waits grow"
         assert self.self_stop_ms > self.heartbeat_interval_ms, "an agent must be able to miss a heartbeat"
         assert self.failures_max >= 1, "a group may be tried"
+        assert 0 < self.return_ms <= self.return_ms_max, "a return takes a while"
 
     @property
     def overlap_wait(self) -> timedelta:
         """How long after a provider was last heard its generation has surely stopped."""
         return timedelta(milliseconds=self.self_stop_ms + self.overlap_margin_ms)
+
+    def return_wait(self, leases_lost: int) -> timedelta:
+        """How long providers that failed a group do not get it again, after its ``leases_lost``-th loss."""
+        assert leases_lost >= 1, "who failed has had a lease"
+        doublings = min(leases_lost - 1, 32)
+        return timedelta(milliseconds=min(self.return_ms << doublings, self.return_ms_max))

@@ -1,7 +1,8 @@
 -- name: insert_order
 INSERT INTO market_order (
-    order_id, tenant, market, body, state, term_ms, forbids_overlap, end_reason, end_detail, end_time, create_time
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+    order_id, tenant, market, body, state, term_ms, forbids_overlap, end_reason, end_detail, end_time, create_time,
+    open_time, match_timeout_ms, match_due_time, together, gpu_models
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
 ON CONFLICT (order_id) DO NOTHING
 RETURNING order_id
 
@@ -31,7 +32,7 @@ SELECT * FROM order_group WHERE order_id = ANY($1::text[]) ORDER BY order_id, gr
 
 -- name: save_group
 UPDATE order_group
-SET state = $3, generation = $4, excluded_providers = $5, failures = $6, hold_until = $7
+SET state = $3, generation = $4, excluded_providers = $5, failures = $6, hold_until = $7, return_time = $8
 WHERE order_id = $1 AND group_index = $2
 
 -- name: clear_hold
@@ -53,6 +54,36 @@ WHERE order_id = $1 AND state = 'OPEN'
 
 -- name: end_groups
 UPDATE order_group SET state = 'ENDED' WHERE order_id = $1
+
+-- name: load_match_due
+SELECT order_id FROM market_order
+WHERE state = 'OPEN' AND match_due_time <= $1
+ORDER BY match_due_time
+LIMIT $2
+
+-- name: set_match_due
+UPDATE market_order SET match_due_time = $2 WHERE order_id = $1
+
+-- name: set_match_time
+UPDATE market_order SET match_time = $2 WHERE order_id = $1 AND match_time IS NULL
+
+-- name: load_match_wait_of_models
+SELECT count(*)::int AS samples, percentile_disc(0.5) WITHIN GROUP (ORDER BY wait_ms) AS median_ms
+FROM (
+    SELECT (extract(epoch FROM match_time - open_time) * 1000)::bigint AS wait_ms FROM market_order
+    WHERE market = $1 AND match_time >= $2 AND gpu_models = $3::text[]
+    ORDER BY match_time DESC
+    LIMIT $4
+) AS newest
+
+-- name: load_match_wait
+SELECT count(*)::int AS samples, percentile_disc(0.5) WITHIN GROUP (ORDER BY wait_ms) AS median_ms
+FROM (
+    SELECT (extract(epoch FROM match_time - open_time) * 1000)::bigint AS wait_ms FROM market_order
+    WHERE market = $1 AND match_time >= $2
+    ORDER BY match_time DESC
+    LIMIT $3
+) AS newest
 
 -- name: load_expired_terms
 SELECT order_id FROM market_order

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 import asyncpg
 
@@ -10,6 +11,9 @@ from fallow_bidding.domain.leases import EndReason, GenerationKey
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.store import QUERIES
 from fallow_chassis.postgres import Connection
+
+MATCH_SAMPLES_MAX: Final = 1_000
+"""The most orders, the newest, that a median is taken of."""
 
 
 async def insert_order(connection: Connection, order: MarketOrder, groups: Sequence[MarketGroup]) -> bool:
@@ -27,6 +31,11 @@ async def insert_order(connection: Connection, order: MarketOrder, groups: Seque
         order.end_detail,
         order.end_time,
         order.create_time,
+        order.open_time,
+        order.match_timeout_ms,
+        order.match_deadline,
+        order.together,
+        list(order.gpu_models),
     )
     if inserted is None:
         return False
@@ -78,6 +87,7 @@ async def save_group(connection: Connection, group: MarketGroup) -> None:
         sorted(group.excluded_providers),
         group.failures,
         group.hold_until,
+        group.return_time,
     )
 
 
@@ -109,6 +119,37 @@ async def end_order(connection: Connection, order_id: str, reason: EndReason, de
     await connection.execute(QUERIES.get("end_groups"), order_id)
 
 
+async def load_match_due(connection: Connection, now: datetime, limit: int) -> list[str]:
+    """Orders of which the wait for a first match may be over."""
+    return [row["order_id"] for row in await connection.fetch(QUERIES.get("load_match_due"), now, limit)]
+
+
+async def set_match_due(connection: Connection, order_id: str, due_time: datetime | None) -> None:
+    """Note when to look next whether an order's wait is over; None where nothing waits."""
+    await connection.execute(QUERIES.get("set_match_due"), order_id, due_time)
+
+
+async def set_match_time(connection: Connection, order_id: str, now: datetime) -> None:
+    """Note when the first lease of an order was made; a later one changes nothing."""
+    await connection.execute(QUERIES.get("set_match_time"), order_id, now)
+
+
+async def load_match_wait(
+    connection: Connection, market: str, since: datetime, gpu_models: Sequence[str] | None
+) -> tuple[int, int | None]:
+    """How many orders were matched since an instant, at most MATCH_SAMPLES_MAX, and their median wait in ms.
+
+    With ``gpu_models`` only those that asked for exactly these.
+    """
+    if gpu_models is None:
+        row = await connection.fetchrow(QUERIES.get("load_match_wait"), market, since, MATCH_SAMPLES_MAX)
+    else:
+        query = QUERIES.get("load_match_wait_of_models")
+        row = await connection.fetchrow(query, market, since, list(gpu_models), MATCH_SAMPLES_MAX)
+    assert row is not None, "a count is always there"
+    return row["samples"], row["median_ms"]
+
+
 async def load_expired_terms(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Orders whose longest running time is over."""
     return [row["order_id"] for row in await connection.fetch(QUERIES.get("load_expired_terms"), now, limit)]
@@ -129,6 +170,10 @@ def _order_of(row: asyncpg.Record) -> MarketOrder:
         end_reason=EndReason(row["end_reason"]) if row["end_reason"] else None,
         end_detail=row["end_detail"],
         end_time=row["end_time"],
+        open_time=row["open_time"],
+        match_timeout_ms=row["match_timeout_ms"],
+        together=row["together"],
+        gpu_models=tuple(row["gpu_models"]),
     )
 
 
@@ -143,5 +188,6 @@ def _group_of(row: asyncpg.Record) -> MarketGroup:
         excluded_providers=frozenset(row["excluded_providers"]),
         failures=row["failures"],
         hold_until=row["hold_until"],
+        return_time=row["return_time"],
         decision=row["decision"],
     )
