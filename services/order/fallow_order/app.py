@@ -63,8 +63,6 @@ async def build(application: Application[OrderSettings]) -> None:
     jobs = OrderJobs(database, commands, creation, escrows, market, sweep_times(settings))
     application.every(SWEEP_SECONDS, jobs.sweep_pending, name="sweep_pending")
     application.every(SWEEP_SECONDS, updates.sweep, name="sweep_updates")
-    application.every(JOB_SECONDS, jobs.expire_unmatched, name="expire_unmatched")
-    application.every(JOB_SECONDS, jobs.end_terms, name="end_terms")
     application.every(JOB_SECONDS, jobs.carry_ends, name="carry_ends")
     application.every(SWEEP_SECONDS, jobs.release_escrows, name="release_escrows")
     application.every(FORGET_SECONDS, sessions.forget_nonces, name="forget_nonces")

@@ -55,18 +55,6 @@ class OrderCommands:
             )
             return await request_end(unit, order, EndReason.TENANT, reason)
 
-    async def end_overdue(self, order_id: str, states: frozenset[OrderState], reason: EndReason, detail: str) -> None:
-        """End an order whose time is over, if it is still in one of the states and still due."""
-        async with self._database.transaction() as unit:
-            order = await store.lock_order(unit.connection, order_id)
-            now = unit.clock.now()
-            if order is None or order.state not in states:
-                return
-            due_at = store.due_time(order, now)
-            if due_at is None or due_at > now:
-                return
-            await request_end(unit, order, reason, detail)
-
     async def close_unopened(self, order_id: str) -> None:
         """Close an ending order that never reached the market, after its escrow was released."""
         async with self._database.transaction() as unit:

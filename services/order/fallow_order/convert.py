@@ -1,11 +1,13 @@
 """Between domain values and the contract's messages; no decision is made here."""
 
-from fallow.order.v1 import events_pb2, order_pb2, session_service_pb2
+from fallow.order.v1 import events_pb2, order_pb2, order_service_pb2, session_service_pb2
 from fallow.type.v1 import lease_pb2, money_pb2, workload_pb2
-from fallow_chassis.wire import to_timestamp
+from fallow_chassis.errors import invalid_field
+from fallow_chassis.wire import from_timestamp, to_timestamp
 from fallow_order.domain.draft import OrderDraft
 from fallow_order.domain.order import Change, Endpoint, EndReason, Group, GroupState, Order, OrderState
 from fallow_order.domain.session import Account, ApiKey
+from fallow_order.store import OrderFilter
 
 
 def order_to_proto(order: Order) -> order_pb2.Order:
@@ -93,9 +95,31 @@ def change_to_proto(change: Change) -> order_pb2.OrderTransition:
     return shown
 
 
+def watch_step(order: Order, change: Change | None = None) -> order_service_pb2.WatchOrderResponse:
+    """One step of a watch: the order as it was read, and what changed."""
+    return order_service_pb2.WatchOrderResponse(
+        order=order_to_proto(order),
+        transition=None if change is None else change_to_proto(change),
+        latest_sequence=order.sequence,
+    )
+
+
 def group_state_to_proto(state: GroupState) -> "order_pb2.GroupState.ValueType":
     """A group's state of the contract."""
     return order_pb2.GroupState.Value(f"GROUP_STATE_{state.value}")
+
+
+def filter_from_proto(request: order_service_pb2.ListOrdersRequest) -> OrderFilter:
+    """Which orders a list is to show; INVALID_FIELD for states that are none, and a time that ends before it begins."""
+    if any(state == order_pb2.ORDER_STATE_UNSPECIFIED for state in request.states):
+        raise invalid_field("states", "must name states")
+    created_min = from_timestamp(request.min_create_time) if request.HasField("min_create_time") else None
+    created_max = from_timestamp(request.max_create_time) if request.HasField("max_create_time") else None
+    if created_min is not None and created_max is not None and created_min >= created_max:
+        raise invalid_field("max_create_time", "must be later than min_create_time")
+    return OrderFilter(
+        tuple(state_from_proto(state) for state in request.states), dict(request.labels), created_min, created_max
+    )
 
 
 def state_to_proto(state: OrderState) -> "order_pb2.OrderState.ValueType":

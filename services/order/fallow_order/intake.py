@@ -101,7 +101,10 @@ def draft_of_order(order: order_pb2.Order) -> OrderDraft:
     _check_groups(order)
     asset = order.groups[0].price_limit.asset
     match_timeout_ms, term_ms = _check_terms(order.terms, asset)
-    bare = order_pb2.Order(group_binding=order_pb2.GROUP_BINDING_ALL_OR_NONE, match_mode=order_pb2.MATCH_MODE_INSTANT)
+    bare = order_pb2.Order(
+        group_binding=order.group_binding or order_pb2.GROUP_BINDING_ALL_OR_NONE,
+        match_mode=order_pb2.MATCH_MODE_INSTANT,
+    )
     for group in order.groups:
         bare.groups.add(
             group_id=group.group_id,
@@ -136,8 +139,6 @@ def _check_built(order: order_pb2.Order) -> None:
         raise not_yet_available("order.match_mode AUCTION")
     if order.match_mode == order_pb2.MATCH_MODE_MANUAL:
         raise not_yet_available("order.match_mode MANUAL")
-    if order.group_binding == order_pb2.GROUP_BINDING_EACH:
-        raise not_yet_available("order.group_binding EACH")
     if order.terms.kind == order_pb2.TERM_KIND_SPOT:
         raise not_yet_available("order.terms.kind SPOT")
     if order.terms.kind == order_pb2.TERM_KIND_RESERVED:

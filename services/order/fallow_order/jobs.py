@@ -1,4 +1,4 @@
-"""Timers: finish or withdraw what was left PENDING, end what is overdue, carry ends to bidding, release escrows.
+"""Timers: finish or withdraw what was left PENDING, carry ends to bidding, release escrows.
 
 Each job lists what is due, and treats one order at a time, by use-cases that lock and look again; so two processes may
 run the same job. A refusal or a failure concerns its order alone: it is noted, put off, and the next one goes on.
@@ -15,14 +15,13 @@ from fallow_chassis.postgres import Database
 from fallow_order import store
 from fallow_order.commands import OrderCommands
 from fallow_order.creation import OrderCreation
-from fallow_order.domain.order import EndReason, Order, OrderState
+from fallow_order.domain.order import Order, OrderState
 from fallow_order.ports import Escrows, Market
 
 BATCH_ORDERS: Final = 100
 RETRY_WAIT: Final = timedelta(seconds=2)
 CONFIRMATION_WAIT: Final = timedelta(seconds=60)
 """How long bidding has to state an end that it agreed to, before it is asked again."""
-_LEASED: Final = frozenset({OrderState.MATCHED, OrderState.RUNNING, OrderState.DEGRADED, OrderState.SUSPENDED})
 
 _log = get_logger(__name__)
 
@@ -63,18 +62,6 @@ class OrderJobs:
                 await self._creation.withdraw(order.id)
             else:
                 await self._attempt(order.id, "finish", self._creation.finish(order), wait=timedelta(0))
-
-    async def expire_unmatched(self) -> None:
-        """End orders that found no match in time."""
-        for order in await self._due(OrderState.OPEN):
-            await self._commands.end_overdue(
-                order.id, frozenset({OrderState.OPEN}), EndReason.EXPIRED, "no match before the order's deadline"
-            )
-
-    async def end_terms(self) -> None:
-        """End orders whose term is over."""
-        for order in await self._due(*_LEASED):
-            await self._commands.end_overdue(order.id, _LEASED, EndReason.TERM, "the order's term is over")
 
     async def carry_ends(self) -> None:
         """Ask bidding to end what is CLOSING, until it states so; close at once what never reached the market."""

@@ -1,11 +1,9 @@
 """Reads for Get, List and Watch; each is one consistent view."""
 
-from collections.abc import Mapping, Sequence
-
 from fallow_chassis.errors import DomainError
 from fallow_chassis.postgres import Database
 from fallow_order import session_store, store
-from fallow_order.domain.order import Change, Order, OrderState
+from fallow_order.domain.order import Change, Order
 from fallow_order.domain.reasons import ACCOUNT_NOT_FOUND, ORDER_NOT_FOUND
 from fallow_order.domain.session import Account, ApiKey
 
@@ -38,20 +36,12 @@ class OrderQueries:
         account: str,
         *,
         before_id: str,
-        states: Sequence[OrderState],
-        labels: Mapping[str, str],
+        wanted: store.OrderFilter,
         limit: int,
     ) -> list[Order]:
         """A page of orders, newest first."""
         async with self._database.read() as connection:
-            return await store.list_orders(
-                connection,
-                account,
-                before_id=before_id,
-                states=[state.value for state in states],
-                labels=labels,
-                limit=limit,
-            )
+            return await store.list_orders(connection, account, before_id=before_id, wanted=wanted, limit=limit)
 
 
 class SessionQueries:

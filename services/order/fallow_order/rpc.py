@@ -7,8 +7,9 @@ from typing import Any, Final
 from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
 from fallow.type.v1 import money_pb2, workload_pb2
 from fallow_chassis.context import current_identity
-from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field
+from fallow_chassis.errors import PERMISSION_DENIED, DomainError
 from fallow_chassis.paging import Page
+from fallow_chassis.retry import is_retryable, wait_seconds
 from fallow_chassis.signals import Signals
 from fallow_chassis.wire import resource_id
 from fallow_order import convert, intake, intake_update
@@ -16,7 +17,7 @@ from fallow_order.channels import ORDER_CHANNEL
 from fallow_order.commands import OrderCommands
 from fallow_order.creation import OrderCreation
 from fallow_order.domain.hold import hold_micros
-from fallow_order.domain.order import OrderState
+from fallow_order.domain.order import Change, Order, OrderState
 from fallow_order.ports import Market
 from fallow_order.queries import OrderQueries
 from fallow_order.update_commands import UpdateCommands
@@ -25,6 +26,8 @@ from fallow_sdl import SdlSettings
 CHANGES_PER_READ: Final = 100
 WATCH_POLL_SECONDS: Final = 2.0
 """How long a change waits at most to be shown if its signal is lost."""
+WATCH_ATTEMPTS: Final = 10
+"""How often a watch asks a database that is away, with growing waits, before it ends as UNAVAILABLE."""
 
 
 def caller_account() -> str:
@@ -70,13 +73,10 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
     ) -> order_service_pb2.ListOrdersResponse:
         """List the caller's orders, newest first."""
         page = Page(request)
-        if any(state == order_pb2.ORDER_STATE_UNSPECIFIED for state in request.states):
-            raise invalid_field("states", "must name states")
         found = await self._queries.list(
             caller_account(),
             before_id=page.after_text(),
-            states=[convert.state_from_proto(state) for state in request.states],
-            labels=dict(request.labels),
+            wanted=convert.filter_from_proto(request),
             limit=page.limit,
         )
         shown, token = page.cut(found, lambda order: order.id)
@@ -102,24 +102,34 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         """Stream the order as it is, then each change after ``after_sequence``, until it is closed.
 
         The order in an answer is the order when the answer was read, which may be later than the change beside it.
+        Nothing is held while a slow reader takes its time; a database that is away for a while is waited for.
         """
         account, order_id = caller_account(), resource_id(request.name, "orders")
-        after = request.after_sequence
         with self._signals.bell(ORDER_CHANNEL, order_id) as bell:
             order = await self._queries.get(account, order_id)
-            yield order_service_pb2.WatchOrderResponse(order=convert.order_to_proto(order))
+            # Nobody has seen what has not happened: a number beyond the newest change is one of another order.
+            after = min(request.after_sequence, order.sequence)
+            yield convert.watch_step(order)
             while True:
-                order, changes = await self._queries.get_with_changes(
-                    account, order_id, after=after, limit=CHANGES_PER_READ
-                )
-                shown = convert.order_to_proto(order)
+                order, changes = await self._changes(account, order_id, after)
                 for change in changes:
                     after = change.sequence
-                    yield order_service_pb2.WatchOrderResponse(order=shown, transition=convert.change_to_proto(change))
+                    yield convert.watch_step(order, change)
                 if order.state is OrderState.CLOSED and after >= order.sequence:
                     return
                 if len(changes) < CHANGES_PER_READ:
                     await bell.wait(WATCH_POLL_SECONDS)
+
+    async def _changes(self, account: str, order_id: str, after: int) -> tuple[Order, list[Change]]:
+        """An order and its next changes; what passes by itself is tried again for a while."""
+        for attempt in range(1, WATCH_ATTEMPTS):
+            try:
+                return await self._queries.get_with_changes(account, order_id, after=after, limit=CHANGES_PER_READ)
+            except Exception as error:
+                if not is_retryable(error):
+                    raise
+                await asyncio.sleep(wait_seconds(attempt))
+        return await self._queries.get_with_changes(account, order_id, after=after, limit=CHANGES_PER_READ)
 
     async def EstimateOrder(
         self, request: order_service_pb2.EstimateOrderRequest, context: Any
@@ -133,6 +143,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
             worst_price=match.worst_price if match.HasField("worst_price") else None,
             fitting_providers=match.fitting_providers,
             funds_needed=money_pb2.Amount(asset=draft.asset, micros=hold),
+            time_to_match=match.time_to_match if match.HasField("time_to_match") else None,
         )
 
     async def ExplainOrder(

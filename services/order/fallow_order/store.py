@@ -5,8 +5,8 @@ watch. It holds the revision against lost updates; callers lock the row first, s
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
 import asyncpg
@@ -26,6 +26,8 @@ from fallow_order.domain.order import (
 )
 
 QUERIES: Final = Queries.load("fallow_order")
+AFTER_ALL_IDS: Final = "~"
+"""Greater than every id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,22 @@ class Sealed:
     ciphertext: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders a list shows: in one of ``states`` (empty: any), with all ``labels``, created in a half-open time."""
+
+    states: tuple[OrderState, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_min: datetime | None = None
+    created_max: datetime | None = None
+
+
 def due_time(order: Order, now: datetime) -> datetime | None:
     """When a job should look at the order next, by its state; None when nothing is due."""
     if order.state is OrderState.PENDING:
         return order.created_at
-    if order.state is OrderState.OPEN:
-        assert order.opened_at is not None, "an open order was opened"
-        return order.opened_at + timedelta(milliseconds=order.match_timeout_ms)
-    if order.state is OrderState.CLOSING:
-        return None if order.end_confirmed else now
-    if order.state is not OrderState.CLOSED and order.ready_at is not None and order.term_ms is not None:
-        return order.ready_at + timedelta(milliseconds=order.term_ms)
+    if order.state is OrderState.CLOSING and not order.end_confirmed:
+        return now
     return None
 
 
@@ -197,12 +204,20 @@ async def list_orders(
     account: str,
     *,
     before_id: str,
-    states: Sequence[str],
-    labels: Mapping[str, str],
+    wanted: OrderFilter,
     limit: int,
 ) -> list[Order]:
     """Orders of an account, newest first, from before an id (empty: from the newest)."""
-    rows = await connection.fetch(QUERIES.get("list_orders"), account, before_id, list(states), dict(labels), limit)
+    rows = await connection.fetch(
+        QUERIES.get("list_orders"),
+        account,
+        before_id or AFTER_ALL_IDS,
+        [state.value for state in wanted.states or OrderState],
+        dict(wanted.labels),
+        wanted.created_min,
+        wanted.created_max,
+        limit,
+    )
     return await _many(connection, rows)
 
 

@@ -84,7 +84,6 @@ def _with_group(change: Any) -> order_pb2.Order:
         ),
         (_order(match_mode=order_pb2.MATCH_MODE_AUCTION), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
         (_order(match_mode=order_pb2.MATCH_MODE_MANUAL), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
-        (_order(group_binding=order_pb2.GROUP_BINDING_EACH), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
         (_order(terms=order_pb2.Terms(kind=order_pb2.TERM_KIND_SPOT)), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
         (_order(auction_rule=order_pb2.AUCTION_RULE_FIRST_PRICE), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_rule"),
     ],
@@ -302,24 +301,6 @@ async def test_bidding_away_does_not_lose_a_close(house: House) -> None:
             await house.jobs.carry_ends()
             assert len(house.bidding.ended) == asked, "asked once, and again only after a while"
     assert [kind.rpartition(".")[2] for kind, _ in await house.outbox()] == ["OrderOpened", "OrderCloseRequested"]
-
-
-async def test_an_unmatched_order_expires_and_a_term_ends(house: House) -> None:
-    """Goal: deadlines end orders. Method: let the due time of an OPEN order come; one that is not due stays."""
-    tenant = house.tenant()
-    house.settlement.free[tenant.name] = 10_000_000
-    late, young = await tenant.create("a"), await tenant.create("b")
-    async with house.database.transaction() as unit:
-        await unit.connection.execute(
-            "UPDATE orders SET opened_at = opened_at - interval '11 minutes', due_at = due_at - interval '11 minutes' "
-            "WHERE id = $1",
-            late.name.removeprefix("orders/"),
-        )
-    await house.jobs.expire_unmatched()
-    expired = await tenant.get(late.name)
-    assert expired.state == order_pb2.ORDER_STATE_CLOSING
-    assert expired.close_reason == 9, "END_REASON_EXPIRED"
-    assert (await tenant.get(young.name)).state == order_pb2.ORDER_STATE_OPEN
 
 
 async def test_labels_change_on_an_open_order_only(house: House) -> None:

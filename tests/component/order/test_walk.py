@@ -135,25 +135,3 @@ async def test_a_lost_group_makes_the_order_degraded_and_a_new_lease_mends_it(ho
     mended = await tenant.get(order.name)
     assert mended.state == order_pb2.ORDER_STATE_RUNNING
     assert (mended.groups[0].lease, mended.groups[0].generation) == (third, 2)
-
-
-async def test_a_term_counts_from_readiness_and_ends_the_order(house: House) -> None:
-    """Goal: a fixed term is held and kept. Method: one minute of hold; ready long ago; a second order that is not."""
-    tenant = house.tenant()
-    house.settlement.free[tenant.name] = 10_000_000
-    wanted = small_order()
-    wanted.terms.duration.FromSeconds(60)
-    names = [(await tenant.create(f"r{number}", wanted)).name for number in range(2)]
-    assert house.settlement.free[tenant.name] == 10_000_000 - 2 * 60_000
-    for name, ready in zip(names, (1_700_000_000, 4_000_000_000), strict=True):
-        key, lease = name.removeprefix("orders/"), new_name("leases")
-        await house.deliver(LEASES_TOPIC, key, _created(name, lease))
-        running = _running(name, lease)
-        running.ready_time.FromSeconds(ready)
-        await house.deliver(LEASES_TOPIC, key, running)
-    await house.jobs.end_terms()
-    over, young = [await tenant.get(name) for name in names]
-    assert (over.state, over.close_reason) == (order_pb2.ORDER_STATE_CLOSING, lease_pb2.END_REASON_TERM)
-    assert young.state == order_pb2.ORDER_STATE_RUNNING
-    await house.jobs.carry_ends()
-    assert house.bidding.ended == [(names[0], lease_pb2.END_REASON_TERM)]

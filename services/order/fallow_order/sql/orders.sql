@@ -21,11 +21,13 @@ SELECT * FROM orders WHERE id = $1 FOR UPDATE;
 SELECT * FROM orders
 WHERE
     account = $1
-    AND ($2::text = '' OR id < $2)
-    AND (cardinality($3::text []) = 0 OR state = ANY ($3))
+    AND id < $2
+    AND state = ANY ($3::text [])
     AND labels @> $4::jsonb
+    AND created_at >= coalesce($5::timestamptz, '-infinity')
+    AND created_at < coalesce($6::timestamptz, 'infinity')
 ORDER BY id DESC
-LIMIT $5;
+LIMIT $7;
 
 -- name: lock_account_orders
 -- One advisory lock for each account, in the order of the keys, so that two transactions never wait for each other.
