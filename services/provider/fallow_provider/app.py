@@ -18,7 +18,7 @@ from fallow_chassis.application import Application
 from fallow_chassis.ids import Ids
 from fallow_chassis.logging import get_logger
 from fallow_chassis.nats_link import NatsLink
-from fallow_chassis.retry import is_retryable, wait_seconds
+from fallow_chassis.retry import keep_trying, wait_seconds
 from fallow_provider.clients import NatsMarket, OwnerSession, Registry, Workloads, schedule_digest
 from fallow_provider.commands import Commands
 from fallow_provider.devices import DeclaredSite
@@ -150,17 +150,7 @@ class MarketLink:
     async def register(self) -> None:
         """Register, and get credentials and an offer; asked until the market answers, then done for this life."""
         address = self._settings.door_address or await self._application.server.bound()
-        attempt = 0
-        while True:
-            try:
-                await self._register(address)
-                break
-            except Exception as error:
-                if not is_retryable(error):
-                    raise
-                attempt += 1
-                _log.warning("registration_waits", attempt=attempt, error=str(error))
-                await asyncio.sleep(wait_seconds(attempt))
+        await keep_trying("registration", lambda: self._register(address))
         self._registered.set()
         await asyncio.Event().wait()
 

@@ -19,7 +19,7 @@ from fallow.type.v1.workload_pb2 import Endpoint, Workload
 from fallow_chassis.clock import Clock
 from fallow_chassis.errors import DomainError, ErrorReason
 from fallow_chassis.logging import get_logger
-from fallow_chassis.retry import is_retryable, wait_seconds
+from fallow_chassis.retry import keep_trying, wait_seconds
 from fallow_provider.convert import endpoint_messages, templates_of
 from fallow_provider.domain import reasons
 from fallow_provider.domain.run import (
@@ -290,18 +290,13 @@ class Supervisor:
 
     async def _fetch(self, run: Run) -> Workload:
         """Ask the order service until it answers; a refusal ends the run."""
-        attempt = 0
-        while True:
-            try:
-                return await self._workloads.workload(
-                    run.order_address, run.workload_grant, run.lease, run.key.generation
-                )
-            except DomainError as error:
-                if not is_retryable(error):
-                    raise _RunFailedError(reasons.WORKLOAD_UNAVAILABLE, str(error)) from error
-                attempt += 1
-                _log.warning("workload_not_fetched", lease=run.lease, attempt=attempt, error=str(error))
-                await asyncio.sleep(wait_seconds(attempt))
+        try:
+            return await keep_trying(
+                "fetch of a workload",
+                lambda: self._workloads.workload(run.order_address, run.workload_grant, run.lease, run.key.generation),
+            )
+        except DomainError as error:
+            raise _RunFailedError(reasons.WORKLOAD_UNAVAILABLE, str(error)) from error
 
     async def _prepare(self, container: Container) -> None:
         """Have the image, telling how far it is."""
@@ -373,15 +368,7 @@ class Supervisor:
         """Stop and destroy all containers of a run, then say that it is over."""
         if before is not None:
             await asyncio.wait({before})
-        attempt = 0
-        while True:
-            try:
-                await self._destroy_all(key)
-                break
-            except DriverUnavailableError as error:
-                attempt += 1
-                _log.warning("driver_unavailable", driver=self._driver.name, attempt=attempt, error=str(error))
-                await asyncio.sleep(wait_seconds(attempt))
+        await self._asked(lambda: self._destroy_all(key))
         run = self._store.run(key)
         assert run is not None, "a run is not forgotten before it is over"
         self._up.pop(key, None)

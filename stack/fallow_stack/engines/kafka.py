@@ -15,6 +15,7 @@ from base64 import urlsafe_b64encode
 from pathlib import Path
 from typing import Final
 
+from fallow_stack.engines.engine import Engine
 from fallow_stack.engines.process import EngineError, Process, free_port, leashed
 
 HEAP_MEGABYTES: Final = 512
@@ -85,18 +86,17 @@ Configuration:
 """
 
 
-class Kafka:
+class Kafka(Engine):
     """One node over one data folder."""
 
     def __init__(self, data: Path, *, libraries: Path, port: int = 0, heap_megabytes: int = HEAP_MEGABYTES) -> None:
         """``libraries`` is the folder that ``fetch`` filled."""
         self._data = data
         self._libraries = libraries
-        self._port = port
         self._controller_port = 0
         self._heap_megabytes = heap_megabytes
         # A crash loses nothing that was acknowledged and flushed by the system; an orderly stop takes seconds.
-        self._process = Process("Kafka", data / "kafka.log", death_signal=signal.SIGKILL)
+        super().__init__(Process("Kafka", data / "kafka.log", death_signal=signal.SIGKILL), port)
 
     @property
     def bootstrap(self) -> str:
@@ -107,31 +107,6 @@ class Kafka:
     def url(self) -> str:
         """``kafka://127.0.0.1:port``."""
         return f"kafka://{self.bootstrap}"
-
-    @property
-    def pid(self) -> int:
-        """The process id of the Java machine."""
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there."""
-        return self._process.is_running
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended, if it did."""
-        return self._process.exit_code
-
-    @property
-    def log(self) -> Path:
-        """What the node prints."""
-        return self._process.log
-
-    @property
-    def port(self) -> int:
-        """The TCP port; 0 before the first start."""
-        return self._port
 
     @staticmethod
     def missing() -> str | None:
@@ -166,14 +141,6 @@ class Kafka:
     async def stop(self) -> None:
         """Shut the node down in order."""
         await self._process.end(signal.SIGTERM, timeout=STOP_SECONDS)
-
-    async def kill(self) -> None:
-        """End the node as a crash would."""
-        await self._process.end(signal.SIGKILL)
-
-    async def wait(self) -> int:
-        """Wait until the node ends by itself."""
-        return await self._process.wait()
 
     async def wipe(self) -> None:
         """Stop the node and forget its data."""

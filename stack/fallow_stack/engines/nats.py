@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from fallow_chassis.nats_credentials import Operator, make_operator, provider_credentials, service_credentials
+from fallow_stack.engines.engine import Engine
 from fallow_stack.engines.process import EngineError, Process, free_port
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
@@ -38,45 +39,19 @@ resolver_preload: {{
 """
 
 
-class Nats:
+class Nats(Engine):
     """One server over one data folder."""
 
     def __init__(self, data: Path, *, port: int = 0, durable: bool = True) -> None:
         """``durable=False`` leaves syncing to the system, for tests that never lose power."""
         self._data = data
-        self._port = port
         self._durable = durable
-        self._process = Process("NATS", data / "nats.log", death_signal=signal.SIGTERM)
+        super().__init__(Process("NATS", data / "nats.log", death_signal=signal.SIGTERM), port)
 
     @property
     def url(self) -> str:
         """``nats://127.0.0.1:port``."""
         return f"nats://127.0.0.1:{self._port}"
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there."""
-        return self._process.is_running
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended, if it did."""
-        return self._process.exit_code
-
-    @property
-    def log(self) -> Path:
-        """What the server prints."""
-        return self._process.log
-
-    @property
-    def port(self) -> int:
-        """The TCP port; 0 before the first start."""
-        return self._port
 
     @property
     def operator(self) -> Operator:
@@ -129,14 +104,6 @@ class Nats:
     async def stop(self) -> None:
         """Shut the server down in order."""
         await self._process.end(signal.SIGTERM)
-
-    async def kill(self) -> None:
-        """End the server as a crash would."""
-        await self._process.end(signal.SIGKILL)
-
-    async def wait(self) -> int:
-        """Wait until the server ends by itself."""
-        return await self._process.wait()
 
     async def wipe(self) -> None:
         """Stop the server and forget all its data, keys and credentials with it."""

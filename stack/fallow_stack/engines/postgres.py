@@ -29,6 +29,7 @@ from typing import Final
 
 import asyncpg
 
+from fallow_stack.engines.engine import Engine
 from fallow_stack.engines.process import EngineError, Identity, Process, free_port, leashed
 
 SUPERUSER: Final = "fallow"
@@ -61,7 +62,7 @@ class RunAs(Enum):
     OTHER_USER = "other_user"
 
 
-class Postgres:
+class Postgres(Engine):
     """One server over one data folder, which is created on the first start."""
 
     def __init__(
@@ -75,7 +76,6 @@ class Postgres:
     ) -> None:
         """``durable=False`` switches fsync off, for tests that never lose power; ``settings`` override the rest."""
         self._home = data
-        self._port = port
         self._settings = {
             "max_connections": str(MAX_CONNECTIONS),
             **(_DURABLE_SETTINGS if durable else _FAST_SETTINGS),
@@ -84,37 +84,12 @@ class Postgres:
         self._run_as = run_as
         self._identity: Identity | None = None
         self._password = ""
-        self._process = Process("Postgres", data / "postgres.log", death_signal=signal.SIGINT)
+        super().__init__(Process("Postgres", data / "postgres.log", death_signal=signal.SIGINT), port)
 
     @property
     def url(self) -> str:
         """The address of the database ``postgres``, with the superuser's password inside."""
         return self.database_url("postgres")
-
-    @property
-    def pid(self) -> int:
-        """The process id of the postmaster."""
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the process is there."""
-        return self._process.is_running
-
-    @property
-    def exit_code(self) -> int | None:
-        """How the process ended, if it did."""
-        return self._process.exit_code
-
-    @property
-    def log(self) -> Path:
-        """What the server prints."""
-        return self._process.log
-
-    @property
-    def port(self) -> int:
-        """The TCP port; 0 before the first start."""
-        return self._port
 
     def database_url(self, name: str) -> str:
         """The address of one database."""
@@ -149,14 +124,6 @@ class Postgres:
     async def stop(self) -> None:
         """Fast shutdown: transactions in progress are rolled back, everything is written out."""
         await self._process.end(signal.SIGINT)
-
-    async def kill(self) -> None:
-        """End the server as a crash would."""
-        await self._process.end(signal.SIGKILL)
-
-    async def wait(self) -> int:
-        """Wait until the server ends by itself."""
-        return await self._process.wait()
 
     async def wipe(self) -> None:
         """Stop the server and forget all its data."""

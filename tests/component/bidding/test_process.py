@@ -2,12 +2,6 @@
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
@@ -44,65 +38,10 @@ from tests.component.bidding.conftest import (
     node,
     run_status,
 )
+from tests.component.service_process import ServiceProcess, run_service, service_process
 from tests.conftest import StreamAddress
 
-
-@dataclass
-class Process:
-    """One process of the service."""
-
-    address: str
-    process: asyncio.subprocess.Process
-    log: Path
-
-    async def kill(self) -> None:
-        """End it with no warning."""
-        self.process.kill()
-        await self.process.wait()
-
-
-async def _run(environment: dict[str, str], command: str) -> tuple[int, str]:
-    """Run one command of the service; its exit status and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "fallow_bidding",
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
-
-
-@asynccontextmanager
-async def _served(environment: dict[str, str], folder: Path) -> AsyncIterator[Process]:
-    """Serve until the block ends; a process that was not killed must then drain and end well."""
-    folder.mkdir()
-    port_file, log_file = folder / "port", folder / "log"
-    with log_file.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "fallow_bidding",
-            "serve",
-            env=environment | {"FALLOW_PORT_FILE": str(port_file)},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            async with asyncio.timeout(60):
-                while not port_file.exists():
-                    assert process.returncode is None, log_file.read_text()
-                    await asyncio.sleep(0.05)
-            yield Process(port_file.read_text().strip(), process, log_file)
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            status = await process.wait()
-    assert status in {0, -signal.SIGKILL}, log_file.read_text()
+PACKAGE = "fallow_bidding"
 
 
 @pytest.fixture
@@ -121,7 +60,7 @@ def environment(identity: TestIdentity, private_nats: Nats) -> dict[str, str]:
     }
 
 
-async def _register(process: Process, identity: TestIdentity, folder: Path) -> Agent:
+async def _register(process: ServiceProcess, identity: TestIdentity, folder: Path) -> Agent:
     """Register a provider with an offer over gRPC; an agent with the credentials that the service issued, unstarted."""
     key = Ed25519PrivateKey.generate()
     async with channel(process.address, identity.as_account(new_name("accounts"), OWNER_SCOPES)) as connection:
@@ -180,16 +119,16 @@ async def test_a_killed_process_loses_no_command(
     """
     database_url = await database_factory.empty()
     environment["FALLOW_DATABASE_URL"] = database_url
-    assert (await _run(environment, "check"))[0] == 1
-    status, output = await _run(environment, "migrate")
+    assert (await run_service(PACKAGE, "check", environment))[0] == 1
+    status, output = await run_service(PACKAGE, "migrate", environment)
     assert status == 0, output
-    status, output = await _run(environment, "check")
+    status, output = await run_service(PACKAGE, "check", environment)
     assert status == 0, output
 
     address = StreamAddress(private_nats.url, private_nats.url, environment["FALLOW_NATS_CREDENTIALS_FILE"])
     stream = await open_stream(address, client="tests")
     order = gpu_order()
-    async with _served(environment, tmp_path / "first") as process:
+    async with service_process(PACKAGE, environment, tmp_path / "first") as process:
         agent = await _register(process, identity, tmp_path)
         await agent.report_inventory(node())
         await agent.beat()
@@ -197,7 +136,7 @@ async def test_a_killed_process_loses_no_command(
         await _until_lease(database_url)
         await process.kill()
 
-    async with _served(environment, tmp_path / "second") as process:
+    async with service_process(PACKAGE, environment, tmp_path / "second") as process:
         await agent.start()
         command = await agent.command("run")
         assert identity.verifier.verify(command.run.workload_grant).grant is not None
@@ -212,7 +151,7 @@ async def test_a_killed_process_loses_no_command(
 
 
 async def _watch_to_the_end(
-    process: Process,
+    process: ServiceProcess,
     identity: TestIdentity,
     order: order_pb2.Order,
     agent: Agent,

@@ -2,11 +2,6 @@
 
 import asyncio
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fallow.bidding.v1 import events_pb2 as bidding_events
@@ -32,52 +27,12 @@ from tests.component.order.conftest import (
     serve_neighbours,
     small_order,
 )
+from tests.component.service_process import run_service, service_process
 from tests.conftest import StreamAddress
 
+PACKAGE = "fallow_order"
+
 SECRET = "planted-s3cret-value"
-
-
-async def _run(environment: dict[str, str], command: str) -> tuple[int, str]:
-    """Run one command of the service; its exit status and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "fallow_order",
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
-
-
-@asynccontextmanager
-async def _served(environment: dict[str, str], folder: Path) -> AsyncIterator[str]:
-    """Serve until the block ends; then the process must drain and end well. Yields the address."""
-    port_file = folder / "port"
-    with (folder / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "fallow_order",
-            "serve",
-            env=environment | {"FALLOW_PORT_FILE": str(port_file)},
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            async with asyncio.timeout(30):
-                while not port_file.exists():
-                    assert process.returncode is None, (folder / "log").read_text()
-                    await asyncio.sleep(0.05)
-            yield port_file.read_text().strip()
-        finally:
-            if process.returncode is None:
-                process.send_signal(signal.SIGTERM)
-            status = await process.wait()
-    assert status == 0, (folder / "log").read_text()
 
 
 async def _publish(
@@ -114,16 +69,16 @@ async def test_the_process_takes_an_order_to_its_close(
             "FALLOW_WORKLOAD_KEYS": KEYS,
             "FALLOW_LOG_LEVEL": "debug",
         }
-        status, output = await _run(environment, "check")
+        status, output = await run_service(PACKAGE, "check", environment)
         assert status == 1, output
-        status, output = await _run(environment, "migrate")
+        status, output = await run_service(PACKAGE, "migrate", environment)
         assert status == 0, output
-        status, output = await _run(environment, "check")
+        status, output = await run_service(PACKAGE, "check", environment)
         assert status == 0, output
 
         stream = await open_stream(address, client="tests")
-        async with _served(environment, tmp_path) as served:
-            states = await _walk(served, identity.account_token(tenant, SCOPES), stream, bidding)
+        async with service_process(PACKAGE, environment, tmp_path) as served:
+            states = await _walk(served.address, identity.account_token(tenant, SCOPES), stream, bidding)
         seen: list[Record] = []
 
         async def keep(record: Record) -> None:
@@ -149,11 +104,11 @@ async def test_the_process_takes_an_order_to_its_close(
 
 
 async def _walk(
-    served: str, token: str, stream: EventStream, bidding: FakeBidding
+    address: str, token: str, stream: EventStream, bidding: FakeBidding
 ) -> list["order_pb2.OrderState.ValueType"]:
     """Create, watch, close, and state the facts that follow; the states that the watch showed."""
     states: list[order_pb2.OrderState.ValueType] = []
-    async with channel(served, lambda: token) as connection, asyncio.timeout(60):
+    async with channel(address, lambda: token) as connection, asyncio.timeout(60):
         stub = order_service_pb2_grpc.OrderServiceStub(connection)
         order = await stub.CreateOrder(
             order_service_pb2.CreateOrderRequest(request_id="r", order=small_order(secret=SECRET))

@@ -1,8 +1,10 @@
 """Small makers of suppliers and demands."""
 
+from datetime import datetime
 from typing import Any
 
 from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
+from fallow_bidding.domain.leases import GenerationKey, Lease
 from fallow_bidding.domain.supply import Device, Health, Node, PriceSchedule, StandingOffer, Supplier
 
 GIB = 1 << 30
@@ -95,3 +97,22 @@ def order(*groups: GroupDemand, **fields: Any) -> OrderDemand:
 def unhealthy(health: Health) -> Node:
     """A node with one device of that health."""
     return node(devices=(device("g", health=health),))
+
+
+def reserved_lease(key: GenerationKey, create_time: datetime) -> Lease:
+    """A lease that was just made, of a provider named `provider`."""
+    return Lease(
+        lease_id="lease",
+        key=key,
+        group_id="main",
+        tenant="accounts/t",
+        provider_id="provider",
+        provider_account="accounts/p",
+        provider_address="",
+        offer_id="offer",
+        asset="usdc",
+        price_micros=1,
+        placements=(),
+        self_stop_ms=45_000,
+        create_time=create_time,
+    )

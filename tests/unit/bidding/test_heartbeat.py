@@ -27,24 +27,11 @@ from fallow_bidding.domain.leases import (
     ready,
     released,
 )
+from tests.unit.bidding.market import reserved_lease
 
 NOW = datetime(2026, 1, 1, 1, tzinfo=UTC)
 MADE = NOW - timedelta(hours=1)
-RESERVED = Lease(
-    lease_id="lease",
-    key=GenerationKey("order", 0, 2),
-    group_id="main",
-    tenant="accounts/t",
-    provider_id="provider",
-    provider_account="accounts/p",
-    provider_address="",
-    offer_id="offer",
-    asset="usdc",
-    price_micros=1,
-    placements=(),
-    self_stop_ms=45_000,
-    create_time=MADE,
-)
+RESERVED = reserved_lease(GenerationKey("order", 0, 2), MADE)
 STARTING = accepted(RESERVED, NOW)
 ENDPOINTS = (Endpoint("web", 80, "http://x", 0),)
 RUNNING = ready(STARTING, ENDPOINTS, NOW)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fallow_bidding.domain.leases import GenerationKey, Lease, ProofMark
+from fallow_bidding.domain.leases import GenerationKey, ProofMark
 from fallow_bidding.domain.proofs import (
     FOREIGN_LEASE,
     GENERATION_OLD,
@@ -17,26 +17,12 @@ from fallow_bidding.domain.proofs import (
     judge_proofs,
 )
 from fallow_bidding.signatures import verifies
+from tests.unit.bidding.market import reserved_lease
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC_KEY = KEY.public_key().public_bytes_raw()
-LEASE = Lease(
-    lease_id="lease",
-    key=GenerationKey("order", 1, 3),
-    group_id="main",
-    tenant="accounts/t",
-    provider_id="provider",
-    provider_account="accounts/p",
-    provider_address="",
-    offer_id="offer",
-    asset="usdc",
-    price_micros=1,
-    placements=(),
-    self_stop_ms=45_000,
-    create_time=NOW,
-    proof=ProofMark(5, 10_000, final=False),
-)
+LEASE = replace(reserved_lease(GenerationKey("order", 1, 3), NOW), proof=ProofMark(5, 10_000, final=False))
 
 
 def _verifies(signature: bytes, text: bytes) -> bool:
