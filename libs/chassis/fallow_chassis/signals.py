@@ -15,7 +15,9 @@ from fallow_chassis.postgres import Database
 from fallow_chassis.retry import keep_trying
 
 PING_SECONDS: Final = 10.0
-"""How often the connection is asked whether it lives, and how long it may take to answer."""
+"""How often the connection is asked whether it lives: one that is cut in silence says nothing by itself."""
+ANSWER_SECONDS: Final = 10.0
+"""How long the database may take to answer."""
 
 
 class Bell:
@@ -58,7 +60,8 @@ class Signals:
         self._database = database
         self._bells: dict[tuple[str, str], set[Bell]] = {}
         self._channels: set[str] = set()
-        self._has_new_channel = asyncio.Event()
+        # Set when there is a new channel to listen to, and when the connection ends.
+        self._is_due = asyncio.Event()
 
     def bell(self, channel: str, key: str = "") -> Bell:
         """A bell for the notifications of a channel about ``key``, or about anything if it is empty."""
@@ -73,7 +76,7 @@ class Signals:
         self._bells.setdefault(place, set()).add(bell)
         if place[0] not in self._channels:
             self._channels.add(place[0])
-            self._has_new_channel.set()
+            self._is_due.set()
 
     def remove(self, place: tuple[str, str], bell: Bell) -> None:
         """For bells: take one down."""
@@ -86,9 +89,10 @@ class Signals:
         """Listen to every channel that somebody asked for, and see that the connection lives."""
         heard: set[str] = set()
         async with self._database.session() as session:
+            session.add_termination_listener(lambda _: self._is_due.set())
             while True:
-                self._has_new_channel.clear()
-                async with asyncio.timeout(PING_SECONDS):
+                self._is_due.clear()
+                async with asyncio.timeout(ANSWER_SECONDS):
                     for channel in self._channels - heard:
                         await session.add_listener(channel, self._notified)
                         heard.add(channel)
@@ -96,7 +100,7 @@ class Signals:
                     await session.fetchval("SELECT 1")
                 try:
                     async with asyncio.timeout(PING_SECONDS):
-                        await self._has_new_channel.wait()
+                        await self._is_due.wait()
                 except TimeoutError:
                     continue
 

@@ -79,8 +79,10 @@ async def test_what_was_said_before_listening_began_is_not_missed(database: Data
 
 
 async def test_a_lost_connection_is_made_anew(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: signals outlive a connection. Method: end the server's side of it; then signal again."""
-    monkeypatch.setattr("fallow_chassis.signals.PING_SECONDS", 0.05)
+    """Goal: signals outlive a connection. Method: end the server's side of it, with the ping out of reach; then signal
+    again.
+    """
+    monkeypatch.setattr("fallow_chassis.signals.PING_SECONDS", FAR_SECONDS)
     signals = Signals(database)
     async with listening(signals):
         with signals.bell("a") as bell:

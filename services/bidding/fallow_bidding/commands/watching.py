@@ -61,7 +61,7 @@ class WatchCommands:
             away = await self._outages(connection, now)
             overdue = await leases.load_overdue(connection, now - accept, now - start, BATCH)
         taken = 0
-        for lease_id, order_id, _ in overdue:
+        for lease_id, order_id in overdue:
             async with self._database.transaction() as unit:
                 order = (await orders.lock_orders(unit.connection, [order_id]))[order_id]
                 lease = await leases.load_lease(unit.connection, lease_id)

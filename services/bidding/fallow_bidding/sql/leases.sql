@@ -36,7 +36,7 @@ ORDER BY lease_id DESC
 LIMIT $6
 
 -- name: load_overdue_leases
-SELECT lease_id, order_id, provider_id FROM lease
+SELECT lease_id, order_id FROM lease
 WHERE (state = 'RESERVED' AND create_time < $1) OR (state = 'STARTING' AND accept_time < $2)
 ORDER BY order_id, lease_id
 LIMIT $3

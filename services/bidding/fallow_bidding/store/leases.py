@@ -123,10 +123,10 @@ async def list_leases(
 
 async def load_overdue(
     connection: Connection, reserved_before: datetime, accepted_before: datetime, limit: int
-) -> list[tuple[str, str, str]]:
-    """Leases not accepted, or not ready, since these instants: (lease id, order id, provider id)."""
+) -> list[tuple[str, str]]:
+    """Leases not accepted, or not ready, since these instants: (lease id, order id)."""
     rows = await connection.fetch(QUERIES.get("load_overdue_leases"), reserved_before, accepted_before, limit)
-    return [(row["lease_id"], row["order_id"], row["provider_id"]) for row in rows]
+    return [(row["lease_id"], row["order_id"]) for row in rows]
 
 
 async def load_device_uses(connection: Connection, provider_ids: Sequence[str]) -> list[asyncpg.Record]:
