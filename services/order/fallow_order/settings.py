@@ -20,6 +20,11 @@ class OrderSettings(ServiceSettings):
     sign_in_uri: str = Field(default="", description="URI that sign-in messages name; empty: https:// and the domain.")
     sign_in_seconds: int = Field(default=300, ge=30, le=3_600, description="How long a challenge may be answered.")
     access_token_seconds: int = Field(default=900, ge=30, le=900, description="How long an access token lasts.")
+    oidc_issuers: str = Field(
+        default="",
+        description='Issuers whose identity tokens are taken, a JSON list of {"issuer", "audience", "jwks", '
+        '"authorized_parties"}; without jwks the address comes by discovery.',
+    )
     audit_accounts: str = Field(
         default="", description="Accounts or addresses, separated by commas, whose tokens get ledger.audit."
     )
@@ -35,7 +40,7 @@ class OrderSettings(ServiceSettings):
         default=100, ge=0, description="API keys of one account that have not run out, at most; 0 sets no limit."
     )
     max_sign_in_challenges: int = Field(
-        default=20, ge=0, description="Challenges of one address that wait for an answer, at most; 0 sets no limit."
+        default=100, ge=0, description="Challenges that one caller's address leaves unanswered, at most; 0: no limit."
     )
     pending_finish_seconds: float = Field(
         default=5, gt=0, description="Age at which an order left PENDING is finished by the sweeper."

@@ -106,6 +106,18 @@ SIGN_IN_EXPIRED: Final = ErrorReason(
     "The message's time is over, or has not come.",
     "Ask for a new challenge and sign that.",
 )
+OIDC_TOKEN_INVALID: Final = ErrorReason(
+    "OIDC_TOKEN_INVALID",
+    "UNAUTHENTICATED",
+    "The identity token is not of an issuer that this market takes, does not verify, or is for somebody else.",
+    "Ask the issuer for an identity token whose audience is this market's name with it.",
+)
+OIDC_TOKEN_EXPIRED: Final = ErrorReason(
+    "OIDC_TOKEN_EXPIRED",
+    "UNAUTHENTICATED",
+    "The identity token verifies but its time is over.",
+    "Ask the issuer for a fresh one.",
+)
 QUOTA_EXCEEDED: Final = ErrorReason(
     "QUOTA_EXCEEDED",
     "RESOURCE_EXHAUSTED",
@@ -143,6 +155,8 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     SIGN_IN_SIGNATURE_INVALID,
     SIGN_IN_NONCE_USED,
     SIGN_IN_EXPIRED,
+    OIDC_TOKEN_INVALID,
+    OIDC_TOKEN_EXPIRED,
     QUOTA_EXCEEDED,
     API_KEY_INVALID,
     API_KEY_NOT_FOUND,
