@@ -43,13 +43,16 @@ class GrantClaims:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A verified caller. ``address`` is the EVM address the account signed in with, or empty."""
+    """A verified caller. ``address`` is the EVM address the account signed in with, ``api_key`` the name of the key that
+    its token was traded for; either may be empty.
+    """
 
     subject: str
     issuer: str
     scopes: frozenset[str] = frozenset()
     address: str = ""
     grant: GrantClaims | None = None
+    api_key: str = ""
 
     @property
     def is_service(self) -> bool:

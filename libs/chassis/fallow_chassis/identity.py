@@ -44,6 +44,8 @@ GRANT_TYPE: Final = "fallow-grant+jwt"
 ACCOUNT_ISSUER: Final = "order"
 GRANT_ISSUER: Final = "bidding"
 SERVICE_LIFETIME_SECONDS: Final = 300
+MAX_ACCESS_SECONDS: Final = 900
+"""The longest life of an access token that anybody believes, whoever signed it."""
 LEEWAY_SECONDS: Final = 5
 """How far clocks of our machines may differ before a token that was just made, or just ended, is refused."""
 MAX_TOKEN_CHARACTERS: Final = 8_192
@@ -96,11 +98,18 @@ class TokenSigner:
         """Read a PEM key file; ``issuer`` is the service's name; KeyFileError if it holds no Ed25519 key."""
         return cls(_load_private_key(key_file), issuer, clock or SystemClock())
 
-    def access_token(self, subject: str, scopes: Iterable[str], lifetime_seconds: int, address: str = "") -> str:
-        """A token for an account (``accounts/…``); only the order service's are believed."""
+    def access_token(
+        self, subject: str, scopes: Iterable[str], lifetime_seconds: int, address: str = "", *, api_key: str = ""
+    ) -> str:
+        """A token for an account (``accounts/…``); only the order service's are believed, for 15 minutes at most.
+
+        ``api_key`` is the name of the key that it was traded for, if it was.
+        """
         claims: dict[str, Any] = {"scope": " ".join(sorted(set(scopes)))}
         if address:
             claims["address"] = address
+        if api_key:
+            claims["api_key"] = api_key
         return self._sign(ACCESS_TYPE, subject, claims, lifetime_seconds)
 
     def service_token(self) -> str:
@@ -181,7 +190,7 @@ class TokenVerifier:
         if claims.get("aud") != AUDIENCE:
             raise _refused("the token is meant for somebody else")
         identity = _identity_of(kind, issuer, claims)
-        self._check_times(claims)
+        self._check_times(claims, _MAX_SECONDS.get(kind))
         return identity
 
     def _key_of(self, token: str) -> tuple[str, str, Ed25519PublicKey]:
@@ -191,18 +200,20 @@ class TokenVerifier:
         except jwt.PyJWTError as error:
             raise _refused("the token is malformed") from error
         kind, key_id = header.get("typ"), header.get("kid")
-        if header.get("alg") != _ALGORITHM or kind not in {ACCESS_TYPE, SERVICE_TYPE, GRANT_TYPE}:
+        if header.get("alg") != _ALGORITHM or "crit" in header or kind not in {ACCESS_TYPE, SERVICE_TYPE, GRANT_TYPE}:
             raise _refused("the token is not one of ours")
         known = self._keys.get(key_id) if isinstance(key_id, str) else None
         if known is None:
             raise _refused("no known key signed the token")
         return str(kind), *known
 
-    def _check_times(self, claims: Mapping[str, Any]) -> None:
-        """Hold ``iat`` and ``exp`` against the present, with the leeway for clocks that differ."""
+    def _check_times(self, claims: Mapping[str, Any], max_seconds: int | None) -> None:
+        """Hold ``iat`` and ``exp`` against each other and the present, with the leeway for clocks that differ."""
         issued_s, expires_s = claims.get("iat"), claims.get("exp")
         if not _is_instant(issued_s) or not _is_instant(expires_s):
             raise _refused("the token has no times")
+        if max_seconds is not None and expires_s - issued_s > max_seconds:
+            raise _refused("the token is made to live too long")
         now_s = int(self._clock.now().timestamp())
         if now_s >= expires_s + LEEWAY_SECONDS:
             raise DomainError(TOKEN_EXPIRED, "the token's time is over")
@@ -210,6 +221,7 @@ class TokenVerifier:
             raise _refused("the token was made in the future")
 
 
+_MAX_SECONDS: Final = {ACCESS_TYPE: MAX_ACCESS_SECONDS, SERVICE_TYPE: SERVICE_LIFETIME_SECONDS}
 _SIGNATURE_ONLY: Final[Any] = {
     "verify_signature": True,
     "verify_exp": False,
@@ -234,10 +246,10 @@ def _identity_of(kind: str, issuer: str, claims: Mapping[str, Any]) -> Identity:
     if kind == ACCESS_TYPE:
         if issuer != ACCOUNT_ISSUER or not subject.startswith("accounts/"):
             raise _refused("only the order service names accounts, and nothing else")
-        scope, address = claims.get("scope", ""), claims.get("address", "")
-        if not isinstance(scope, str) or not isinstance(address, str):
-            raise _refused("the token's scope or address is malformed")
-        return Identity(subject, issuer, frozenset(scope.split()), address)
+        scope, address, api_key = (claims.get(name, "") for name in ("scope", "address", "api_key"))
+        if not isinstance(scope, str) or not isinstance(address, str) or not isinstance(api_key, str):
+            raise _refused("the token's scope, address or key is malformed")
+        return Identity(subject, issuer, frozenset(scope.split()), address, api_key=api_key)
     if issuer != GRANT_ISSUER:
         raise _refused("only the bidding service hands out grants")
     return Identity(subject, issuer, grant=_grant_of(subject, claims.get("grant")))

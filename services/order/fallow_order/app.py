@@ -10,6 +10,7 @@ from fallow_order.clients import EscrowClient, MarketClient
 from fallow_order.commands import ORDERS_TOPIC, OrderCommands
 from fallow_order.creation import OrderCreation
 from fallow_order.jobs import OrderJobs, SweepTimes
+from fallow_order.oidc import OidcVerifier, parse_issuers
 from fallow_order.queries import OrderQueries, SessionQueries
 from fallow_order.rpc import OrderServicer, WorkloadServicer
 from fallow_order.rpc_sessions import SessionServicer
@@ -37,7 +38,12 @@ async def build(application: Application[OrderSettings]) -> None:
     application.background(creation.run, name="order_creation")
     commands = OrderCommands(database, escrows, vault)
     updates = UpdateCommands(database, escrows, vault, sweep_times(settings).finish_after)
-    sessions = SessionCommands(database, application.signer, sign_in_rules(settings))
+    sessions = SessionCommands(
+        database,
+        application.signer,
+        sign_in_rules(settings),
+        OidcVerifier(parse_issuers(settings.oidc_issuers), application.clock),
+    )
     server = application.server
     server.add(
         order_service_pb2_grpc.add_OrderServiceServicer_to_server,
@@ -65,7 +71,7 @@ async def build(application: Application[OrderSettings]) -> None:
     application.every(SWEEP_SECONDS, updates.sweep, name="sweep_updates")
     application.every(JOB_SECONDS, jobs.carry_ends, name="carry_ends")
     application.every(SWEEP_SECONDS, jobs.release_escrows, name="release_escrows")
-    application.every(FORGET_SECONDS, sessions.forget_nonces, name="forget_nonces")
+    application.every(FORGET_SECONDS, sessions.forget, name="forget")
 
 
 def sign_in_rules(settings: OrderSettings) -> SignInRules:
@@ -78,6 +84,8 @@ def sign_in_rules(settings: OrderSettings) -> SignInRules:
         challenge_seconds=settings.sign_in_seconds,
         token_seconds=settings.access_token_seconds,
         auditors=frozenset(entry.lower() for entry in entries if entry),
+        max_api_keys=settings.max_api_keys,
+        max_challenges=settings.max_sign_in_challenges,
     )
 
 

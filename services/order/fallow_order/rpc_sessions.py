@@ -7,8 +7,9 @@ from google.protobuf import empty_pb2
 from fallow.order.v1 import session_service_pb2, session_service_pb2_grpc
 from fallow_chassis.clock import Clock
 from fallow_chassis.context import current_identity
-from fallow_chassis.errors import DomainError, invalid_field, not_yet_available
+from fallow_chassis.errors import DomainError, invalid_field
 from fallow_chassis.paging import Page
+from fallow_chassis.rate_limit import peer_host
 from fallow_chassis.wire import from_timestamp, to_timestamp
 from fallow_order import convert
 from fallow_order.domain.reasons import ACCOUNT_NOT_FOUND
@@ -30,7 +31,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         self, request: session_service_pb2.CreateSignInChallengeRequest, context: Any
     ) -> session_service_pb2.SignInChallenge:
         """Make a message for a wallet to sign."""
-        challenge = await self._commands.challenge(request.address)
+        challenge = await self._commands.challenge(request.address, peer_host(context.peer()))
         return session_service_pb2.SignInChallenge(
             message=challenge.text, nonce=challenge.nonce, expire_time=to_timestamp(challenge.expires_at)
         )
@@ -48,8 +49,8 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     async def ExchangeOidcToken(
         self, request: session_service_pb2.ExchangeOidcTokenRequest, context: Any
     ) -> session_service_pb2.Session:
-        """Not built yet."""
-        raise not_yet_available("signing in by OpenID Connect")
+        """Trade an issuer's identity token for an access token."""
+        return _session(await self._commands.exchange_oidc(request.id_token))
 
     async def GetAccount(
         self, request: session_service_pb2.GetAccountRequest, context: Any
@@ -69,6 +70,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         key, secret = await self._commands.create_key(
             _own_account(request.parent),
             current_identity().scopes,
+            maker=current_identity().api_key.rpartition("/")[2],
             display_name=request.api_key.display_name,
             scopes=tuple(request.api_key.scopes),
             expires_at=expires_at,

@@ -221,12 +221,17 @@ async def list_orders(
     return await _many(connection, rows)
 
 
+async def lock_quotas(connection: Connection, names: Sequence[str]) -> None:
+    """Keep others who lock one of these names waiting until the transaction ends."""
+    await connection.fetch(QUERIES.get("lock_quotas"), list(names))
+
+
 async def lock_and_count_live(connection: Connection, accounts: Collection[str]) -> dict[str, int]:
     """Orders of each account that are not CLOSED, with the accounts locked against others who count, until the
     transaction ends. In READ COMMITTED the count, a statement of its own, sees what was committed before the lock.
     """
     wanted = list(accounts)
-    await connection.fetch(QUERIES.get("lock_account_orders"), wanted)
+    await lock_quotas(connection, [f"live_orders|{account}" for account in wanted])
     rows = await connection.fetch(QUERIES.get("count_live_orders"), wanted)
     return dict.fromkeys(wanted, 0) | {row["account"]: row["live"] for row in rows}
 

@@ -32,12 +32,14 @@ from fallow_chassis.inbox import Consumer
 from fallow_chassis.postgres import Database
 from fallow_chassis.signals import Signals
 from fallow_chassis.status_details import to_status
-from fallow_chassis.testing import DatabaseFactory, ServedService, TestIdentity, in_background, serving
+from fallow_chassis.testing import DatabaseFactory, ManualClock, ServedService, TestIdentity, in_background, serving
 from fallow_order import consumers
 from fallow_order.clients import EscrowClient, MarketClient
 from fallow_order.commands import OrderCommands
 from fallow_order.creation import OrderCreation
+from fallow_order.domain.oidc import Issuer
 from fallow_order.jobs import OrderJobs, SweepTimes
+from fallow_order.oidc import OidcVerifier
 from fallow_order.queries import OrderQueries, SessionQueries
 from fallow_order.rpc import OrderServicer, WorkloadServicer
 from fallow_order.rpc_sessions import SessionServicer
@@ -45,9 +47,13 @@ from fallow_order.session_commands import SessionCommands, SignInRules
 from fallow_order.update_commands import UpdateCommands
 from fallow_order.vault import Vault
 from fallow_sdl import SdlSettings
+from tests.component.order.issuer import AUDIENCE, LocalIssuer
 
 KEYS = "k1:" + "A" * 43 + "="
 MAX_LIVE_ORDERS = 20
+RULES = SignInRules(
+    "fallow.test", "https://fallow.test", 31_337, 300, 900, frozenset(), max_api_keys=5, max_challenges=20
+)
 SCOPES = ("orders.read", "orders.write", "keys.write")
 _CLOCK = SystemClock()
 _IDS = RandomIds(_CLOCK)
@@ -189,6 +195,7 @@ class House:
     creation: OrderCreation
     commands: OrderCommands
     updates: UpdateCommands
+    sessions: SessionCommands
     jobs: OrderJobs
     consumer: Consumer
     signals: Signals
@@ -315,7 +322,22 @@ def serve_neighbours(
 
 
 @pytest.fixture
-async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> AsyncIterator[House]:
+async def issuer() -> AsyncIterator[LocalIssuer]:
+    """An OpenID Connect issuer on this machine, served over real HTTP."""
+    async with LocalIssuer().served() as served:
+        yield served
+
+
+@pytest.fixture
+def oidc_clock() -> ManualClock:
+    """By what the verifier of identity tokens lives: the present time, standing still."""
+    return ManualClock(_CLOCK.now())
+
+
+@pytest.fixture
+async def house(
+    database_factory: DatabaseFactory, identity: TestIdentity, issuer: LocalIssuer, oidc_clock: ManualClock
+) -> AsyncIterator[House]:
     """The service, served."""
     async with AsyncExitStack() as closing:
         database = await Database.connect(
@@ -333,8 +355,8 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
         await closing.enter_async_context(in_background(creation.run))
         commands = OrderCommands(database, escrows, vault)
         updates = UpdateCommands(database, escrows, vault, timedelta(seconds=30))
-        rules = SignInRules("fallow.test", "https://fallow.test", 31_337, 300, 900, frozenset())
-        sessions = SessionCommands(database, identity.signer("order"), rules)
+        oidc = OidcVerifier([Issuer(issuer.address, AUDIENCE)], oidc_clock)
+        sessions = SessionCommands(database, identity.signer("order"), RULES, oidc)
         signals = Signals(database)
         address = await closing.enter_async_context(
             serving(
@@ -374,6 +396,7 @@ async def house(database_factory: DatabaseFactory, identity: TestIdentity) -> As
             creation,
             commands,
             updates,
+            sessions,
             jobs,
             consumer,
             signals,

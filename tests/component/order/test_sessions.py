@@ -155,7 +155,7 @@ async def test_api_keys_live_once_shown_scoped_and_revocable(house: House) -> No
 
 
 async def test_a_key_runs_out_and_cannot_be_made_for_the_past(house: House) -> None:
-    """Goal: expiry holds. Method: a key that is over by the database's hand, one asked for in the past, OIDC."""
+    """Goal: expiry holds. Method: a key that is over by the database's hand, one asked for in the past."""
     session = await _sign_in(house)
     stub = await _sessions(house, session.access_token)
     now = SystemClock().now()
@@ -180,9 +180,108 @@ async def test_a_key_runs_out_and_cannot_be_made_for_the_past(house: House) -> N
             )
         )
     assert caught.value.violations[0].field == "api_key.expire_time"
+
+
+async def _create_key(
+    house: House, token: str, request_id: str, *, hours: float = 0, scopes: tuple[str, ...] = ()
+) -> session_service_pb2.ApiKey:
+    """CreateApiKey with a token; ``hours`` 0 asks for no expiry."""
+    key = session_service_pb2.ApiKey(scopes=scopes)
+    if hours:
+        key.expire_time.CopyFrom(to_timestamp(SystemClock().now() + timedelta(hours=hours)))
+    stub = await _sessions(house, token)
+    return await stub.CreateApiKey(
+        session_service_pb2.CreateApiKeyRequest(parent="accounts/me", api_key=key, request_id=request_id)
+    )
+
+
+async def _trade(house: House, secret: str) -> session_service_pb2.Session:
+    """ExchangeApiKey."""
+    stub = await _sessions(house)
+    return await stub.ExchangeApiKey(session_service_pb2.ExchangeApiKeyRequest(secret=secret))
+
+
+async def test_a_key_makes_no_key_that_is_wider_than_itself(house: House) -> None:
+    """Goal: a key's own keys can do no more, live no longer, and end with it. Method: wider, longer, none named, after
+    the first was revoked.
+    """
+    session = await _sign_in(house)
+    first = await _create_key(house, session.access_token, "k1", hours=2, scopes=("keys.write", "orders.read"))
+    traded = await _trade(house, first.secret)
+    assert house.identity.verifier.verify(traded.access_token).api_key == first.name
     with pytest.raises(RemoteError) as caught:
-        await stub.ExchangeOidcToken(session_service_pb2.ExchangeOidcTokenRequest(id_token="x"))
-    assert (caught.value.code, caught.value.reason.reason) == ("UNIMPLEMENTED", "NOT_YET_AVAILABLE")
+        await _create_key(house, traded.access_token, "k2", scopes=("orders.write",))
+    assert (caught.value.code, caught.value.metadata["scope"]) == ("PERMISSION_DENIED", "orders.write")
+    with pytest.raises(RemoteError) as caught:
+        await _create_key(house, traded.access_token, "k3", hours=3)
+    assert caught.value.violations[0].field == "api_key.expire_time"
+    second = await _create_key(house, traded.access_token, "k4")
+    assert second.expire_time == first.expire_time
+    assert list(second.scopes) == ["keys.write", "orders.read"]
+    shorter = await _create_key(house, traded.access_token, "k5", hours=1)
+    assert from_timestamp(shorter.expire_time) < from_timestamp(first.expire_time)
+    stub = await _sessions(house, session.access_token)
+    await stub.DeleteApiKey(session_service_pb2.DeleteApiKeyRequest(name=first.name))
+    with pytest.raises(RemoteError) as caught:
+        await _create_key(house, traded.access_token, "k6")
+    assert caught.value.reason.reason == "API_KEY_INVALID"
+
+
+async def test_a_session_ends_with_its_key(house: House) -> None:
+    """Goal: a key that runs out in a minute opens a minute. Method: trade it and look at the token's time."""
+    session = await _sign_in(house)
+    key = await _create_key(house, session.access_token, "k1", hours=1 / 60)
+    traded = await _trade(house, key.secret)
+    assert from_timestamp(traded.expire_time) <= from_timestamp(key.expire_time)
+
+
+async def test_live_keys_have_a_quota(house: House) -> None:
+    """Goal: at the limit of five, one of many wins; room comes by deleting and by expiry. Method: nine at once."""
+    session = await _sign_in(house)
+    for number in range(4):
+        await _create_key(house, session.access_token, f"k{number}")
+    tries = (_create_key(house, session.access_token, f"more-{number}") for number in range(5))
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    made = [outcome for outcome in outcomes if isinstance(outcome, session_service_pb2.ApiKey)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RemoteError)]
+    assert (len(made), len(refused)) == (1, 4)
+    for error in refused:
+        assert (error.code, error.reason.reason) == ("RESOURCE_EXHAUSTED", "QUOTA_EXCEEDED")
+        assert error.metadata == {"quota": "api_keys", "limit": "5", "used": "5"}
+        assert error.retry_after_ms
+    stub = await _sessions(house, session.access_token)
+    await stub.DeleteApiKey(session_service_pb2.DeleteApiKeyRequest(name=made[0].name))
+    await _create_key(house, session.access_token, "after-delete")
+    async with house.database.transaction() as unit:
+        await unit.connection.execute(
+            "UPDATE api_key SET expires_at = now() - interval '31 days' WHERE id = (SELECT min(id) FROM api_key)"
+        )
+    await _create_key(house, session.access_token, "after-expiry")
+    assert await house.count("api_key") == 6
+    await house.sessions.forget()
+    assert await house.count("api_key") == 5
+    assert (await _create_key(house, (await _sign_in(house, OTHER)).access_token, "k")).secret
+
+
+async def test_unanswered_challenges_have_a_quota(house: House) -> None:
+    """Goal: nobody fills the table, and nobody is locked out by another's address. Method: 25 at once for 20 places,
+    then an answer to one, then the others run out.
+    """
+    stub = await _sessions(house)
+    request = session_service_pb2.CreateSignInChallengeRequest(address=WALLET.address)
+    outcomes = await asyncio.gather(*(stub.CreateSignInChallenge(request) for _ in range(25)), return_exceptions=True)
+    made = [outcome for outcome in outcomes if isinstance(outcome, session_service_pb2.SignInChallenge)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RemoteError)]
+    assert (len(made), len(refused)) == (20, 5)
+    assert refused[0].metadata == {"quota": "sign_in_challenges", "limit": "20", "used": "20"}
+    assert 0 < (refused[0].retry_after_ms or 0) <= 300_000
+    await stub.SignIn(session_service_pb2.SignInRequest(message=made[0].message, signature=_signed(made[0].message)))
+    await stub.CreateSignInChallenge(request)
+    async with house.database.transaction() as unit:
+        await unit.connection.execute("UPDATE sign_in_nonce SET expires_at = now()")
+    await stub.CreateSignInChallenge(request)
+    # Another caller's address is not in the way, whichever wallet was named.
+    assert (await house.sessions.challenge(WALLET.address, "10.0.0.1")).text
 
 
 async def _workload(house: House, token: str, lease: str, generation: int = 1) -> str:

@@ -9,7 +9,8 @@ from fallow_chassis.context import GrantClaims
 from fallow_chassis.identity import TokenSigner, TokenVerifier, generate_key_file, public_jwk, write_jwks
 
 SERVICES: Final = ("order", "bidding", "settlement", "provider")
-TOKEN_SECONDS: Final = 3_600
+TOKEN_SECONDS: Final = 900
+GRANT_SECONDS: Final = 3_600
 
 
 class TestIdentity:
@@ -53,7 +54,7 @@ class TestIdentity:
         """A service's own token."""
         return self.signer(service).service_token()
 
-    def grant(self, claims: GrantClaims, *, lifetime_seconds: int = TOKEN_SECONDS) -> str:
+    def grant(self, claims: GrantClaims, *, lifetime_seconds: int = GRANT_SECONDS) -> str:
         """A grant as the bidding service hands it out."""
         return self.signer("bidding").grant(claims, lifetime_seconds)
 
@@ -62,6 +63,5 @@ class TestIdentity:
         return self.signer(service).service_token
 
     def as_account(self, account: str = "accounts/tenant", scopes: Iterable[str] = ()) -> Callable[[], str]:
-        """What ``grpc_client.channel`` takes to call as an account."""
-        token = self.account_token(account, scopes)
-        return lambda: token
+        """What ``grpc_client.channel`` takes to call as an account; each call has a token of its own."""
+        return lambda: self.account_token(account, scopes)

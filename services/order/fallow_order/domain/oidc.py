@@ -47,7 +47,7 @@ class OidcIdentity:
 def check_header(header: Mapping[str, Any]) -> tuple[str, str]:
     """The algorithm and the key id that a token's header names; ``jku``, ``jwk`` and ``x5u`` are never looked at."""
     algorithm, key_id, kind = header.get("alg"), header.get("kid"), header.get("typ", "")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise invalid("the token is not signed with RS256, ES256 or EdDSA")
     if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in TYPES:
         raise invalid("the token is not an identity token by its typ")
@@ -55,7 +55,7 @@ def check_header(header: Mapping[str, Any]) -> tuple[str, str]:
         raise invalid("the token's header asks for what is not understood")
     if not isinstance(key_id, str) or not 0 < len(key_id) <= MAX_KEY_ID_CHARACTERS:
         raise invalid("the token does not name its key (kid)")
-    return str(algorithm), key_id
+    return algorithm, key_id
 
 
 def check_claims(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> OidcIdentity:

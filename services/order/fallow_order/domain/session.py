@@ -1,7 +1,7 @@
 """Accounts, sign-in nonces, API keys, and what a token may carry."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field
@@ -22,11 +22,13 @@ ACCOUNT_SCOPES: Final = frozenset(
 AUDIT_SCOPE: Final = "ledger.audit"
 """Reading the whole ledger: for accounts that settings name."""
 MAX_TOKEN_SECONDS: Final = 900
+KEEP_EXPIRED_KEYS: Final = timedelta(days=30)
+"""How long a key that ran out is still listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account; ``address`` has its EIP-55 checksum."""
+    """An account; ``address`` has its EIP-55 checksum, and is empty for one that has no wallet."""
 
     id: str
     address: str
@@ -65,3 +67,12 @@ def key_scopes(requested: tuple[str, ...], held: frozenset[str]) -> tuple[str, .
     if lacking:
         raise DomainError(PERMISSION_DENIED, f"the caller lacks the scope {lacking[0]}", metadata={"scope": lacking[0]})
     return tuple(sorted(set(requested) or held))
+
+
+def key_expiry(requested: datetime | None, maker: ApiKey | None) -> datetime | None:
+    """When a new key runs out: as asked for; one that another key makes never outlives that one."""
+    if maker is None or maker.expires_at is None:
+        return requested
+    if requested is not None and requested > maker.expires_at:
+        raise invalid_field("api_key.expire_time", "must not be later than that of the key which makes it")
+    return requested or maker.expires_at

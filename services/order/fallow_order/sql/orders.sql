@@ -29,14 +29,14 @@ WHERE
 ORDER BY id DESC
 LIMIT $7;
 
--- name: lock_account_orders
--- One advisory lock for each account, in the order of the keys, so that two transactions never wait for each other.
-SELECT pg_advisory_xact_lock(keys.key)
+-- name: lock_quotas
+-- One advisory lock for each key, in the order of the keys, so that two transactions never wait for each other.
+SELECT pg_advisory_xact_lock(locks.key)
 FROM (
-    SELECT DISTINCT hashtextextended('live_orders|' || accounts.account, 0) AS key
-    FROM unnest($1::text []) AS accounts (account)
+    SELECT DISTINCT hashtextextended(wanted.name, 0) AS key
+    FROM unnest($1::text []) AS wanted (name)
     ORDER BY key
-) AS keys;
+) AS locks;
 
 -- name: count_live_orders
 SELECT account, count(*) AS live

@@ -142,7 +142,7 @@ class ApiKey(_message.Message):
     """The secret; set only in the answer of CreateApiKey."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Scopes of tokens traded for the key; empty means those of the maker."""
+        """Scopes of tokens traded for the key; empty means those of the maker's token."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -154,7 +154,7 @@ class ApiKey(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When it runs out; unset means never."""
+        """When it runs out; unset means never, or with the key that makes it."""
 
     def __init__(
         self,

@@ -84,7 +84,7 @@ class SessionServiceServicer:
 
     def CreateSignInChallenge(self, request, context):
         """Makes a sign-in challenge (EIP-4361) for a wallet. Its nonce works once.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, QUOTA_EXCEEDED (challenges that the caller's address left unanswered).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -106,7 +106,9 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExchangeOidcToken(self, request, context):
-        """Trades a token of an OpenID Connect issuer for an access token. Errors: OIDC_TOKEN_INVALID, NOT_YET_AVAILABLE.
+        """Trades an identity token of an OpenID Connect issuer for an access token, which does not outlive it; makes the
+        account at its first sign-in. Errors: OIDC_TOKEN_INVALID, OIDC_TOKEN_EXPIRED, UNAVAILABLE (the issuer's keys cannot
+        be fetched).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +123,8 @@ class SessionServiceServicer:
 
     def CreateApiKey(self, request, context):
         """Makes an API key. The answer alone shows its secret. Idempotent by `request_id`, but a repeat shows no secret.
-        Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED.
+        Made with a token that was traded for a key, it can do no more and lives no longer than that key.
+        Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED, API_KEY_INVALID, QUOTA_EXCEEDED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

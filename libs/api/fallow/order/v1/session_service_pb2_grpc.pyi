@@ -36,7 +36,7 @@ class SessionServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SessionServiceAsyncStub: ...
     CreateSignInChallenge: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateSignInChallengeRequest, _session_service_pb2.SignInChallenge]
     """Makes a sign-in challenge (EIP-4361) for a wallet. Its nonce works once.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, QUOTA_EXCEEDED (challenges that the caller's address left unanswered).
     """
     SignIn: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.SignInRequest, _session_service_pb2.Session]
     """Trades a signed challenge for an access token; makes the account at its first sign-in.
@@ -45,12 +45,16 @@ class SessionServiceStub:
     ExchangeApiKey: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ExchangeApiKeyRequest, _session_service_pb2.Session]
     """Trades an API key for an access token. Errors: API_KEY_INVALID."""
     ExchangeOidcToken: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ExchangeOidcTokenRequest, _session_service_pb2.Session]
-    """Trades a token of an OpenID Connect issuer for an access token. Errors: OIDC_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+    """Trades an identity token of an OpenID Connect issuer for an access token, which does not outlive it; makes the
+    account at its first sign-in. Errors: OIDC_TOKEN_INVALID, OIDC_TOKEN_EXPIRED, UNAVAILABLE (the issuer's keys cannot
+    be fetched).
+    """
     GetAccount: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetAccountRequest, _session_service_pb2.Account]
     """Returns the caller's account. Errors: ACCOUNT_NOT_FOUND."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.CreateApiKeyRequest, _session_service_pb2.ApiKey]
     """Makes an API key. The answer alone shows its secret. Idempotent by `request_id`, but a repeat shows no secret.
-    Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED.
+    Made with a token that was traded for a key, it can do no more and lives no longer than that key.
+    Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED, API_KEY_INVALID, QUOTA_EXCEEDED.
     """
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListApiKeysRequest, _session_service_pb2.ListApiKeysResponse]
     """Lists the caller's API keys, newest first. Errors: PAGE_TOKEN_INVALID."""
@@ -64,7 +68,7 @@ class SessionServiceAsyncStub(SessionServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateSignInChallenge: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateSignInChallengeRequest, _session_service_pb2.SignInChallenge]  # type: ignore[assignment]
     """Makes a sign-in challenge (EIP-4361) for a wallet. Its nonce works once.
-    Errors: INVALID_FIELD.
+    Errors: INVALID_FIELD, QUOTA_EXCEEDED (challenges that the caller's address left unanswered).
     """
     SignIn: _aio.UnaryUnaryMultiCallable[_session_service_pb2.SignInRequest, _session_service_pb2.Session]  # type: ignore[assignment]
     """Trades a signed challenge for an access token; makes the account at its first sign-in.
@@ -73,12 +77,16 @@ class SessionServiceAsyncStub(SessionServiceStub):
     ExchangeApiKey: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ExchangeApiKeyRequest, _session_service_pb2.Session]  # type: ignore[assignment]
     """Trades an API key for an access token. Errors: API_KEY_INVALID."""
     ExchangeOidcToken: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ExchangeOidcTokenRequest, _session_service_pb2.Session]  # type: ignore[assignment]
-    """Trades a token of an OpenID Connect issuer for an access token. Errors: OIDC_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+    """Trades an identity token of an OpenID Connect issuer for an access token, which does not outlive it; makes the
+    account at its first sign-in. Errors: OIDC_TOKEN_INVALID, OIDC_TOKEN_EXPIRED, UNAVAILABLE (the issuer's keys cannot
+    be fetched).
+    """
     GetAccount: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetAccountRequest, _session_service_pb2.Account]  # type: ignore[assignment]
     """Returns the caller's account. Errors: ACCOUNT_NOT_FOUND."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_session_service_pb2.CreateApiKeyRequest, _session_service_pb2.ApiKey]  # type: ignore[assignment]
     """Makes an API key. The answer alone shows its secret. Idempotent by `request_id`, but a repeat shows no secret.
-    Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED.
+    Made with a token that was traded for a key, it can do no more and lives no longer than that key.
+    Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED, API_KEY_INVALID, QUOTA_EXCEEDED.
     """
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListApiKeysRequest, _session_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """Lists the caller's API keys, newest first. Errors: PAGE_TOKEN_INVALID."""
@@ -95,7 +103,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.SignInChallenge, _abc.Awaitable[_session_service_pb2.SignInChallenge]]:
         """Makes a sign-in challenge (EIP-4361) for a wallet. Its nonce works once.
-        Errors: INVALID_FIELD.
+        Errors: INVALID_FIELD, QUOTA_EXCEEDED (challenges that the caller's address left unanswered).
         """
 
     @_abc_1.abstractmethod
@@ -122,7 +130,10 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_service_pb2.ExchangeOidcTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.Session, _abc.Awaitable[_session_service_pb2.Session]]:
-        """Trades a token of an OpenID Connect issuer for an access token. Errors: OIDC_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+        """Trades an identity token of an OpenID Connect issuer for an access token, which does not outlive it; makes the
+        account at its first sign-in. Errors: OIDC_TOKEN_INVALID, OIDC_TOKEN_EXPIRED, UNAVAILABLE (the issuer's keys cannot
+        be fetched).
+        """
 
     @_abc_1.abstractmethod
     def GetAccount(
@@ -139,7 +150,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.ApiKey, _abc.Awaitable[_session_service_pb2.ApiKey]]:
         """Makes an API key. The answer alone shows its secret. Idempotent by `request_id`, but a repeat shows no secret.
-        Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED.
+        Made with a token that was traded for a key, it can do no more and lives no longer than that key.
+        Errors: INVALID_FIELD, REQUEST_ID_REUSED, PERMISSION_DENIED, API_KEY_INVALID, QUOTA_EXCEEDED.
         """
 
     @_abc_1.abstractmethod
