@@ -1,7 +1,7 @@
 """Akash's Stack Definition Language, 2.0 and 2.1, in; a Fallow order out.
 
-Four stages, each in a module of its own: ``document`` (YAML with lines), ``reader`` (fields and types into ``model``),
-``checks`` (do the parts fit), ``convert`` (the order). A stage that finds problems ends the work with all of them.
+Four stages: ``document`` (YAML with lines), ``reader`` and ``profiles`` (fields and types into ``model``), ``checks``
+(do the parts fit), ``convert`` (the order). A stage that finds problems ends the work with all of them.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from fallow.order.v1 import order_pb2
 from fallow_sdl.checks import check_stack
 from fallow_sdl.convert import convert_stack
-from fallow_sdl.document import read_document
-from fallow_sdl.fields import Notes
-from fallow_sdl.problems import Problem, SdlError
+from fallow_sdl.document import read_document, read_text
+from fallow_sdl.problems import Notes, Problem, SdlError
 from fallow_sdl.reader import read_stack
 from fallow_sdl.settings import SdlSettings
 
-__all__ = ["Conversion", "Problem", "SdlError", "SdlSettings", "convert", "parse"]
+__all__ = ["Conversion", "Problem", "SdlError", "SdlSettings", "convert", "parse", "read_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +33,12 @@ def parse(text: str, settings: SdlSettings | None = None) -> order_pb2.Order:
 def convert(text: str, settings: SdlSettings | None = None) -> Conversion:
     """As ``parse``, with the warnings."""
     chosen = settings or SdlSettings()
-    document = read_document(text)
     notes = Notes()
+    document = read_document(text, notes)
     stack = read_stack(document, notes)
-    if notes.problems:
-        raise SdlError(notes.problems)
+    notes.settle()
     check_stack(stack, chosen, notes)
-    if notes.problems:
-        raise SdlError(notes.problems)
-    return Conversion(convert_stack(stack, chosen), tuple(sorted(notes.warnings)))
+    notes.settle()
+    order = convert_stack(stack, chosen, notes)
+    notes.settle()
+    return Conversion(order, tuple(sorted(notes.warnings)))

@@ -1,161 +1,254 @@
-"""Whether the parts of a file fit together: names that point at nothing, limits, contradictions.
+"""Whether the parts of a file fit together: names that point at nothing, contradictions, the contract's bounds.
 
-Shape is already known to be right. Each check notes every place where it fails, so one run shows them all.
+The shape of each field is already known to be right. Each check notes every place where it fails, so one run shows them
+all. Names are looked up in dictionaries and sets: a file may have tens of thousands of them.
 """
 
-import re
+from collections.abc import Iterable
 from typing import Final
 
-from fallow_sdl.fields import Notes
-from fallow_sdl.model import Compute, Gpu, Place, Service, Stack
+from fallow.order.v1 import order_pb2
+from fallow.type.v1 import resources_pb2, workload_pb2
+from fallow_sdl.bounds import check_count, check_text
+from fallow_sdl.model import Compute, Expose, Gpu, Place, Placement, Service, Stack
+from fallow_sdl.problems import Notes, child, printable
 from fallow_sdl.settings import SdlSettings
 
-MAX_CPU_MILLI: Final = 512_000
-MIN_MEMORY_BYTES: Final = 1 << 20
-MAX_MEMORY_BYTES: Final = 1 << 44
-MAX_GPUS: Final = 64
-MAX_REPLICAS: Final = 1_000
-MAX_GROUPS: Final = 64
-_MODEL: Final = re.compile(r"[a-z0-9-]{1,64}")
-_INTERFACE: Final = re.compile(r"[a-z0-9-]{0,16}")
+TRUSTED_ENVIRONMENT: Final = "tee/type"
+"""The provider's attribute that says what kind of trusted execution environment it runs containers in."""
 
 
 def check_stack(stack: Stack, settings: SdlSettings, notes: Notes) -> None:
     """Run all checks over a stack whose shape is right."""
+    _check_deployment(stack, settings, notes)
+    declared = {endpoint.name for endpoint in stack.endpoints}
+    names = {entry.service for entry in stack.deployed}
     for service in stack.services:
-        _check_service(service, stack, notes)
+        _check_service(service, names, notes)
+        _check_bounds(service, notes)
+        _check_targets(service, declared, notes)
+    _check_shared(stack.services, notes)
     for compute in stack.computes:
         _check_compute(compute, notes)
     for placement in stack.placements:
-        for price in placement.prices:
+        _check_placement(placement, notes)
+    used = {target.ip for service in stack.services for expose in service.exposes for target in expose.targets}
+    for endpoint in stack.endpoints:
+        if endpoint.name not in used:
+            notes.refuse(endpoint.place, "no service uses this endpoint")
+
+
+def _check_deployment(stack: Stack, settings: SdlSettings, notes: Notes) -> None:
+    """Every name points at something, every placed profile has a price and volumes for its service's mounts."""
+    services = {service.name: service for service in stack.services}
+    computes = {compute.name: compute for compute in stack.computes}
+    placements = {placement.name: placement for placement in stack.placements}
+    priced = {placement.name: {price.profile: price for price in placement.prices} for placement in stack.placements}
+    containers: dict[str, int] = {}
+    fitted: set[tuple[str, str]] = set()
+    if not stack.deployed:
+        notes.refuse(stack.place, "deploys nothing")
+    for deployed in stack.deployed:
+        containers[deployed.placement] = containers.get(deployed.placement, 0) + 1
+        service = services.get(deployed.service)
+        compute = computes.get(deployed.profile)
+        placement = placements.get(deployed.placement)
+        if service is None:
+            notes.refuse(deployed.place, f"there is no service {printable(deployed.service)}")
+        if compute is None:
+            notes.refuse(deployed.profile_place, f"there is no compute profile {printable(deployed.profile)}")
+        if placement is None:
+            notes.refuse(deployed.place, f"there is no placement {printable(deployed.placement)}")
+        elif deployed.profile not in priced[placement.name]:
+            notes.refuse(placement.prices_place, f"there is no price for the profile {printable(deployed.profile)}")
+        else:
+            price = priced[placement.name][deployed.profile]
             if price.denomination not in settings.micros_per_million:
-                notes.refuse(price.place, "the denomination has no rate here: use uact, uakt or USDC")
-            if price.amount <= 0:
-                notes.refuse(price.place, "the amount must be more than 0")
-    _check_deployment(stack, notes)
-    _check_endpoints(stack, notes)
+                known = ", ".join(sorted(name for name in settings.micros_per_million if "/" not in name))
+                reason = f"the denomination has no rate: use {known} or USDC's, or set a rate for it"
+                notes.refuse(price.denomination_place, reason)
+        if service is not None and compute is not None and (service.name, compute.name) not in fitted:
+            fitted.add((service.name, compute.name))
+            _check_mounts(service, compute, stack.version, notes)
+            _check_trusted_environment(service, compute, notes)
+    check_count(notes, stack.place, len(containers), order_pb2.Order, "groups")
+    for name, count in containers.items():
+        place = placements[name].place if name in placements else stack.place
+        check_count(notes, place, count, workload_pb2.Workload, "containers")
+    _check_trusted_environments(stack, services, placements, notes)
 
 
-def _check_service(service: Service, stack: Stack, notes: Notes) -> None:
-    """Image, ports and whom they name."""
-    names = {other.name for other in stack.services}
-    if not service.image.strip() or service.image != service.image.strip():
-        notes.refuse(service.place, "the image is empty or has spaces around it")
-    for name, place in service.dependencies:
-        if name not in names:
-            notes.refuse(place, f"there is no service {name}")
+def _check_mounts(service: Service, compute: Compute, version: str, notes: Notes) -> None:
+    """Mounts name volumes of the profile, no two share a path, and what is persistent is mounted.
+
+    Akash takes an unmounted persistent volume where its service mounts any other; nothing is kept in it then.
+    """
+    volumes = {volume.name: volume for volume in compute.volumes}
+    mounted = {mount.volume for mount in service.mounts}
+    paths: set[str] = set()
+    for mount in service.mounts:
+        volume = volumes.get(mount.volume)
+        if volume is None:
+            notes.refuse(mount.place, f"the profile {printable(compute.name)} has no volume {printable(mount.volume)}")
+        elif volume.storage_class == "ram" and mount.read_only and version == "2.1":
+            notes.refuse(mount.place, "a volume in ram cannot be readOnly")
+        if mount.path in paths:
+            notes.refuse(mount.place, "another volume is mounted at the same path")
+        paths.add(mount.path)
+    for volume in compute.volumes:
+        if volume.persistent and volume.name not in mounted:
+            tell = notes.warn if mounted else notes.refuse
+            tell(volume.place, f"is persistent, but the service {printable(service.name)} does not mount it")
+
+
+def _check_trusted_environment(service: Service, compute: Compute, notes: Notes) -> None:
+    """A trusted environment with GPUs needs GPUs."""
+    if service.trusted_environment == "cpu-gpu" and (compute.gpu is None or compute.gpu.count == 0):
+        notes.refuse(service.trusted_place, "cpu-gpu needs a profile with GPUs")
+
+
+def _check_trusted_environments(
+    stack: Stack, services: dict[str, Service], placements: dict[str, Placement], notes: Notes
+) -> None:
+    """One kind of trusted environment a placement: it becomes an attribute that the provider must have."""
+    kinds = {name: dict(placement.attributes).get(TRUSTED_ENVIRONMENT, "") for name, placement in placements.items()}
+    for deployed in stack.deployed:
+        service = services.get(deployed.service)
+        if service is None or not service.trusted_environment:
+            continue
+        if kinds.setdefault(deployed.placement, "") not in {"", service.trusted_environment}:
+            notes.refuse(service.trusted_place, "another kind is asked for on the same placement")
+        kinds[deployed.placement] = service.trusted_environment
+        notes.warn(
+            service.trusted_place,
+            f"is asked of the provider as attribute {TRUSTED_ENVIRONMENT}; nothing here attests it",
+        )
+
+
+def _check_service(service: Service, names: set[str], notes: Notes) -> None:
+    """No port twice. A copy of a port is dropped later on; two ports behind one are both kept."""
+    seen: set[tuple[int, str]] = set()
     for expose in service.exposes:
+        key = (expose.seen_at, expose.protocol)
+        if expose.is_global and key in seen:
+            notes.warn(expose.place, f"the port {expose.seen_at} is public twice in this service")
+        if expose.is_global:
+            seen.add(key)
+        if sum(target.is_global for target in expose.targets) > 1:
+            notes.refuse(expose.place, "global: true stands twice for one port")
         for target in expose.targets:
             if target.service and target.service not in names:
-                notes.warn(target.place, f"there is no service {target.service}")
-            if target.ip and not target.is_global:
+                notes.warn(target.place, f"there is no service {printable(target.service)}")
+
+
+def _check_targets(service: Service, declared: set[str], notes: Notes) -> None:
+    """Leased addresses are declared and global."""
+    for expose in service.exposes:
+        for target in expose.targets:
+            if not target.ip:
+                continue
+            if not target.is_global:
                 notes.refuse(target.place, "an ip needs global: true")
-        if expose.has_http_options:
-            notes.warn(expose.place, "http_options are left to the provider's ingress")
+            if target.ip not in declared:
+                notes.refuse(target.place, f"there is no endpoint {printable(target.ip)}")
+            notes.warn(target.place, "leased addresses are not there yet: the port is public on the provider's own")
+
+
+def _check_shared(services: Iterable[Service], notes: Notes) -> None:
+    """No two public ports share a host name, or a port of a leased address."""
+    hosts: set[str] = set()
+    ports: set[tuple[str, int, str]] = set()
+    for service in services:
+        for expose in service.exposes:
+            for host, place in expose.hosts:
+                if host in hosts:
+                    notes.refuse(place, "another port accepts the same host name")
+                hosts.add(host)
+            for target in expose.targets:
+                port = (target.ip, expose.seen_at, expose.protocol)
+                if target.ip and port in ports:
+                    notes.refuse(target.place, "another port is at the same port of this endpoint")
+                ports.add(port)
 
 
 def _check_compute(compute: Compute, notes: Notes) -> None:
-    """Bounds of a profile and contradictions in it."""
-    if not 1 <= compute.cpu_milli <= MAX_CPU_MILLI:
-        notes.refuse(compute.place, "cpu.units must be more than 0 and at most 512")
-    if not MIN_MEMORY_BYTES <= compute.memory_bytes <= MAX_MEMORY_BYTES:
-        notes.refuse(compute.place, "memory.size must be from 1Mi to 16Ti")
-    if len(compute.volumes) > 16:
-        notes.refuse(compute.place, "at most 16 volumes")
+    """Volumes of a profile and its cards."""
+    check_count(notes, compute.place, len(compute.volumes), resources_pb2.ResourceRequirement, "storage")
     seen: set[str] = set()
     for volume in compute.volumes:
+        check_text(notes, volume.place, volume.name, resources_pb2.StorageRequirement, "volume")
         if volume.name in seen:
-            notes.refuse(volume.place, f"the volume {volume.name} stands twice")
+            notes.refuse(volume.place, f"the volume {printable(volume.name)} stands twice")
         seen.add(volume.name)
-        if volume.size_bytes < 1 or volume.size_bytes >= 1 << 63:
-            notes.refuse(volume.place, "size must be more than 0")
-        if volume.storage_class == "ram" and volume.persistent:
-            notes.refuse(volume.place, "a volume in ram cannot be persistent")
-        if volume.persistent and volume.name == "default":
-            notes.refuse(volume.place, "a persistent volume needs a name and a mount")
     if compute.gpu is not None:
         _check_gpu(compute.gpu, notes)
 
 
 def _check_gpu(gpu: Gpu, notes: Notes) -> None:
-    """Units and attributes come together; models have names that the market knows."""
-    if gpu.count > MAX_GPUS:
-        notes.refuse(gpu.place, f"at most {MAX_GPUS} GPUs a replica")
-    if gpu.count > 0 and not gpu.vendors:
-        notes.refuse(gpu.place, "units need attributes.vendor")
-    if gpu.count == 0 and gpu.vendors:
-        notes.refuse(gpu.place, "attributes need units of at least 1")
-    with_models = {model.vendor for model in gpu.models}
-    if len(gpu.vendors) > 1 and with_models != set(gpu.vendors):
-        notes.refuse(gpu.place, "with several vendors each must list its models")
+    """What one requirement can say of several vendors and models."""
+    need = resources_pb2.GpuRequirement
+    for vendor in gpu.vendors:
+        check_text(notes, gpu.place, vendor, need, "vendor")
     for model in gpu.models:
-        if model.model and not _MODEL.fullmatch(model.model):
-            notes.refuse(model.place, "model must be letters, digits and dashes")
-        if not _INTERFACE.fullmatch(model.interface):
-            notes.refuse(model.place, "interface must be letters, digits and dashes")
+        check_text(notes, model.place, model.model, need, "models")
+    check_count(notes, gpu.place, len(gpu.models), need, "models")
+    with_models = {model.vendor for model in gpu.models}
+    if with_models and with_models != set(gpu.vendors):
+        notes.refuse(gpu.place, "with several vendors each must list its models, or none may")
     if len({(model.vram_bytes, model.interface) for model in gpu.models}) > 1:
         notes.warn(gpu.place, "the least ram and no interface are asked of all models, as they differ")
 
 
-def _check_deployment(stack: Stack, notes: Notes) -> None:
-    """Every name points at something, every placed profile has a price and volumes for its service's mounts."""
-    services = {service.name: service for service in stack.services}
-    computes = {compute.name: compute for compute in stack.computes}
-    placements = {placement.name: placement for placement in stack.placements}
-    if not stack.deployed:
-        notes.refuse(Place(1, "deployment"), "deploys nothing")
-    if len({deployed.placement for deployed in stack.deployed}) > MAX_GROUPS:
-        notes.refuse(Place(1, "deployment"), f"at most {MAX_GROUPS} placements")
-    for deployed in stack.deployed:
-        if not 1 <= deployed.count <= MAX_REPLICAS:
-            notes.refuse(deployed.place, "count must be from 1 to 1000")
-        service = services.get(deployed.service)
-        compute = computes.get(deployed.profile)
-        placement = placements.get(deployed.placement)
-        if service is None:
-            notes.refuse(deployed.place, f"there is no service {deployed.service}")
-        if placement is None:
-            notes.refuse(deployed.place, f"there is no placement {deployed.placement}")
-        elif all(price.profile != deployed.profile for price in placement.prices):
-            notes.refuse(placement.place, f"there is no pricing for the profile {deployed.profile}")
-        if compute is None:
-            notes.refuse(deployed.place, f"there is no compute profile {deployed.profile}")
-        elif service is not None:
-            _check_mounts(service, compute, notes)
-    for service in stack.services:
-        if all(deployed.service != service.name for deployed in stack.deployed):
-            notes.warn(service.place, "is not deployed")
+def _check_placement(placement: Placement, notes: Notes) -> None:
+    """Bounds of what is asked of a provider."""
+    asked = order_pb2.Constraints
+    check_count(notes, placement.place, len(placement.attributes), asked, "attributes")
+    for key, value in placement.attributes:
+        place = _below(_below(placement.place, "attributes"), key)
+        check_text(notes, place, key, asked, "attributes")
+        check_text(notes, place, value, asked, "regions" if key == "region" else "attributes")
+    for field, auditors in (("auditors_any_of", placement.any_of), ("auditors_all_of", placement.all_of)):
+        check_count(notes, placement.place, len(auditors), asked, field)
+        for auditor in auditors:
+            check_text(notes, placement.place, auditor, asked, field)
 
 
-def _check_mounts(service: Service, compute: Compute, notes: Notes) -> None:
-    """Mounts name volumes of the profile; a persistent volume is mounted; no two mounts share a path."""
-    volumes = {volume.name for volume in compute.volumes}
-    mounted = {mount.volume for mount in service.mounts if mount.path}
-    paths: set[str] = set()
+def _check_bounds(service: Service, notes: Notes) -> None:
+    """Bounds of what a container may hold."""
+    holds = workload_pb2.Container
+    check_text(notes, _below(service.place, "image"), service.image, holds, "image")
+    for key, field, texts in (("command", "command", service.command), ("args", "arguments", service.arguments)):
+        place = _below(service.place, key)
+        check_count(notes, place, len(texts), holds, field)
+        for text in texts:
+            check_text(notes, place, text, holds, field)
+    place = _below(service.place, "env")
+    check_count(notes, place, len(service.environment), holds, "environment")
+    for key, value in service.environment:
+        check_text(notes, place, key, workload_pb2.EnvironmentVariable, "key")
+        check_text(notes, place, value, workload_pb2.EnvironmentVariable, "value")
+    check_count(notes, _below(service.place, "expose"), len(service.exposes), holds, "ports")
+    for expose in service.exposes:
+        _check_port_bounds(expose, notes)
+    check_count(notes, _below(service.place, "params"), len(service.mounts), holds, "mounts")
     for mount in service.mounts:
-        if mount.volume not in volumes:
-            notes.refuse(mount.place, f"the profile {compute.name} has no volume {mount.volume}")
-        if mount.path and mount.path in paths:
-            notes.refuse(mount.place, "another volume is mounted at the same path")
-        paths.add(mount.path)
-    for volume in compute.volumes:
-        if volume.persistent and volume.name not in mounted:
-            notes.refuse(volume.place, f"is persistent, but the service {service.name} does not mount it")
+        check_text(notes, mount.place, mount.path, workload_pb2.Mount, "path")
+    if service.credentials is not None:
+        for field in ("host", "username", "password"):
+            text = getattr(service.credentials, field)
+            check_text(notes, _below(service.credentials.place, field), text, workload_pb2.RegistryCredentials, field)
 
 
-def _check_endpoints(stack: Stack, notes: Notes) -> None:
-    """Leased addresses are declared and used."""
-    declared = {endpoint.name for endpoint in stack.endpoints}
-    used: set[str] = set()
-    for service in stack.services:
-        for expose in service.exposes:
-            for target in expose.targets:
-                if not target.ip:
-                    continue
-                used.add(target.ip)
-                if target.ip not in declared:
-                    notes.refuse(target.place, f"there is no endpoint {target.ip}")
-                notes.warn(target.place, "leased addresses are not there yet: the port is public on the provider's own")
-    for endpoint in stack.endpoints:
-        if endpoint.name not in used:
-            notes.refuse(endpoint.place, "no service uses this endpoint")
+def _below(place: Place, key: str) -> Place:
+    """A field of a part, told at the part's line."""
+    return Place(place.line, child(place.path, key))
+
+
+def _check_port_bounds(expose: Expose, notes: Notes) -> None:
+    """Bounds of one port."""
+    check_count(notes, expose.place, len(expose.hosts), workload_pb2.Port, "hosts")
+    for host, place in expose.hosts:
+        check_text(notes, place, host, workload_pb2.Port, "hosts")
+    check_count(notes, expose.place, len(expose.targets), workload_pb2.Port, "services")
+    for target in expose.targets:
+        check_text(notes, target.place, target.service, workload_pb2.Port, "services")

@@ -6,7 +6,10 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2
 from fallow.type.v1 import money_pb2, resources_pb2, workload_pb2
+from fallow_sdl.bounds import rules_of
+from fallow_sdl.checks import TRUSTED_ENVIRONMENT
 from fallow_sdl.model import Compute, Deployed, Expose, Gpu, Placement, Service, Stack
+from fallow_sdl.problems import Notes
 from fallow_sdl.settings import SdlSettings
 from fallow_sdl.units import ceiling
 
@@ -14,26 +17,32 @@ HTTP_PORT: Final = 80
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9]+")
 
 
-def convert_stack(stack: Stack, settings: SdlSettings) -> order_pb2.Order:
-    """The order that a checked stack asks for."""
+def convert_stack(stack: Stack, settings: SdlSettings, notes: Notes) -> order_pb2.Order:
+    """The order that a checked stack asks for; a price that no order can hold goes to ``notes``."""
     services = {service.name: service for service in stack.services}
     computes = {compute.name: compute for compute in stack.computes}
     order = order_pb2.Order()
     taken: set[str] = set()
+    placed: dict[str, list[Deployed]] = {}
+    for entry in stack.deployed:
+        placed.setdefault(entry.placement, []).append(entry)
     for placement in stack.placements:
-        deployed = [entry for entry in stack.deployed if entry.placement == placement.name]
-        if not deployed:
+        deployed = placed[placement.name]
+        limit = _price_limit(placement, deployed, settings)
+        most = rules_of(money_pb2.Price, "micros_per_hour").max
+        if limit > most:
+            notes.refuse(placement.place, f"the price of all replicas is more than {most} micros per hour")
             continue
         group = order.groups.add(
             group_id=_group_id(placement.name, taken),
-            price_limit=_price_limit(placement, deployed, settings),
-            constraints=_constraints(placement),
+            price_limit=money_pb2.Price(asset=settings.asset, micros_per_hour=limit),
+            constraints=_constraints(placement, [services[entry.service] for entry in deployed]),
         )
         for entry in deployed:
             group.workload.containers.append(
                 _container(services[entry.service], computes[entry.profile], entry.count, settings)
             )
-    assert order.groups, "a checked stack deploys something"
+    assert order.groups or notes.problems, "a checked stack deploys something"
     return order
 
 
@@ -49,20 +58,23 @@ def _group_id(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _price_limit(placement: Placement, deployed: list[Deployed], settings: SdlSettings) -> money_pb2.Price:
+def _price_limit(placement: Placement, deployed: list[Deployed], settings: SdlSettings) -> int:
     """Sum over all replicas of the group, rounded up once: the tenant offers at least what the file says."""
     prices = {price.profile: price for price in placement.prices}
     total = Fraction(0)
     for entry in deployed:
         price = prices[entry.profile]
         total += settings.micros_per_hour(price.denomination, price.amount) * entry.count
-    return money_pb2.Price(asset=settings.asset, micros_per_hour=ceiling(total))
+    return ceiling(total)
 
 
-def _constraints(placement: Placement) -> order_pb2.Constraints:
-    """Attributes and auditors; the attribute ``region`` is a region of ours."""
+def _constraints(placement: Placement, services: list[Service]) -> order_pb2.Constraints:
+    """Attributes and auditors; the attribute ``region`` is a region of ours, a trusted environment is an attribute."""
     attributes = dict(placement.attributes)
     region = attributes.pop("region", "")
+    for service in services:
+        if service.trusted_environment:
+            attributes[TRUSTED_ENVIRONMENT] = service.trusted_environment
     return order_pb2.Constraints(
         regions=[region] if region else [],
         attributes=attributes,
@@ -79,11 +91,10 @@ def _container(service: Service, compute: Compute, count: int, settings: SdlSett
         command=service.command,
         arguments=service.arguments,
         environment=[workload_pb2.EnvironmentVariable(key=key, value=value) for key, value in service.environment],
-        ports=[_port(expose) for expose in service.exposes],
+        ports=_ports(service),
         mounts=[
             workload_pb2.Mount(volume=mount.volume, path=mount.path, read_only=mount.read_only)
             for mount in service.mounts
-            if mount.path
         ],
         resources=_resources(compute, settings),
         replicas=count,
@@ -95,12 +106,21 @@ def _container(service: Service, compute: Compute, count: int, settings: SdlSett
     return container
 
 
+def _ports(service: Service) -> list[workload_pb2.Port]:
+    """The ports of a service; what stands there twice word by word is one port."""
+    ports: list[workload_pb2.Port] = []
+    for expose in service.exposes:
+        port = _port(expose)
+        if port not in ports:
+            ports.append(port)
+    return ports
+
+
 def _port(expose: Expose) -> workload_pb2.Port:
     """One port. As on Akash, TCP that others see at 80 goes through the HTTP ingress."""
-    external = expose.external or expose.port
     if expose.protocol == "udp":
         protocol = workload_pb2.PORT_PROTOCOL_UDP
-    elif external == HTTP_PORT:
+    elif expose.seen_at == HTTP_PORT:
         protocol = workload_pb2.PORT_PROTOCOL_HTTP
     else:
         protocol = workload_pb2.PORT_PROTOCOL_TCP
@@ -108,8 +128,8 @@ def _port(expose: Expose) -> workload_pb2.Port:
         container_port=expose.port,
         external_port=expose.external,
         protocol=protocol,
-        public=any(target.is_global for target in expose.targets),
-        hosts=expose.hosts,
+        public=expose.is_global,
+        hosts=[host for host, _ in expose.hosts],
         services=[target.service for target in expose.targets if target.service],
     )
 

@@ -3,8 +3,8 @@
 Text becomes a tree of ``Mapping``, ``Sequence`` and ``Scalar``, each with the line it starts on. A scalar keeps the
 text as it was written, because Akash's own parser reads fields by the type that they ought to have: ``2.0`` and
 ``"2.0"`` are the same version, ``on`` is a fine string. Anchors, aliases and merge keys are resolved, within a bound on
-the number of nodes, so that a few lines of nested aliases cannot blow up. Keys that stand twice, tags of one's own and
-more than one document are refused.
+the number of nodes, so that a few lines of nested aliases cannot blow up. Keys that stand twice and tags of one's own
+are refused. Like Akash, only the first document of a file is read; that there are more is a warning.
 
 The tree is built from the parser's events, one at a time, and nesting is counted on the way: the parser's own composer
 would recurse as deep as the text says, and slow down with the square of the depth before it fails.
@@ -16,9 +16,11 @@ from typing import Any, Final
 
 import yaml
 
-from fallow_sdl.problems import Problem, SdlError
+from fallow_sdl.model import Place
+from fallow_sdl.problems import Notes, Problem, SdlError, printable
 
 MAX_CHARACTERS: Final = 1_048_576
+MAX_BYTES: Final = 4 * MAX_CHARACTERS
 MAX_NODES: Final = 100_000
 MAX_DEPTH: Final = 32
 
@@ -28,6 +30,9 @@ _TAGS: Final = frozenset(
 )
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _MERGE: Final = "<<"
+_BYTE_ORDER_MARKS: Final = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+# An escape in double quotes can spell what no program, and no message of ours, can hold.
+_UNUSABLE: Final = re.compile("[\x00\ud800-\udfff]")
 _UNPRINTABLE: Final = re.compile("[^\x09\x0a\x0d\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # The parser in C where the wheel has it: the same events, many times faster.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -77,7 +82,18 @@ class Mapping:
 Node = Mapping | Sequence | Scalar
 
 
-def read_document(text: str) -> Mapping:
+def read_text(data: bytes) -> str:
+    """The text of a file: UTF-8, or UTF-16 with a byte order mark as some Windows programs write it; raises SdlError."""
+    if len(data) > MAX_BYTES:
+        raise _refused(1, f"the text is longer than {MAX_CHARACTERS} characters")
+    encoding = next((encoding for mark, encoding in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8-sig")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _refused(data.count(b"\n", 0, error.start) + 1, "is not UTF-8 text") from None
+
+
+def read_document(text: str, notes: Notes) -> Mapping:
     """The tree of a file whose top is a mapping; raises SdlError for anything else."""
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_CHARACTERS:
@@ -87,7 +103,7 @@ def read_document(text: str) -> Mapping:
         raise _refused(text.count("\n", 0, unprintable.start()) + 1, "a character that YAML does not allow")
     loader = _LOADER(text)
     try:
-        tree = _Builder(loader).document()
+        tree = _Builder(loader, notes).document()
     except yaml.MarkedYAMLError as error:
         raise _explained(error, text) from None
     except yaml.YAMLError:
@@ -112,33 +128,37 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> SdlError:
     if mark is None:
         return _refused(1, f"malformed YAML: {error.problem}")
     lines = text.splitlines()
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    if "cannot start any token" in (error.problem or "") and line[mark.column : mark.column + 1] == "\t":
-        return _refused(mark.line + 1, "a tab stands where YAML wants spaces")
+    number = min(mark.line, len(lines) - 1)
+    if "cannot start any token" in (error.problem or "") and lines[number][mark.column : mark.column + 1] == "\t":
+        return _refused(number + 1, "a tab stands where YAML wants spaces")
     context = f"{error.context}: " if error.context else ""
-    return _refused(mark.line + 1, f"malformed YAML: {context}{error.problem}")
+    return _refused(number + 1, f"malformed YAML: {context}{error.problem}")
 
 
 class _Builder:
     """Builds the tree of one document from a parser's events."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, notes: Notes) -> None:
         """Take a loader that has given no event yet."""
         self._loader = loader
+        self._notes = notes
         self._nodes = 0
         # Each anchor's node, with the number of nodes that a use of it adds.
         self._anchors: dict[str, tuple[Node, int]] = {}
 
     def document(self) -> Node | None:
-        """The only document of the text; None if there is none."""
+        """The first document of the text; None if there is none."""
         self._next()
         if isinstance(self._next(), yaml.StreamEndEvent):
             return None
         tree = self._node(self._next(), 0)
-        self._next()
-        after = self._next()
+        end = self._next()
+        try:
+            after = self._next()
+        except yaml.YAMLError:
+            after = end
         if not isinstance(after, yaml.StreamEndEvent):
-            raise _refused(_line(after), "more than one document in the file")
+            self._notes.warn(Place(_line(after), ""), "only the first document of the file is read")
         return tree
 
     def _next(self) -> Any:
@@ -170,6 +190,8 @@ class _Builder:
         else:
             is_plain = not event.style
             is_null = (is_plain and event.tag is None and event.value in _NULLS) or event.tag == _STANDARD + "null"
+            if _UNUSABLE.search(event.value):
+                raise _refused(line, "an escape spells a character that no field may hold")
             node = Scalar(event.value, is_null, line)
         if event.anchor is not None:
             self._anchors[event.anchor] = (node, self._nodes - before)
@@ -188,7 +210,7 @@ class _Builder:
             if key.text == _MERGE and isinstance(event, yaml.ScalarEvent) and not event.style:
                 merged.extend(_merged(value, line))
             elif key.text in own:
-                raise _refused(line, f"the key {key.text!r} stands twice in one mapping")
+                raise _refused(line, f"the key {printable(key.text)} stands twice in one mapping")
             else:
                 own[key.text] = Entry(key.text, value, line)
         for entry in merged:

@@ -1,8 +1,9 @@
 """Reading typed fields out of a document, collecting what is wrong.
 
 A ``Fields`` wraps one mapping. Each reader takes a key, marks it as known, and gives a value of the type that the field
-ought to have or a harmless default with a problem noted. ``done`` refuses what was not asked for: a field that nobody
-reads is a mistake in the file, and silence about it would cost the tenant money.
+ought to have or a harmless default with a problem noted. ``done`` tells what was not asked for: a field that nobody
+reads is likely a mistake, and silence about it would cost the tenant money. It is refused where Akash's own parser
+refuses it, and warned of where that parser reads past it.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,29 +11,12 @@ from typing import Final, TypeVar
 
 from fallow_sdl.document import Mapping, Node, Scalar, Sequence
 from fallow_sdl.model import Place
-from fallow_sdl.problems import Problem, child, item
+from fallow_sdl.problems import Notes, child, item
 
 T = TypeVar("T")
 
 _TRUE: Final = frozenset({"true", "yes", "on", "y"})
 _FALSE: Final = frozenset({"false", "no", "off", "n"})
-
-
-class Notes:
-    """What was found so far: problems refuse the file, warnings do not."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
-
-    def refuse(self, place: Place, reason: str) -> None:
-        """Note a problem."""
-        self.problems.append(Problem(place.line, place.path, reason))
-
-    def warn(self, place: Place, reason: str) -> None:
-        """Note something that is accepted but has no effect, or another one than on Akash."""
-        self.warnings.append(Problem(place.line, place.path, reason))
 
 
 def place_of(node: Node, path: str) -> Place:
@@ -49,15 +33,20 @@ class Fields:
     """The fields of one mapping, read one by one."""
 
     def __init__(self, node: Node | None, place: Place, notes: Notes) -> None:
-        """Wrap a node; anything but a mapping (or nothing) is a problem and reads as empty."""
+        """Wrap a node; anything but a mapping (or nothing) is a problem and reads as empty.
+
+        Where there is no mapping at all, what is missing in it is not told as well.
+        """
         self.place = place
         self.notes = notes
+        self._wants = node is not None
         self._known: set[str] = set()
         self._mapping = Mapping((), place.line)
         if isinstance(node, Mapping):
             self._mapping = node
         elif node is not None and not is_null(node):
             notes.refuse(place, "must be a mapping")
+            self._wants = False
 
     def place_at(self, key: str) -> Place:
         """Where a field stands, or would."""
@@ -72,23 +61,18 @@ class Fields:
         node = self._mapping.get(key)
         return None if node is None or is_null(node) else node
 
-    def has(self, key: str) -> bool:
-        """Whether the field stands there, null or not."""
-        return self._mapping.get(key) is not None
-
     def text(self, key: str, *, required: bool = False) -> str:
         """Text; a number or a boolean reads as it was written; empty where missing."""
         node = self.node(key)
         if node is None:
-            if required:
-                self.notes.refuse(self.place_at(key), "is missing")
+            self._miss(key, required=required)
             return ""
         return self._scalar(node, self.place_at(key))
 
     def parsed(self, key: str, parse: Callable[[str], T], default: T, *, required: bool = False) -> T:
         """Text put through ``parse``; its ValueError becomes the problem's reason."""
         text = self.text(key, required=required)
-        if self.node(key) is None:
+        if not isinstance(self.node(key), Scalar):
             return default
         try:
             return parse(text)
@@ -102,7 +86,11 @@ class Fields:
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts; missing and null read as empty."""
-        return tuple(self._scalar(node, place) for place, node in self.items(key))
+        return tuple(text for _, text in self.placed_texts(key))
+
+    def placed_texts(self, key: str) -> Iterator[tuple[Place, str]]:
+        """A list of texts with their places."""
+        return ((place, self._scalar(node, place)) for place, node in self.items(key))
 
     def items(self, key: str) -> Iterator[tuple[Place, Node]]:
         """The items of a list with their places."""
@@ -119,8 +107,8 @@ class Fields:
     def section(self, key: str, *, required: bool = False) -> "Fields":
         """A mapping below this one."""
         node = self.node(key)
-        if node is None and required:
-            self.notes.refuse(self.place_at(key), "is missing")
+        if node is None:
+            self._miss(key, required=required)
         return Fields(node, self.place_at(key), self.notes)
 
     def entries(self) -> Iterator[tuple[str, Place, Node]]:
@@ -133,17 +121,20 @@ class Fields:
         """All fields as text pairs."""
         return tuple((key, self._scalar(node, place)) for key, place, node in self.entries())
 
-    def ignore(self, key: str, reason: str) -> None:
-        """Accept a field that has no effect here, with a warning where it stands."""
-        if self.has(key):
-            self._known.add(key)
-            self.notes.warn(self.place_at(key), reason)
-
-    def done(self) -> None:
-        """Refuse every field that was not read."""
+    def done(self, *, strict: bool = False) -> None:
+        """Tell every field that was not read: a problem where ``strict``, else a warning."""
         for entry in self._mapping.entries:
             if entry.key not in self._known:
-                self.notes.refuse(Place(entry.line, child(self.place.path, entry.key)), "is an unknown field")
+                place = Place(entry.line, child(self.place.path, entry.key))
+                if strict:
+                    self.notes.refuse(place, "is an unknown field")
+                else:
+                    self.notes.warn(place, "is an unknown field and has no effect")
+
+    def _miss(self, key: str, *, required: bool) -> None:
+        """Note that a required field is missing, where its mapping is there at all."""
+        if required and self._wants:
+            self.notes.refuse(self.place_at(key), "is missing")
 
     def _scalar(self, node: Node, place: Place) -> str:
         """The text of a scalar; anything else is a problem and reads as empty."""

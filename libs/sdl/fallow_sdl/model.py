@@ -1,6 +1,7 @@
 """What an SDL file says, in its own words: services, profiles, placements, deployment, endpoints.
 
 Every part keeps the line and the path it came from, so that later stages can name them. Units are already integers.
+Only what is deployed gets this far.
 """
 
 from dataclasses import dataclass
@@ -33,9 +34,18 @@ class Expose:
     port: int
     external: int
     protocol: str
-    hosts: tuple[str, ...]
+    hosts: tuple[tuple[str, Place], ...]
     targets: tuple[ExposeTarget, ...]
-    has_http_options: bool
+
+    @property
+    def seen_at(self) -> int:
+        """The port that others see."""
+        return self.external or self.port
+
+    @property
+    def is_global(self) -> bool:
+        """Whether everybody may reach the port."""
+        return any(target.is_global for target in self.targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,7 @@ class StorageMount:
 class Credentials:
     """Of a private registry."""
 
+    place: Place
     host: str
     username: str
     password: str
@@ -59,7 +70,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One container image with what it is started with."""
+    """One container image with what it is started with. ``trusted_environment`` is empty, ``cpu`` or ``cpu-gpu``."""
 
     place: Place
     name: str
@@ -70,7 +81,8 @@ class Service:
     exposes: tuple[Expose, ...]
     mounts: tuple[StorageMount, ...]
     credentials: Credentials | None
-    dependencies: tuple[tuple[str, Place], ...]
+    trusted_environment: str
+    trusted_place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +124,6 @@ class Compute:
     place: Place
     name: str
     cpu_milli: int
-    cpu_attributes: tuple[tuple[str, str], ...]
     memory_bytes: int
     volumes: tuple[Volume, ...]
     gpu: Gpu | None
@@ -125,6 +136,7 @@ class Pricing:
     place: Place
     profile: str
     denomination: str
+    denomination_place: Place
     amount: Fraction
 
 
@@ -138,6 +150,7 @@ class Placement:
     any_of: tuple[str, ...]
     all_of: tuple[str, ...]
     prices: tuple[Pricing, ...]
+    prices_place: Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +161,7 @@ class Deployed:
     service: str
     placement: str
     profile: str
+    profile_place: Place
     count: int
 
 
@@ -161,8 +175,9 @@ class EndpointName:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A whole file."""
+    """A whole file. ``place`` is that of ``deployment``."""
 
+    place: Place
     version: str
     services: tuple[Service, ...]
     computes: tuple[Compute, ...]

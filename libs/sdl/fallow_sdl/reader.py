@@ -1,135 +1,190 @@
 """From a document to a ``Stack``: which fields there are, what type each has, which are unknown.
 
-Only the shape is looked at here; whether names point at something is the business of ``checks``. Compose leftovers that
-public files carry and that Akash's own parser skips are accepted with a warning.
+Only the shape of each field is looked at here; whether the parts fit together is the business of ``checks``. As Akash
+does, only what is deployed is read: a service, profile or placement that nothing uses gets a warning. An unknown field
+is refused where Akash's own parser refuses it (at the top, in ``gpu`` and in the attributes of resources) and warned of
+elsewhere, since public files carry fields of Compose and of Kubernetes that Akash reads past.
 """
 
 import re
+from collections.abc import Collection, Iterator
+from fractions import Fraction
 from typing import Final
 
-from fallow_sdl.document import Mapping, Node, Sequence
-from fallow_sdl.fields import Fields, Notes, is_null
+from fallow_sdl.document import Mapping, Node
+from fallow_sdl.fields import Fields
 from fallow_sdl.model import (
-    Compute,
     Credentials,
     Deployed,
     EndpointName,
     Expose,
     ExposeTarget,
-    Gpu,
-    GpuModel,
     Place,
-    Placement,
-    Pricing,
     Service,
     Stack,
     StorageMount,
-    Volume,
 )
-from fallow_sdl.units import parse_bytes, parse_card_bytes, parse_cpu_milli, parse_number, parse_whole
+from fallow_sdl.problems import Notes
+from fallow_sdl.profiles import read_compute, read_placement
+from fallow_sdl.units import parse_duration_seconds, parse_whole
 
-VERSIONS: Final = frozenset({"2.0", "2.1"})
-LEFTOVERS: Final = (
-    "build", "cmd", "container_name", "depends-on", "depends_on", "entrypoint", "environment", "healthcheck", "hostname",
-    "labels", "links", "networks", "ports", "privileged", "restart", "user", "volumes", "working_dir",
-)  # fmt: skip
-"""Fields of Compose files and Dockerfiles that public SDL files carry, and that Akash's own parser skips."""
-_SERVICE_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+MAX_REPLICAS: Final = 1_000
+_VERSION: Final = re.compile(r"v?2(?:\.(?P<minor>[01]))?(?:\.0)?")
+_SERVICE_NAME: Final = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_VARIABLE: Final = re.compile(r"(?!\.\.|\.$)[-._a-zA-Z][-._a-zA-Z0-9]*")
+_ENDPOINT_NAME: Final = re.compile(r"[a-z]+[a-z0-9_-]+")
+_HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _PROTOCOLS: Final = frozenset({"", "tcp", "udp"})
-_HTTP_OPTIONS: Final = (
-    "max_body_size", "next_cases", "next_timeout", "next_tries", "proxy_buffer_size", "read_timeout", "send_timeout",
+_TRUSTED_ENVIRONMENTS: Final = frozenset({"", "cpu", "cpu-gpu"})
+_HTTP_NUMBERS: Final = (
+    "max_body_size", "next_timeout", "next_tries", "proxy_buffer_size", "read_timeout", "send_timeout",
 )  # fmt: skip
+_NEXT_CASES: Final = frozenset({"error", "timeout", "500", "502", "503", "504", "403", "404", "429", "off"})
 
 
 def read_stack(document: Mapping, notes: Notes) -> Stack:
     """The stack of a document; what is wrong goes to ``notes``, and then the stack must not be used."""
     top = Fields(document, Place(document.line, ""), notes)
-    version = top.text("version", required=True)
-    if version and version not in VERSIONS:
-        notes.refuse(top.place_at("version"), "must be 2.0 or 2.1")
-    for key in ("include", "reclamation"):
-        if top.node(key) is not None:
-            notes.refuse(top.place_at(key), "is not supported yet")
+    version = _version(top)
+    if top.node("include") is not None:
+        notes.refuse(top.place_at("include"), "is not supported: put what is included into this file")
+    _reclamation(top)
+    deployed = tuple(_deployment(top.section("deployment", required=True)))
+    services = top.section("services", required=True)
     profiles = top.section("profiles", required=True)
+    computes = profiles.section("compute", required=True)
+    placements = profiles.section("placement", required=True)
     stack = Stack(
+        top.place_at("deployment"),
         version,
-        tuple(
-            _service(name, place, node, notes) for name, place, node in top.section("services", required=True).entries()
-        ),
-        tuple(
-            _compute(name, place, node, notes)
-            for name, place, node in profiles.section("compute", required=True).entries()
-        ),
-        tuple(
-            _placement(name, place, node, notes)
-            for name, place, node in profiles.section("placement", required=True).entries()
-        ),
-        tuple(_deployment(top.section("deployment", required=True), notes)),
+        tuple(_service(*entry, notes) for entry in _used(services, {entry.service for entry in deployed})),
+        tuple(read_compute(*entry, notes) for entry in _used(computes, {entry.profile for entry in deployed})),
+        tuple(read_placement(*entry, notes) for entry in _used(placements, {entry.placement for entry in deployed})),
+        deployed,
         tuple(_endpoints(top.section("endpoints"))),
     )
     profiles.done()
-    top.done()
+    top.done(strict=True)
     return stack
+
+
+def _used(section: Fields, names: Collection[str]) -> Iterator[tuple[str, Place, Node]]:
+    """The entries that are deployed; a warning for each other one."""
+    for name, place, node in section.entries():
+        if name in names:
+            yield name, place, node
+        else:
+            section.notes.warn(place, "is not deployed, so it is not looked at")
+
+
+def _version(top: Fields) -> str:
+    """``2.0`` or ``2.1``, however it is written; empty where it is neither."""
+    text = top.text("version", required=True).strip()
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        if top.node("version") is not None:
+            top.notes.refuse(top.place_at("version"), "must be 2.0 or 2.1")
+        return ""
+    return f"2.{match.group('minor') or '0'}"
+
+
+def _reclamation(top: Fields) -> None:
+    """The least notice before a provider takes a lease back. Nobody may take one back here, so any notice is kept."""
+    if top.node("reclamation") is None:
+        return
+    fields = top.section("reclamation")
+    if fields.parsed("min_window", parse_duration_seconds, Fraction(1), required=True) <= 0:
+        top.notes.refuse(fields.place_at("min_window"), "must be more than 0")
+    fields.done()
+    top.notes.warn(top.place_at("reclamation"), "no provider can reclaim a lease here, so any window is kept")
 
 
 def _service(name: str, place: Place, node: Node, notes: Notes) -> Service:
     """One service."""
-    if not _SERVICE_NAME.fullmatch(name):
+    if not _SERVICE_NAME.fullmatch(name) or len(name) > 63:
         notes.refuse(place, "a service's name is lower-case letters, digits and dashes, at most 63, a letter first")
     fields = Fields(node, place, notes)
     params = fields.section("params")
-    for key in ("permissions", "tee"):
-        if params.node(key) is not None:
-            notes.refuse(params.place_at(key), "is not supported yet")
+    if params.node("permissions") is not None:
+        notes.warn(params.place_at("permissions"), "gives no rights here: a container cannot read logs or events")
+    trusted_environment = params.text("tee")
+    if trusted_environment not in _TRUSTED_ENVIRONMENTS:
+        notes.refuse(params.place_at("tee"), "must be cpu or cpu-gpu")
     service = Service(
         place,
         name,
-        fields.text("image", required=True),
+        fields.parsed("image", _image, "", required=True),
         fields.texts("command"),
         fields.texts("args"),
-        tuple(_variable(text, fields.place_at("env"), notes) for text in fields.texts("env")),
+        tuple(_variable(spot, text, notes) for spot, text in fields.placed_texts("env")),
         tuple(_expose(spot, entry, notes) for spot, entry in fields.items("expose")),
         tuple(_mount(key, spot, entry, notes) for key, spot, entry in params.section("storage").entries()),
         _credentials(fields),
-        tuple(_dependency(spot, entry, notes) for spot, entry in fields.items("dependencies")),
+        trusted_environment,
+        params.place_at("tee"),
     )
+    for spot, entry in fields.items("dependencies"):
+        _dependency(spot, entry, notes)
     params.done()
-    for key in LEFTOVERS:
-        fields.ignore(key, "is no field of SDL, though of Compose files, and has no effect")
     fields.done()
     return service
 
 
-def _variable(text: str, place: Place, notes: Notes) -> tuple[str, str]:
-    """``KEY=VALUE``; a key alone has an empty value. The value is never repeated in a reason."""
+def _image(text: str) -> str:
+    """An image reference, whose own syntax is the container engine's business."""
+    if not text.strip() or text != text.strip():
+        raise ValueError("is empty or has spaces around it")
+    return text
+
+
+def _variable(place: Place, text: str, notes: Notes) -> tuple[str, str]:
+    """``KEY=VALUE``; a key alone has an empty value. The text is never repeated in a reason."""
     key, _, value = text.partition("=")
-    if not key.strip():
-        notes.refuse(place, "an entry has no name before '='")
+    if not key:
+        notes.refuse(place, "has no name before '='")
+    elif not _VARIABLE.fullmatch(key):
+        notes.refuse(place, "the name before '=' must be letters, digits, '-', '_' and '.', no digit first")
     return key, value
 
 
 def _expose(place: Place, node: Node, notes: Notes) -> Expose:
     """One exposed port."""
     fields = Fields(node, place, notes)
-    port = fields.parsed("port", _port, 0, required=True)
-    options = fields.section("http_options")
-    for key in _HTTP_OPTIONS:
-        options.node(key)
     protocol = fields.text("proto").lower()
     if protocol not in _PROTOCOLS:
         notes.refuse(fields.place_at("proto"), "must be tcp or udp")
+    hosts = tuple((host, spot) for spot, host in fields.placed_texts("accept"))
+    for host, spot in hosts:
+        if not _HOST.fullmatch(host):
+            notes.refuse(spot, "must be a host name in lower case, such as app.example.com")
+    _http_options(fields)
     expose = Expose(
         place,
-        port,
-        fields.parsed("as", _port, 0),
-        protocol,
-        fields.texts("accept"),
+        fields.parsed("port", _port, 0, required=True),
+        fields.parsed("as", _external_port, 0),
+        protocol or "tcp",
+        hosts,
         tuple(_target(spot, entry, notes) for spot, entry in fields.items("to")),
-        fields.node("http_options") is not None,
     )
-    options.done()
     fields.done()
     return expose
+
+
+def _http_options(parent: Fields) -> None:
+    """Limits of an ingress. Ports are not behind one here, so they limit nothing; what they say must still make sense."""
+    if parent.node("http_options") is None:
+        return
+    fields = parent.section("http_options")
+    for key in _HTTP_NUMBERS:
+        fields.parsed(key, parse_whole, 0)
+    cases = fields.texts("next_cases")
+    if not _NEXT_CASES.issuperset(cases) or ("off" in cases and len(cases) > 1):
+        parent.notes.refuse(
+            fields.place_at("next_cases"),
+            "must be off alone, or some of error, timeout, 500, 502, 503, 504, 403, 404, 429",
+        )
+    fields.done()
+    parent.notes.warn(fields.place, "has no effect: there is no proxy before a port that would need it")
 
 
 def _port(text: str) -> int:
@@ -140,12 +195,18 @@ def _port(text: str) -> int:
     return number
 
 
+def _external_port(text: str) -> int:
+    """A port number, or 0 for the port of the container."""
+    number = parse_whole(text)
+    return number and _port(text)
+
+
 def _target(place: Place, node: Node, notes: Notes) -> ExposeTarget:
     """Who may reach a port."""
     fields = Fields(node, place, notes)
     target = ExposeTarget(place, fields.text("service"), fields.boolean("global"), fields.text("ip"))
-    # Older public files repeat the options of the port here; they say nothing new.
-    fields.ignore("http_options", "has no effect here")
+    # Older public files repeat the options of the port here.
+    _http_options(fields)
     fields.done()
     return target
 
@@ -153,11 +214,18 @@ def _target(place: Place, node: Node, notes: Notes) -> ExposeTarget:
 def _mount(volume: str, place: Place, node: Node, notes: Notes) -> StorageMount:
     """A mount of a volume in a service."""
     fields = Fields(node, place, notes)
-    mount = StorageMount(place, volume, fields.text("mount"), fields.boolean("readOnly"))
-    if mount.path and not mount.path.startswith("/"):
-        notes.refuse(fields.place_at("mount"), "must be an absolute path")
+    mount = StorageMount(
+        place, volume, fields.parsed("mount", _absolute_path, "", required=True), fields.boolean("readOnly")
+    )
     fields.done()
     return mount
+
+
+def _absolute_path(text: str) -> str:
+    """A path in the container."""
+    if not text.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return text
 
 
 def _credentials(service: Fields) -> Credentials | None:
@@ -165,173 +233,66 @@ def _credentials(service: Fields) -> Credentials | None:
     if service.node("credentials") is None:
         return None
     fields = service.section("credentials")
+    # A registry's e-mail address is of use to no engine any more.
     fields.node("email")
     credentials = Credentials(
-        fields.text("host", required=True),
-        fields.text("username", required=True),
-        fields.text("password", required=True),
+        fields.place,
+        fields.parsed("host", _not_blank, "", required=True),
+        fields.parsed("username", _not_blank, "", required=True),
+        fields.parsed("password", _not_blank, "", required=True),
     )
     fields.done()
     return credentials
 
 
-def _dependency(place: Place, node: Node, notes: Notes) -> tuple[str, Place]:
-    """A service that another one waits for."""
+def _not_blank(text: str) -> str:
+    """A text without spaces around it."""
+    if not text.strip():
+        raise ValueError("is empty")
+    return text.strip()
+
+
+def _dependency(place: Place, node: Node, notes: Notes) -> None:
+    """A service that another one waits for. As on Akash, all services of a group start at once."""
     fields = Fields(node, place, notes)
-    name = fields.text("service", required=True)
+    fields.text("service")
     fields.done()
-    return name, place
 
 
-def _compute(name: str, place: Place, node: Node, notes: Notes) -> Compute:
-    """One compute profile."""
-    fields = Fields(node, place, notes)
-    resources = fields.section("resources", required=True)
-    cpu = resources.section("cpu", required=True)
-    memory = resources.section("memory", required=True)
-    attributes = cpu.section("attributes").pairs()
-    if attributes:
-        notes.warn(cpu.place_at("attributes"), "the processor's attributes are not matched yet")
-    memory.node("attributes")
-    compute = Compute(
-        place,
-        name,
-        cpu.parsed("units", parse_cpu_milli, 0, required=True),
-        attributes,
-        memory.parsed("size", parse_bytes, 0, required=True),
-        tuple(_volumes(resources, notes)),
-        _gpu(resources, notes),
-    )
-    for part in (cpu, memory, resources, fields):
-        part.done()
-    return compute
-
-
-def _volumes(resources: Fields, notes: Notes) -> list[Volume]:
-    """The volumes of a profile: one, or a list."""
-    node = resources.node("storage")
-    if node is None:
-        return []
-    if isinstance(node, Mapping):
-        return [_volume(resources.place_at("storage"), node, notes)]
-    return [_volume(place, entry, notes) for place, entry in resources.items("storage")]
-
-
-def _volume(place: Place, node: Node, notes: Notes) -> Volume:
-    """One volume; without a name it is the root file system."""
-    fields = Fields(node, place, notes)
-    attributes = fields.section("attributes")
-    volume = Volume(
-        place,
-        fields.text("name") or "default",
-        fields.parsed("size", parse_bytes, 0, required=True),
-        attributes.text("class"),
-        attributes.boolean("persistent"),
-    )
-    attributes.done()
-    fields.done()
-    return volume
-
-
-def _gpu(resources: Fields, notes: Notes) -> Gpu | None:
-    """The GPUs of a profile."""
-    if resources.node("gpu") is None:
-        return None
-    fields = resources.section("gpu")
-    attributes = fields.section("attributes")
-    vendors: list[str] = []
-    models: list[GpuModel] = []
-    for vendor, place, node in attributes.section("vendor").entries():
-        vendors.append(vendor.lower())
-        if is_null(node):
-            continue
-        holder = Fields(Mapping((), place.line), place, notes)
-        for spot, entry in _listed(holder, place, node):
-            models.append(_gpu_model(vendor.lower(), spot, entry, notes))
-    gpu = Gpu(fields.place, fields.parsed("units", parse_whole, 0), tuple(vendors), tuple(models))
-    attributes.done()
-    fields.done()
-    return gpu
-
-
-def _listed(holder: Fields, place: Place, node: Node) -> list[tuple[Place, Node]]:
-    """The items of a list that hangs on a name of the tenant's own."""
-    if not isinstance(node, Sequence):
-        holder.notes.refuse(place, "must be a list of models")
-        return []
-    return [(Place(entry.line, f"{place.path}[{index}]"), entry) for index, entry in enumerate(node.items)]
-
-
-def _gpu_model(vendor: str, place: Place, node: Node, notes: Notes) -> GpuModel:
-    """One acceptable card."""
-    fields = Fields(node, place, notes)
-    model = fields.text("model").lower()
-    found = GpuModel(
-        place,
-        vendor,
-        "" if model == "*" else model,
-        fields.parsed("ram", parse_card_bytes, 0),
-        fields.text("interface").lower(),
-    )
-    fields.done()
-    return found
-
-
-def _placement(name: str, place: Place, node: Node, notes: Notes) -> Placement:
-    """One placement profile."""
-    fields = Fields(node, place, notes)
-    signed_by = fields.section("signedBy")
-    placement = Placement(
-        place,
-        name,
-        fields.section("attributes").pairs(),
-        signed_by.texts("anyOf"),
-        signed_by.texts("allOf"),
-        tuple(
-            _pricing(key, spot, entry, notes) for key, spot, entry in fields.section("pricing", required=True).entries()
-        ),
-    )
-    signed_by.done()
-    fields.done()
-    return placement
-
-
-def _pricing(profile: str, place: Place, node: Node, notes: Notes) -> Pricing:
-    """The price limit of one profile."""
-    fields = Fields(node, place, notes)
-    pricing = Pricing(
-        place,
-        profile,
-        fields.text("denom", required=True),
-        fields.parsed("amount", parse_number, parse_number("0"), required=True),
-    )
-    fields.done()
-    return pricing
-
-
-def _deployment(section: Fields, notes: Notes) -> list[Deployed]:
+def _deployment(section: Fields) -> list[Deployed]:
     """Which service runs where, how often."""
     found: list[Deployed] = []
     for service, place, node in section.entries():
-        for placement, spot, entry in Fields(node, place, notes).entries():
-            fields = Fields(entry, spot, notes)
+        for placement, spot, entry in Fields(node, place, section.notes).entries():
+            fields = Fields(entry, spot, section.notes)
             found.append(
                 Deployed(
                     spot,
                     service,
                     placement,
                     fields.text("profile", required=True),
-                    fields.parsed("count", parse_whole, 0, required=True),
+                    fields.place_at("profile"),
+                    fields.parsed("count", _count, 0, required=True),
                 )
             )
             fields.done()
     return found
 
 
+def _count(text: str) -> int:
+    """A number of replicas."""
+    number = parse_whole(text)
+    if not 1 <= number <= MAX_REPLICAS:
+        raise ValueError(f"must be from 1 to {MAX_REPLICAS}")
+    return number
+
+
 def _endpoints(section: Fields) -> list[EndpointName]:
     """Leased addresses."""
     found: list[EndpointName] = []
     for name, place, node in section.entries():
+        if not _ENDPOINT_NAME.fullmatch(name):
+            section.notes.refuse(place, "an endpoint's name is at least two lower-case letters, digits, '-' or '_'")
         fields = Fields(node, place, section.notes)
         if fields.text("kind", required=True) not in {"", "ip"}:
             section.notes.refuse(fields.place_at("kind"), "must be ip")

@@ -5,11 +5,15 @@ time and, for each denomination, what a million of its smallest unit is worth in
 the price limit of a group is summed exactly and rounded up once, in favour of a match.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
+
+from fallow.type.v1 import money_pb2
+from fallow_sdl.bounds import rules_of
 
 MILLISECONDS_PER_HOUR: Final = 3_600_000
 
@@ -41,11 +45,28 @@ class SdlSettings:
     persistent_class: str = "beta2"
 
     def __post_init__(self) -> None:
-        """Hold the bounds that the arithmetic relies on."""
+        """Hold the bounds that the arithmetic relies on; ValueError for an asset that no price can be in."""
         assert self.block_milliseconds > 0, "a block takes time"
+        if not re.fullmatch(rules_of(money_pb2.Price, "asset").pattern, self.asset):
+            raise ValueError("an asset is 2 to 16 lower-case letters and digits, such as usdc")
         assert all(rate > 0 for rate in self.micros_per_million.values()), "a rate is positive"
 
     def micros_per_hour(self, denomination: str, amount_per_block: Fraction) -> Fraction:
         """The exact price per hour; KeyError for a denomination without a rate."""
         micros_per_block = amount_per_block * self.micros_per_million[denomination] / 1_000_000
         return micros_per_block * MILLISECONDS_PER_HOUR / self.block_milliseconds
+
+
+def parse_rates(text: str) -> Mapping[str, int]:
+    """The default rates with those of a text such as ``uakt=620000, ibc/…=1000000`` over them; ValueError otherwise."""
+    rates = dict(_DEFAULT_RATES)
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        denomination, _, micros = entry.partition("=")
+        if not denomination or not re.fullmatch("[1-9][0-9]{0,17}", micros.strip()):
+            raise ValueError("a rate is DENOM=MICROS, such as uakt=620000")
+        rates[denomination.strip()] = int(micros)
+    return rates
+
+
+DEFAULTS: Final = SdlSettings()
+"""What a command or a service uses unless it is told otherwise."""

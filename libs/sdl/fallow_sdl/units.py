@@ -11,6 +11,12 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}")
 _QUANTITY: Final = re.compile(r"([0-9.]+)\s*([A-Za-z]*)")
 _DECIMAL: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15, "e": 10**18}
 _BINARY: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50, "e": 1 << 60}
+_SECONDS: Final = {
+    "ns": Fraction(1, 10**9), "us": Fraction(1, 10**6), "ms": Fraction(1, 1000),
+    "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600),
+}  # fmt: skip
+_DURATION_PART: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(ns|us|ms|s|m|h)")
+_DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern}){{1,8}}")
 _SIZE: Final = re.compile(r"(?P<prefix>[kKmMgGtTpPeE])(?P<binary>[iI]?)[bB]?|")
 
 
@@ -59,6 +65,13 @@ def parse_card_bytes(text: str) -> int:
     exactly, would shut out the very card that it names. ValueError as ``parse_bytes``.
     """
     return parse_bytes(text.strip().replace("i", "").replace("I", ""))
+
+
+def parse_duration_seconds(text: str) -> Fraction:
+    """A time such as ``24h`` or ``1h30m``, exact; ValueError for anything else."""
+    if not _DURATION.fullmatch(text):
+        raise ValueError("must be a time such as 24h or 1h30m")
+    return sum((Fraction(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text)), Fraction(0))
 
 
 def ceiling(number: Fraction) -> int:

@@ -1,10 +1,12 @@
 """Quantities: exact, integers, rounded up."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fallow_sdl.units import parse_bytes, parse_card_bytes, parse_cpu_milli, parse_whole
+from fallow_sdl.units import parse_bytes, parse_card_bytes, parse_cpu_milli, parse_duration_seconds, parse_whole
 
 
 @pytest.mark.parametrize(
@@ -57,6 +59,22 @@ def test_what_is_no_quantity(text: str) -> None:
             continue
         with pytest.raises(ValueError, match="must be"):
             parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("24h", 86_400), ("1h30m", 5_400), ("1.5s", Fraction(3, 2)), ("250ms", Fraction(1, 4)), ("0s", 0), ("1us", Fraction(1, 10**6))],
+)  # fmt: skip
+def test_durations(text: str, seconds: int | Fraction) -> None:
+    """Goal: times as Go writes them, exact. Method: a table."""
+    assert parse_duration_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1 h", "1d", "1h-1m", "1h" * 9])
+def test_what_is_no_duration(text: str) -> None:
+    """Goal: no guessing. Method: texts that look like a time."""
+    with pytest.raises(ValueError, match="must be a time"):
+        parse_duration_seconds(text)
 
 
 def test_a_cards_label_is_decimal() -> None:
