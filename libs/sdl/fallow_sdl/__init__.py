@@ -12,9 +12,9 @@ from fallow_sdl.convert import convert_stack
 from fallow_sdl.document import read_document, read_text
 from fallow_sdl.problems import Notes, Problem, SdlError
 from fallow_sdl.reader import read_stack
-from fallow_sdl.settings import SdlSettings
+from fallow_sdl.settings import SdlSettings, parse_rates
 
-__all__ = ["Conversion", "Problem", "SdlError", "SdlSettings", "convert", "parse", "read_text"]
+__all__ = ["Conversion", "Problem", "SdlError", "SdlSettings", "convert", "parse", "parse_rates", "read_text"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
 
-from fallow.type.v1 import money_pb2
+from fallow.type.v1 import money_pb2, resources_pb2
 from fallow_sdl.bounds import rules_of
 
 MILLISECONDS_PER_HOUR: Final = 3_600_000
@@ -45,10 +45,12 @@ class SdlSettings:
     persistent_class: str = "beta2"
 
     def __post_init__(self) -> None:
-        """Hold the bounds that the arithmetic relies on; ValueError for an asset that no price can be in."""
+        """Hold the bounds that the arithmetic relies on; ValueError for what no order can hold."""
         assert self.block_milliseconds > 0, "a block takes time"
         if not re.fullmatch(rules_of(money_pb2.Price, "asset").pattern, self.asset):
             raise ValueError("an asset is 2 to 16 lower-case letters and digits, such as usdc")
+        if not 1 <= len(self.persistent_class) <= rules_of(resources_pb2.StorageRequirement, "storage_class").max_length:
+            raise ValueError("a storage class has 1 to 32 characters")
         assert all(rate > 0 for rate in self.micros_per_million.values()), "a rate is positive"
 
     def micros_per_hour(self, denomination: str, amount_per_block: Fraction) -> Fraction:

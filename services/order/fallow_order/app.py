@@ -18,7 +18,7 @@ from fallow_order.session_commands import SessionCommands, SignInRules
 from fallow_order.settings import OrderSettings
 from fallow_order.update_commands import UpdateCommands
 from fallow_order.vault import Vault
-from fallow_sdl import SdlSettings
+from fallow_sdl import SdlSettings, parse_rates
 
 JOB_SECONDS = 0.5
 SWEEP_SECONDS = 1.0
@@ -91,10 +91,11 @@ def sign_in_rules(settings: OrderSettings) -> SignInRules:
 
 def sdl_settings(settings: OrderSettings) -> SdlSettings:
     """How prices of SDL files are read."""
-    rates = dict(SdlSettings().micros_per_million)
-    rates["uakt"] = settings.sdl_akt_micros
     return SdlSettings(
-        asset=settings.sdl_asset, block_milliseconds=settings.sdl_block_milliseconds, micros_per_million=rates
+        settings.sdl_asset,
+        settings.sdl_block_milliseconds,
+        parse_rates(settings.sdl_rates),
+        settings.sdl_persistent_class,
     )
 
 

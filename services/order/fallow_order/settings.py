@@ -29,10 +29,14 @@ class OrderSettings(ServiceSettings):
         default="", description="Accounts or addresses, separated by commas, whose tokens get ledger.audit."
     )
     sdl_block_milliseconds: int = Field(default=6_098, ge=1, description="Time of a block, for prices in SDL files.")
-    sdl_akt_micros: int = Field(
-        default=500_000, ge=1, description="Worth of one AKT in micros of sdl_asset, for prices in SDL files."
+    sdl_rates: str = Field(
+        default="uakt=500000",
+        description="denomination=micros, …: what a million of it is worth in sdl_asset; uact and USDC are known.",
     )
     sdl_asset: str = Field(default="usdc", description="Asset that limits of SDL files are stated in.")
+    sdl_persistent_class: str = Field(
+        default="beta2", description="Storage class of a persistent volume that names none in its SDL file."
+    )
     max_live_orders: int = Field(
         default=1_000, ge=0, description="Orders of one account that are not CLOSED, at most; 0 sets no limit."
     )

@@ -21,7 +21,7 @@ version: "2.0"
 services:
   web:
     image: exec:host
-    colour: red
+colour: red
 profiles:
   compute: {web: {resources: {cpu: {units: 1}, memory: {size: 1Gi}, storage: {size: 1Gi}}}}
   placement: {here: {pricing: {web: {denom: uact, amount: 100}}}}
@@ -111,10 +111,10 @@ async def test_an_unknown_field_of_an_sdl_file_is_refused_with_its_line(house: H
     with pytest.raises(RemoteError) as caught:
         await stub.CreateOrder(order_service_pb2.CreateOrderRequest(request_id="r", sdl=SDL))
     assert (caught.value.code, caught.value.reason.reason) == ("INVALID_ARGUMENT", "SDL_INVALID")
-    assert caught.value.metadata == {"line": "5", "path": "services.web.colour"}
-    assert [violation.field for violation in caught.value.violations] == ["sdl.services.web.colour"]
+    assert caught.value.metadata == {"line": "5", "path": "colour"}
+    assert [violation.field for violation in caught.value.violations] == ["sdl.colour"]
     await assert_nothing_stored(house)
-    good = SDL.replace("    colour: red\n", "")
+    good = SDL.replace("colour: red\n", "")
     order = await stub.CreateOrder(
         order_service_pb2.CreateOrderRequest(request_id="r", sdl=good, labels={"from": "file"})
     )

@@ -118,6 +118,7 @@ def test_the_class_of_persistent_volumes_follows_the_option(tmp_path: Path) -> N
         (["check", "--rate", "uakt=0", GOOD], 2),
         (["check", "--rate", "=5", GOOD], 2),
         (["check", "--asset", "US Dollar", GOOD], 2),
+        (["check", "--persistent-class", "x" * 33, GOOD], 2),
     ],
 )
 def test_what_cannot_be_done_has_its_status(arguments: list[str], status: int) -> None:
