@@ -49,7 +49,11 @@ class SdlSettings:
         assert self.block_milliseconds > 0, "a block takes time"
         if not re.fullmatch(rules_of(money_pb2.Price, "asset").pattern, self.asset):
             raise ValueError("an asset is 2 to 16 lower-case letters and digits, such as usdc")
-        if not 1 <= len(self.persistent_class) <= rules_of(resources_pb2.StorageRequirement, "storage_class").max_length:
+        if (
+            not 1
+            <= len(self.persistent_class)
+            <= rules_of(resources_pb2.StorageRequirement, "storage_class").max_length
+        ):
             raise ValueError("a storage class has 1 to 32 characters")
         assert all(rate > 0 for rate in self.micros_per_million.values()), "a rate is positive"
 

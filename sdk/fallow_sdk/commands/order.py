@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+import fallow_sdl
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow_sdk.commands.connection import as_json, console, signed_in
 from fallow_sdk.money import show_amount, show_price
@@ -62,6 +63,21 @@ def explanation_tables(explanation: order_service_pb2.ExplainOrderResponse) -> l
     return tables
 
 
+def read_sdl(file: Path) -> str:
+    """The text of an SDL file; what of it has no effect goes to standard error. Problems are for the service to tell."""
+    try:
+        text = fallow_sdl.read_text(file.read_bytes())
+    except fallow_sdl.SdlError as error:
+        raise typer.BadParameter(f"{file}:{error}") from None
+    try:
+        warnings = fallow_sdl.convert(text).warnings
+    except fallow_sdl.SdlError as error:
+        warnings = error.warnings
+    for warning in warnings:
+        typer.echo(f"{file}:{warning} (warning)", err=True)
+    return text
+
+
 @app.command()
 def create(
     file: Annotated[Path, typer.Argument(help="SDL file.", exists=True, dir_okay=False, readable=True)],
@@ -70,10 +86,11 @@ def create(
     json: Json = False,
 ) -> None:
     """Place the order that an SDL file describes."""
+    text = read_sdl(file)
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            order = await client.create_order(sdl=file.read_text("utf-8"), request_id=request_id)
+            order = await client.create_order(sdl=text, request_id=request_id)
             if wait:
                 with console.status(f"{order.name}: looking for a match", spinner="line") as status:
                     order = await client.wait_order(

@@ -25,7 +25,7 @@ from fallow_order.domain.draft import (
 )
 from fallow_order.domain.reasons import SDL_INVALID
 from fallow_sdl import SdlError, SdlSettings
-from fallow_sdl import parse as parse_sdl
+from fallow_sdl import convert as convert_sdl
 
 MAX_LABELS: Final = 64
 MAX_SPECIFICATION_BYTES: Final = 262_144
@@ -34,7 +34,7 @@ MAX_SPECIFICATION_BYTES: Final = 262_144
 
 def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSettings) -> OrderDraft:
     """The draft of a CreateOrder request."""
-    order = _order_of(request, sdl)
+    order, _ = _order_of(request, sdl)
     for key, value in request.labels.items():
         order.labels[key] = value
     if request.HasField("terms"):
@@ -42,9 +42,12 @@ def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSetti
     return draft_of_order(order)
 
 
-def draft_of_estimate(request: order_service_pb2.EstimateOrderRequest, sdl: SdlSettings) -> OrderDraft:
-    """The draft of an EstimateOrder request."""
-    return draft_of_order(_order_of(request, sdl))
+def draft_of_estimate(
+    request: order_service_pb2.EstimateOrderRequest, sdl: SdlSettings
+) -> tuple[OrderDraft, tuple[str, ...]]:
+    """The draft of an EstimateOrder request, and what of its SDL text has no effect."""
+    order, warnings = _order_of(request, sdl)
+    return draft_of_order(order), warnings
 
 
 def check_labels(labels: Mapping[str, str], field: str) -> None:
@@ -62,22 +65,22 @@ def check_labels(labels: Mapping[str, str], field: str) -> None:
 
 def _order_of(
     request: order_service_pb2.CreateOrderRequest | order_service_pb2.EstimateOrderRequest, sdl: SdlSettings
-) -> order_pb2.Order:
-    """A copy of the order that a request holds or spells in SDL."""
+) -> tuple[order_pb2.Order, tuple[str, ...]]:
+    """A copy of the order that a request holds or spells in SDL, with the warnings of the text."""
     source = request.WhichOneof("source")
     if source is None:
         raise invalid_field("order", "an order or its SDL text must be given")
     if source == "order":
         copy = order_pb2.Order()
         copy.CopyFrom(request.order)
-        return copy
+        return copy, ()
     try:
-        order = parse_sdl(request.sdl, sdl)
+        conversion = convert_sdl(request.sdl, sdl)
     except SdlError as error:
         raise _sdl_invalid(error) from None
     # The contract's rules again, for what a file may say and a message may not.
-    validate(order_service_pb2.EstimateOrderRequest(order=order))
-    return order
+    validate(order_service_pb2.EstimateOrderRequest(order=conversion.order))
+    return conversion.order, tuple(str(warning) for warning in conversion.warnings)
 
 
 def _sdl_invalid(error: SdlError) -> DomainError:

@@ -135,7 +135,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         self, request: order_service_pb2.EstimateOrderRequest, context: Any
     ) -> order_service_pb2.EstimateOrderResponse:
         """Price an order against live offers; store nothing."""
-        draft = await asyncio.to_thread(intake.draft_of_estimate, request, self._sdl)
+        draft, warnings = await asyncio.to_thread(intake.draft_of_estimate, request, self._sdl)
         hold = hold_micros(draft.limits, draft.term_ms, draft.budget_micros)
         match = await self._market.estimate(convert.draft_to_proto(draft))
         return order_service_pb2.EstimateOrderResponse(
@@ -144,6 +144,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
             fitting_providers=match.fitting_providers,
             funds_needed=money_pb2.Amount(asset=draft.asset, micros=hold),
             time_to_match=match.time_to_match if match.HasField("time_to_match") else None,
+            sdl_warnings=warnings,
         )
 
     async def ExplainOrder(

@@ -361,6 +361,16 @@ async def test_lists_are_paged_and_filtered(house: House) -> None:
     assert caught.value.reason.reason == "PAGE_TOKEN_INVALID"
 
 
+async def test_an_estimate_tells_what_of_an_sdl_file_has_no_effect(house: House) -> None:
+    """Goal: nothing of a file is dropped in silence. Method: a field that Akash reads past; the file's price."""
+    stub = await house.tenant().orders()
+    text = SDL.replace("colour: red\n", "    restart: always\n")
+    estimate = await stub.EstimateOrder(order_service_pb2.EstimateOrderRequest(sdl=text))
+    assert list(estimate.sdl_warnings) == ["5: services.web.restart: is an unknown field and has no effect"]
+    assert estimate.funds_needed.micros == -(-100 * 3_600_000 // 6_098)
+    await assert_nothing_stored(house)
+
+
 async def test_estimates_and_explanations_come_from_bidding(house: House) -> None:
     """Goal: prices without a promise. Method: an estimate stores nothing and shows bidding no workload."""
     tenant = house.tenant()

@@ -16,7 +16,10 @@ def test_a_platform_sets_its_own() -> None:
     """Goal: block time, rates, asset and class can be set. Method: each through the environment's names."""
     settings = sdl_settings(
         OrderSettings(
-            sdl_asset="eurc", sdl_block_milliseconds=5_000, sdl_rates="uakt=620000, ibc/A=7", sdl_persistent_class="fast"
+            sdl_asset="eurc",
+            sdl_block_milliseconds=5_000,
+            sdl_rates="uakt=620000, ibc/A=7",
+            sdl_persistent_class="fast",
         )
     )
     assert (settings.asset, settings.block_milliseconds, settings.persistent_class) == ("eurc", 5_000, "fast")

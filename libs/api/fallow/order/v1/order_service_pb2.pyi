@@ -378,6 +378,7 @@ class EstimateOrderResponse(_message.Message):
     FITTING_PROVIDERS_FIELD_NUMBER: _builtins.int
     FUNDS_NEEDED_FIELD_NUMBER: _builtins.int
     TIME_TO_MATCH_FIELD_NUMBER: _builtins.int
+    SDL_WARNINGS_FIELD_NUMBER: _builtins.int
     fitting_providers: _builtins.int
     """Number of providers whose offers fit within the price limit, of the group that has the fewest."""
     @_builtins.property
@@ -398,6 +399,10 @@ class EstimateOrderResponse(_message.Message):
         models, or, with fewer than 5 of those, of all orders; unset with fewer than 5 of these too. No promise.
         """
 
+    @_builtins.property
+    def sdl_warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What of an SDL text has no effect here, or another one than on Akash: `line: path: reason`; at most 101."""
+
     def __init__(
         self,
         *,
@@ -406,10 +411,11 @@ class EstimateOrderResponse(_message.Message):
         fitting_providers: _builtins.int = ...,
         funds_needed: _money_pb2.Amount | None = ...,
         time_to_match: _duration_pb2.Duration | None = ...,
+        sdl_warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "funds_needed", b"funds_needed", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "fitting_providers", b"fitting_providers", "funds_needed", b"funds_needed", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "fitting_providers", b"fitting_providers", "funds_needed", b"funds_needed", "sdl_warnings", b"sdl_warnings", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
