@@ -247,7 +247,7 @@ def test_no_reason_repeats_a_secret() -> None:
         ("    image:", "    imagee: x\n    image:", 4, "services.web.imagee"),
         ("    image:", "    depends_on: [db]\n    image:", 4, "services.web.depends_on"),
         ("        as: 80", "        ass: 80", 9, "services.web.expose[0].ass"),
-        ("          - global: true", "          - global: true\n            servcie: web", 12, "services.web.expose[0].to[0].servcie"),
+        ("          - global: true", "          - global: true\n            servicex: web", 12, "services.web.expose[0].to[0].servicex"),
         ("      pricing:", "      prices: {}\n      pricing:", 43, f"{PLACEMENT}.prices"),
         ("      count: 2", "      count: 2\n      replicas: 2", 52, "deployment.web.dcloud.replicas"),
         ("          size: 512Mi", "          size: 512Mi\n          speed: 1", 24, f"{COMPUTE}.memory.speed"),
