@@ -98,6 +98,7 @@ def grant_claims(lease: Lease, subject: str, rights: Sequence[str]) -> GrantClai
         lease=f"leases/{lease.lease_id}",
         provider=f"providers/{lease.provider_id}",
         rights=frozenset(rights),
+        revision=lease.group_revision,
     )
 
 

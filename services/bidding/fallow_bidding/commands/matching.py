@@ -11,6 +11,7 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2
 from fallow_bidding.commands import lifecycle
+from fallow_bidding.commands.succession import Succession
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import market as convert
 from fallow_bidding.domain.demand import ReplicaSet
@@ -43,15 +44,17 @@ class MatchingCommands:
             now = unit.clock.now()
             found = await orders.lock_open_orders(unit.connection, self._policy.market, ORDER_BATCH)
             groups = await orders.load_groups(unit.connection, [order.order_id for order in found])
-            due = [(order, _parts(groups[order.order_id], now)) for order in found]
-            due = [(order, parts) for order, parts in due if parts]
-            if not due:
+            if not any(_needs_decision(group, now) for order in found for group in groups[order.order_id]):
                 return 0
             loaded = await load_suppliers(unit.connection, self._policy, now)
             market = Market([supplier for _, supplier in loaded])
             providers = {provider.provider_id: provider for provider, _ in loaded}
+            groups = await Succession(unit, self._policy, market, providers).run(found, groups)
+            # A group that has given up its lease for a new workload comes before all others.
+            found.sort(key=lambda order: not any(group.succeeds for group in groups[order.order_id]))
             made = 0
-            for order, parts in due:
+            for order in found:
+                parts = _parts(groups[order.order_id], now)
                 for part in parts:
                     made += await self._match(unit, market, providers, order, part)
             return made
@@ -109,14 +112,21 @@ class MatchingCommands:
             placements=match.placements,
             self_stop_ms=self._policy.self_stop_ms,
             create_time=now,
+            group_revision=group.revision,
         )
         await leases.insert_lease(unit.connection, lease)
         await leases.insert_node_uses(unit.connection, lease, _node_uses(lease, replica_sets))
         await delivery.insert_run(unit.connection, unit.ids.new(), lease, now)
         leased = replace(group, state=GroupState.LEASED, generation=lease.key.generation, hold_until=None)
         await orders.save_group(unit.connection, leased)
+        await orders.set_leased_revision(unit.connection, lease.key, lease.group_revision)
         fact = convert_leases.lease_created(lease, provider.public_key, self._policy.heartbeat_interval_ms)
         await lifecycle.emit_fact(unit, order.order_id, fact)
+
+
+def _needs_decision(group: MarketGroup, now: datetime) -> bool:
+    """Whether anything may be done for a group now."""
+    return group.is_matchable(now) or group.is_changed or group.awaits_release
 
 
 def _parts(groups: list[MarketGroup], now: datetime) -> list[dict[int, MarketGroup]]:

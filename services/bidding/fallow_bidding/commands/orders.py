@@ -33,7 +33,10 @@ async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order,
         await end_named_order(unit, policy, message.name.removeprefix("orders/"), EndReason.EXPIRED, detail)
         return False
     order = _order_of(policy, message, unit, open_time)
-    groups = [MarketGroup(order.order_id, index, group.group_id) for index, group in enumerate(message.groups)]
+    groups = [
+        MarketGroup(order.order_id, index, group.group_id, revision=_revision(group))
+        for index, group in enumerate(message.groups)
+    ]
     assert groups, "an order has a group"
     is_new = await orders.insert_order(unit.connection, order, groups)
     if is_new:
@@ -42,11 +45,11 @@ async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order,
 
 
 async def update_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order) -> None:
-    """Take over what a tenant changed; it holds for leases made from now on."""
+    """Take over what a tenant changed: limits and terms for leases made from now on, workloads as soon as they fit."""
     order = _order_of(policy, message, unit, unit.clock.now())
     known = (await orders.lock_orders(unit.connection, [order.order_id])).get(order.order_id)
     if known is not None and not known.ended:
-        await orders.update_body(unit.connection, order)
+        await orders.update_body(unit.connection, order, [_revision(group) for group in message.groups])
         await notify(unit.connection, MARKET_CHANNEL)
 
 
@@ -86,6 +89,11 @@ class OrderCommands:
         for order_id in due:
             await self.end(order_id, EndReason.TERM, "the longest running time is over")
         return len(due)
+
+
+def _revision(group: order_pb2.Group) -> int:
+    """The revision of a group's workload; an order that was opened before there were revisions is at the first."""
+    return max(1, group.revision)
 
 
 def _problem(message: order_pb2.Order) -> str:

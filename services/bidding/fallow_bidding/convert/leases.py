@@ -106,6 +106,7 @@ def lease_message(lease: Lease) -> lease_pb2.Lease:
         self_stop=to_duration(lease.self_stop_ms),
         create_time=to_timestamp(lease.create_time),
         provider_address=lease.provider_address,
+        group_revision=lease.group_revision,
     )
     for field, instant in (
         ("ready_time", lease.ready_time),

@@ -85,7 +85,10 @@ class ProofMark:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """One group, one provider, chosen devices, price, generation. Ids stand without their collections."""
+    """One group, one provider, chosen devices, price, generation. Ids stand without their collections.
+
+    ``group_revision`` is the revision of the group's workload that it was matched with.
+    """
 
     lease_id: str
     key: GenerationKey
@@ -109,6 +112,7 @@ class Lease:
     release_time: datetime | None = None
     evidence: Evidence | None = None
     proof: ProofMark = ProofMark()
+    group_revision: int = 1
 
     @property
     def is_live(self) -> bool:

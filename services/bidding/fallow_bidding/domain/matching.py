@@ -19,7 +19,7 @@ from fallow_bidding.domain.explanation import (
     GroupExplanation,
     WeighedOffer,
 )
-from fallow_bidding.domain.placement import Candidates, Placement, Room, place
+from fallow_bidding.domain.placement import Candidates, DeviceShare, NodeUse, Placement, Room, place
 from fallow_bidding.domain.pricing import group_price_micros
 from fallow_bidding.domain.supply import Device, Health, Node, StandingOffer, Supplier
 
@@ -67,6 +67,20 @@ class Market:
     def adopt(self, other: "Market") -> None:
         """Take over the room of a fork whose decision stands."""
         self._rooms = {supplier.provider_id: other.room(supplier.provider_id) for supplier in self.suppliers}
+
+    def limit_to(self, other: "Market") -> None:
+        """Take away what is not free in another market of the same suppliers."""
+        for provider_id in self._rooms:
+            room = self._rooms[provider_id].copy()
+            room.sink_to(other.room(provider_id))
+            self._rooms[provider_id] = room
+
+    def give_back(self, provider_id: str, shares: Sequence[DeviceShare], uses: Sequence[NodeUse]) -> None:
+        """Count as free what a lease holds at a provider; one that is not on the market has no room."""
+        if provider_id in self._rooms:
+            room = self._rooms[provider_id].copy()
+            room.give_back(shares, uses)
+            self._rooms[provider_id] = room
 
     def room(self, provider_id: str) -> Room:
         """A provider's room; not to be taken from."""

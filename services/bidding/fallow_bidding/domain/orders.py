@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from fallow_bidding.domain.leases import EndReason
+
+UNTIL_RELEASED: Final = datetime(9999, 1, 1, tzinfo=UTC)
+"""The hold of a group whose last generation must have stopped, however long that takes, before the next is leased."""
 
 
 class GroupState(StrEnum):
@@ -59,6 +62,7 @@ class MarketGroup:
     """One group of an order. ``generation`` is that of its newest lease, 0 before the first.
 
     ``return_time`` is from when the providers that failed it may have it again, where nobody else fits.
+    ``revision`` is that of the workload that it is to run, ``leased_revision`` the one of its newest lease.
     """
 
     order_id: str
@@ -71,11 +75,28 @@ class MarketGroup:
     hold_until: datetime | None = None
     decision: dict[str, Any] | None = None
     return_time: datetime | None = None
+    revision: int = 1
+    leased_revision: int = 0
 
     @property
     def waits(self) -> bool:
         """Whether it looks for its first lease."""
         return self.state is GroupState.OPEN and self.generation == 0
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether its workload is newer than the one that its lease runs."""
+        return self.state is GroupState.LEASED and self.leased_revision < self.revision
+
+    @property
+    def awaits_release(self) -> bool:
+        """Whether it waits until its superseded generation has stopped."""
+        return self.state is GroupState.OPEN and self.hold_until == UNTIL_RELEASED
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether it looks for a lease of a newer workload than its last one had."""
+        return self.state is GroupState.OPEN and 0 < self.leased_revision < self.revision
 
     def is_matchable(self, now: datetime) -> bool:
         """Whether the engine may lease it now."""

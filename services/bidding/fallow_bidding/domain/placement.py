@@ -5,7 +5,7 @@ least (best fit). It is greedy: it may miss a packing that a search would find, 
 devices are all of one node and of one model; a share lives on one device; a device never gives more than 1,000 milli.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fallow_bidding.domain.demand import ReplicaSet
@@ -16,6 +16,9 @@ Candidates = dict[int, dict[str, frozenset[str]]]
 """What may take a group at one provider: by replica set, by node, the devices."""
 
 
+_ByNode = dict[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceShare:
     """A lease's share of one device, 1 to 1,000 milli."""
@@ -23,6 +26,16 @@ class DeviceShare:
     node_id: str
     device_id: str
     milli: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """What a lease takes of one node, without devices."""
+
+    node_id: str
+    cpu_milli: int
+    memory_bytes: int
+    storage_bytes_by_class: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,35 @@ class Room:
         touched = sum(self._free[node_id][share.device_id] - share.milli for share in shares)
         whole = sum(self._free[node_id].values()) - sum(share.milli for share in shares)
         return touched, whole, self._cpu_milli[node_id] - replica_set.cpu_milli
+
+    def give_back(self, shares: Iterable[DeviceShare], uses: Iterable[NodeUse]) -> None:
+        """Count as free what a lease holds; of a node or device that is not there any more, nothing."""
+        for share in shares:
+            free = self._free.get(share.node_id, {})
+            if share.device_id in free:
+                free[share.device_id] = min(WHOLE_DEVICE_MILLI, free[share.device_id] + share.milli)
+        for use in uses:
+            if use.node_id in self._cpu_milli:
+                self._cpu_milli[use.node_id] += use.cpu_milli
+                self._memory_bytes[use.node_id] += use.memory_bytes
+                classes = self._storage[use.node_id]
+                for name, size in use.storage_bytes_by_class.items():
+                    classes[name] = classes.get(name, 0) + size
+
+    def sink_to(self, other: "Room") -> None:
+        """Count as taken what is not free in another room of the same provider."""
+        cpu_milli, memory_bytes, storage, free = other.contents()
+        for node_id in self._cpu_milli:
+            self._cpu_milli[node_id] = min(self._cpu_milli[node_id], cpu_milli[node_id])
+            self._memory_bytes[node_id] = min(self._memory_bytes[node_id], memory_bytes[node_id])
+            for name in self._storage[node_id]:
+                self._storage[node_id][name] = min(self._storage[node_id][name], storage[node_id].get(name, 0))
+            for device_id in self._free[node_id]:
+                self._free[node_id][device_id] = min(self._free[node_id][device_id], free[node_id][device_id])
+
+    def contents(self) -> tuple[_ByNode, _ByNode, dict[str, _ByNode], dict[str, _ByNode]]:
+        """Processor time, memory, storage by class and devices that are free, by node; not to be changed."""
+        return self._cpu_milli, self._memory_bytes, self._storage, self._free
 
     def take(self, placement: Placement, replica_set: ReplicaSet) -> None:
         """Take one replica's share; it must fit."""

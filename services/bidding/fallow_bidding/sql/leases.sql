@@ -1,8 +1,8 @@
 -- name: insert_lease
 INSERT INTO lease (
     lease_id, order_id, group_index, generation, group_id, tenant, provider_id, provider_account, provider_address,
-    offer_id, asset, price_micros, placements, self_stop_ms, state, endpoints, create_time
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'RESERVED', '[]', $15)
+    offer_id, asset, price_micros, placements, self_stop_ms, state, endpoints, create_time, group_revision
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'RESERVED', '[]', $15, $16)
 
 -- name: save_lease
 UPDATE lease
@@ -21,6 +21,12 @@ SELECT * FROM lease WHERE lease_id = ANY($1::text[])
 
 -- name: load_holding_leases
 SELECT * FROM lease WHERE provider_id = $1 AND state <> 'ENDED' ORDER BY lease_id
+
+-- name: load_generation_lease
+SELECT * FROM lease WHERE order_id = $1 AND group_index = $2 AND generation = $3
+
+-- name: load_node_uses_of_lease
+SELECT node_id, cpu_milli, memory_bytes, storage_bytes_by_class FROM node_use WHERE lease_id = $1
 
 -- name: load_order_leases
 SELECT * FROM lease WHERE order_id = $1 ORDER BY lease_id

@@ -10,7 +10,7 @@ RETURNING order_id
 UPDATE market_order SET body = $2, term_ms = $3, forbids_overlap = $4 WHERE order_id = $1
 
 -- name: insert_group
-INSERT INTO order_group (order_id, group_index, group_id, state) VALUES ($1, $2, $3, 'OPEN')
+INSERT INTO order_group (order_id, group_index, group_id, state, revision) VALUES ($1, $2, $3, 'OPEN', $4)
 
 -- name: load_order
 SELECT * FROM market_order WHERE order_id = $1
@@ -20,8 +20,10 @@ SELECT * FROM market_order WHERE order_id = ANY($1::text[]) ORDER BY order_id FO
 
 -- name: lock_open_orders
 SELECT * FROM market_order
-WHERE market = $1 AND state = 'OPEN' AND EXISTS (
-    SELECT 1 FROM order_group WHERE order_group.order_id = market_order.order_id AND order_group.state = 'OPEN'
+WHERE market = $1 AND state = 'OPEN' AND order_id IN (
+    SELECT order_id FROM order_group WHERE state = 'OPEN'
+    UNION
+    SELECT order_id FROM order_group WHERE state = 'LEASED' AND leased_revision < revision
 )
 ORDER BY order_id
 LIMIT $2
@@ -34,6 +36,14 @@ SELECT * FROM order_group WHERE order_id = ANY($1::text[]) ORDER BY order_id, gr
 UPDATE order_group
 SET state = $3, generation = $4, excluded_providers = $5, failures = $6, hold_until = $7, return_time = $8
 WHERE order_id = $1 AND group_index = $2
+
+-- name: set_leased_revision
+UPDATE order_group SET leased_revision = $3 WHERE order_id = $1 AND group_index = $2
+
+-- name: raise_revision
+-- Who failed an older workload, and how often it failed, says nothing about the new one.
+UPDATE order_group SET revision = $3, excluded_providers = '{}', failures = 0, return_time = NULL
+WHERE order_id = $1 AND group_index = $2 AND revision < $3
 
 -- name: clear_hold
 UPDATE order_group SET hold_until = NULL WHERE order_id = $1 AND group_index = $2 AND generation = $3

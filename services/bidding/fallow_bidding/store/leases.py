@@ -16,7 +16,7 @@ from fallow_bidding.domain.leases import (
     LeaseState,
     ProofMark,
 )
-from fallow_bidding.domain.placement import DeviceShare, Placement
+from fallow_bidding.domain.placement import DeviceShare, NodeUse, Placement
 from fallow_bidding.store import QUERIES
 from fallow_chassis.clock import truncate_to_millisecond
 from fallow_chassis.events import format_time, parse_time
@@ -42,6 +42,7 @@ async def insert_lease(connection: Connection, lease: Lease) -> None:
         [_placement_to_json(placement) for placement in lease.placements],
         lease.self_stop_ms,
         lease.create_time,
+        lease.group_revision,
     )
     shares = sorted(
         (share.device_id, share.node_id, share.milli) for placement in lease.placements for share in placement.devices
@@ -97,6 +98,20 @@ async def load_leases(connection: Connection, lease_ids: Sequence[str]) -> list[
 async def load_holding_leases(connection: Connection, provider_id: str) -> list[Lease]:
     """The leases that hold devices at a provider."""
     return [_lease_of(row) for row in await connection.fetch(QUERIES.get("load_holding_leases"), provider_id)]
+
+
+async def load_generation(connection: Connection, order_id: str, group: int, generation: int) -> Lease | None:
+    """The lease of one generation."""
+    row = await connection.fetchrow(QUERIES.get("load_generation_lease"), order_id, group, generation)
+    return None if row is None else _lease_of(row)
+
+
+async def load_node_uses_of_lease(connection: Connection, lease_id: str) -> list[NodeUse]:
+    """What a lease holds of nodes, without devices."""
+    rows = await connection.fetch(QUERIES.get("load_node_uses_of_lease"), lease_id)
+    return [
+        NodeUse(row["node_id"], row["cpu_milli"], row["memory_bytes"], row["storage_bytes_by_class"]) for row in rows
+    ]
 
 
 async def load_order_leases(connection: Connection, order_id: str) -> list[Lease]:
@@ -164,6 +179,7 @@ def _lease_of(row: asyncpg.Record) -> Lease:
         release_time=row["release_time"],
         evidence=_evidence_of(row["evidence"]),
         proof=ProofMark(row["proof_sequence"], row["proof_running_ms"], row["proof_final"]),
+        group_revision=row["group_revision"],
     )
 
 

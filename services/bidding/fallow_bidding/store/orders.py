@@ -39,13 +39,15 @@ async def insert_order(connection: Connection, order: MarketOrder, groups: Seque
     )
     if inserted is None:
         return False
-    rows = [(group.order_id, group.group_index, group.group_id) for group in groups]
+    rows = [(group.order_id, group.group_index, group.group_id, group.revision) for group in groups]
     await connection.executemany(QUERIES.get("insert_group"), rows)
     return True
 
 
-async def update_body(connection: Connection, order: MarketOrder) -> None:
-    """Store what an update of the order changed."""
+async def update_body(connection: Connection, order: MarketOrder, revisions: Sequence[int]) -> None:
+    """Store what an update of the order changed; ``revisions`` are those of its groups' workloads."""
+    for index, revision in enumerate(revisions):
+        await connection.execute(QUERIES.get("raise_revision"), order.order_id, index, revision)
     await connection.execute(
         QUERIES.get("update_order_body"), order.order_id, order.body, order.term_ms, order.forbids_overlap
     )
@@ -64,7 +66,9 @@ async def lock_orders(connection: Connection, order_ids: Sequence[str]) -> dict[
 
 
 async def lock_open_orders(connection: Connection, market: str, limit: int) -> list[MarketOrder]:
-    """Orders with a group that looks for a provider, oldest id first (as everybody locks them), their rows held."""
+    """Orders with a group that looks for a provider, or runs an older workload than it should, oldest id first (as
+    everybody locks them), their rows held.
+    """
     return [_order_of(row) for row in await connection.fetch(QUERIES.get("lock_open_orders"), market, limit)]
 
 
@@ -89,6 +93,11 @@ async def save_group(connection: Connection, group: MarketGroup) -> None:
         group.hold_until,
         group.return_time,
     )
+
+
+async def set_leased_revision(connection: Connection, key: GenerationKey, revision: int) -> None:
+    """Note which revision of its workload a group's newest lease was matched with."""
+    await connection.execute(QUERIES.get("set_leased_revision"), key.order_id, key.group, revision)
 
 
 async def clear_hold(connection: Connection, key: GenerationKey) -> None:
@@ -190,4 +199,6 @@ def _group_of(row: asyncpg.Record) -> MarketGroup:
         hold_until=row["hold_until"],
         return_time=row["return_time"],
         decision=row["decision"],
+        revision=row["revision"],
+        leased_revision=row["leased_revision"],
     )
