@@ -7,7 +7,7 @@ code, reason, field paths and facts.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -47,6 +47,20 @@ PAGE_SIZE = 200
 
 Request_contra = TypeVar("Request_contra", contravariant=True)
 Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class _ListRequest(Protocol):
+    page_size: int
+    page_token: str
+
+
+class _ListAnswer(Protocol):
+    next_page_token: str
+
+
+Item = TypeVar("Item")
+ListRequest = TypeVar("ListRequest", bound=_ListRequest)
+ListAnswer = TypeVar("ListAnswer", bound=_ListAnswer)
 
 
 class _Unary(Protocol[Request_contra, Answer_co]):
@@ -111,6 +125,22 @@ class Client:
                 await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
         raise AssertionError("the last attempt returns or raises")
 
+    async def _list(
+        self,
+        method: _Unary[ListRequest, ListAnswer],
+        request: ListRequest,
+        items: Callable[[ListAnswer], Iterable[Item]],
+    ) -> list[Item]:
+        """All items of a list, page by page."""
+        request.page_size = PAGE_SIZE
+        found: list[Item] = []
+        while True:
+            page = await self._call(method, request)
+            found += items(page)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
     # Sessions
 
     async def sign_in(self, wallet: Wallet) -> session_service_pb2.Session:
@@ -157,14 +187,8 @@ class Client:
 
     async def list_orders(self) -> list[order_pb2.Order]:
         """All orders of the account, newest first."""
-        orders: list[order_pb2.Order] = []
-        token = ""
-        while True:
-            request = order_service_pb2.ListOrdersRequest(page_size=PAGE_SIZE, page_token=token)
-            page = await self._call(self._orders.ListOrders, request)
-            orders += page.orders
-            if not (token := page.next_page_token):
-                return orders
+        request = order_service_pb2.ListOrdersRequest()
+        return await self._list(self._orders.ListOrders, request, lambda page: page.orders)
 
     async def close_order(self, name: str, *, reason: str = "", request_id: str = "") -> order_pb2.Order:
         """Ask the market to end an order; `wait_order` tells when its money is back."""
@@ -212,8 +236,8 @@ class Client:
 
     async def list_leases(self, order: str) -> list[lease_pb2.Lease]:
         """The leases of an order, newest first."""
-        request = lease_service_pb2.ListLeasesRequest(page_size=PAGE_SIZE, order=order)
-        return list((await self._call(self._leases.ListLeases, request)).leases)
+        request = lease_service_pb2.ListLeasesRequest(order=order)
+        return await self._list(self._leases.ListLeases, request, lambda page: page.leases)
 
     async def stream_logs(
         self, lease: str, *, follow: bool = False, tail: int = 0
@@ -238,14 +262,14 @@ class Client:
     # Market
 
     async def list_providers(self) -> list[provider_pb2.Provider]:
-        """The first page of providers, newest first."""
-        request = provider_service_pb2.ListProvidersRequest(page_size=PAGE_SIZE)
-        return list((await self._call(self._registry.ListProviders, request)).providers)
+        """All providers, newest first."""
+        request = provider_service_pb2.ListProvidersRequest()
+        return await self._list(self._registry.ListProviders, request, lambda page: page.providers)
 
     async def list_offers(self) -> list[provider_pb2.Offer]:
-        """The first page of offers, newest first."""
-        request = provider_service_pb2.ListOffersRequest(page_size=PAGE_SIZE)
-        return list((await self._call(self._registry.ListOffers, request)).offers)
+        """All offers, newest first."""
+        request = provider_service_pb2.ListOffersRequest()
+        return await self._list(self._registry.ListOffers, request, lambda page: page.offers)
 
     # Money
 
@@ -270,14 +294,8 @@ class Client:
 
     async def list_charges(self, order: str = "") -> list[charge_pb2.Charge]:
         """Charges of the account, or of one order, newest first."""
-        charges: list[charge_pb2.Charge] = []
-        token = ""
-        while True:
-            request = settlement_service_pb2.ListChargesRequest(page_size=PAGE_SIZE, order=order, page_token=token)
-            page = await self._call(self._receipts.ListCharges, request)
-            charges += page.charges
-            if not (token := page.next_page_token):
-                return charges
+        request = settlement_service_pb2.ListChargesRequest(order=order)
+        return await self._list(self._receipts.ListCharges, request, lambda page: page.charges)
 
     async def get_receipt(self, charge: str) -> charge_pb2.Receipt:
         """A charge with its proof. FallowError RECEIPT_NOT_READY until its batch is anchored."""
@@ -298,6 +316,6 @@ class Client:
                 await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
     async def list_batches(self) -> list[charge_pb2.Batch]:
-        """The first page of batches, newest first."""
-        request = settlement_service_pb2.ListBatchesRequest(page_size=PAGE_SIZE)
-        return list((await self._call(self._receipts.ListBatches, request)).batches)
+        """All batches, newest first."""
+        request = settlement_service_pb2.ListBatchesRequest()
+        return await self._list(self._receipts.ListBatches, request, lambda page: page.batches)
