@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self, TypeVar
 
 import grpc
@@ -37,6 +38,7 @@ from fallow.settlement.v1 import (
     settlement_service_pb2_grpc,
 )
 from fallow.type.v1 import money_pb2
+from fallow_sdk.credentials import Credential, WalletCredential
 from fallow_sdk.errors import FallowError
 from fallow_sdk.wallet import Wallet
 
@@ -44,6 +46,7 @@ CALL_SECONDS = 15.0
 ATTEMPTS = 5
 FIRST_PAUSE_SECONDS = 0.2
 PAGE_SIZE = 200
+RENEW_BEFORE_SECONDS = 60.0
 
 Request_contra = TypeVar("Request_contra", contravariant=True)
 Answer_co = TypeVar("Answer_co", covariant=True)
@@ -78,6 +81,11 @@ class Endpoints:
     settlement: str
 
 
+def _now() -> datetime:
+    """The present instant."""
+    return datetime.now(UTC)  # noqa: TID251 - the SDK stands without the chassis and its clock
+
+
 def new_request_id() -> str:
     """An id for one write. Keep it to repeat the same write safely."""
     return secrets.token_hex(16)
@@ -86,9 +94,13 @@ def new_request_id() -> str:
 class Client:
     """The market as one signed-in account sees it. Use as `async with Client(endpoints) as client`."""
 
-    def __init__(self, endpoints: Endpoints, *, token: str = "") -> None:
+    def __init__(self, endpoints: Endpoints, *, token: str = "", credential: Credential | None = None) -> None:
+        """`token` is an access token that nobody renews; a `credential` is traded at the first call and renewed."""
         self.token = token
         self.endpoints = endpoints
+        self._credential = credential
+        self._renew_at = 0.0
+        self._renewing = asyncio.Lock()
         self._channels: list[grpc.aio.Channel] = []
 
     async def __aenter__(self) -> Self:
@@ -116,13 +128,29 @@ class Client:
         return (("authorization", f"Bearer {bearer}"),) if bearer else ()
 
     async def _call(self, method: _Unary[Request_contra, Answer_co], request: Request_contra) -> Answer_co:
+        """One call with a token that is good for it; one that ran out all the same is renewed once."""
+        await self.ensure_session()
+        try:
+            return await self._attempt(method, request)
+        except FallowError as error:
+            if error.reason != "TOKEN_EXPIRED" or self._credential is None:
+                raise
+            await self.renew()
+            return await self._attempt(method, request)
+
+    async def _attempt(self, method: _Unary[Request_contra, Answer_co], request: Request_contra) -> Answer_co:
+        """One call, repeated while a service cannot be reached or lets nobody in for the moment."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return await method(request, timeout=CALL_SECONDS, metadata=self._metadata())
             except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or attempt == ATTEMPTS:
-                    raise FallowError.from_rpc(error) from error
-                await asyncio.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+                failure = FallowError.from_rpc(error)
+                if attempt == ATTEMPTS or not failure.is_worth_a_repeat:
+                    raise failure from error
+                pause = FIRST_PAUSE_SECONDS * 2 ** (attempt - 1)
+                if failure.reason == "RATE_LIMITED":
+                    pause = max(pause, (failure.retry_after_ms or 0) / 1_000)
+                await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 
     async def _list(
@@ -143,27 +171,62 @@ class Client:
 
     # Sessions
 
-    async def sign_in(self, wallet: Wallet) -> session_service_pb2.Session:
-        """Sign in with a wallet (EIP-4361); later calls carry the token."""
-        challenge = await self._call(
-            self._sessions.CreateSignInChallenge,
-            session_service_pb2.CreateSignInChallengeRequest(address=wallet.address),
-        )
-        request = session_service_pb2.SignInRequest(
-            message=challenge.message, signature=wallet.sign_text(challenge.message)
-        )
-        session = await self._call(self._sessions.SignIn, request)
+    async def sign_in(self, credential: Wallet | Credential) -> session_service_pb2.Session:
+        """Sign in with a wallet (EIP-4361), an API key or an identity token; later calls carry and renew the token."""
+        self._credential = WalletCredential(credential) if isinstance(credential, Wallet) else credential
+        return await self.renew()
+
+    async def ensure_session(self) -> None:
+        """Trade the credential, if there is one, unless the token that it was traded for lasts a while."""
+        if self._credential is None or asyncio.get_running_loop().time() < self._renew_at:
+            return
+        async with self._renewing:
+            if asyncio.get_running_loop().time() >= self._renew_at:
+                await self.renew()
+
+    async def renew(self) -> session_service_pb2.Session:
+        """Trade the credential for a new access token."""
+        assert self._credential is not None, "sign in first"
+        asked_at = asyncio.get_running_loop().time()
+        session = await self._credential.trade(self._sessions, self._attempt)
+        lasts = session.expire_time.ToDatetime(UTC) - _now()
+        self._renew_at = asked_at + max(0.0, lasts.total_seconds() - RENEW_BEFORE_SECONDS)
         self.token = session.access_token
         return session
 
-    async def create_api_key(self, display_name: str, scopes: Sequence[str] = ()) -> session_service_pb2.ApiKey:
+    async def create_api_key(
+        self,
+        display_name: str,
+        scopes: Sequence[str] = (),
+        *,
+        lasts: timedelta | None = None,
+        request_id: str = "",
+    ) -> session_service_pb2.ApiKey:
         """Make an API key; its `secret` is shown here and never again."""
+        key = session_service_pb2.ApiKey(display_name=display_name, scopes=scopes)
+        if lasts is not None:
+            key.expire_time.FromDatetime(_now() + lasts)
         request = session_service_pb2.CreateApiKeyRequest(
-            parent="accounts/me",
-            api_key=session_service_pb2.ApiKey(display_name=display_name, scopes=scopes),
-            request_id=new_request_id(),
+            parent="accounts/me", api_key=key, request_id=request_id or new_request_id()
         )
         return await self._call(self._sessions.CreateApiKey, request)
+
+    async def list_api_keys(self) -> list[session_service_pb2.ApiKey]:
+        """All API keys of the account, newest first, without secrets."""
+        keys: list[session_service_pb2.ApiKey] = []
+        token = ""
+        while True:
+            request = session_service_pb2.ListApiKeysRequest(
+                parent="accounts/me", page_size=PAGE_SIZE, page_token=token
+            )
+            page = await self._call(self._sessions.ListApiKeys, request)
+            keys += page.api_keys
+            if not (token := page.next_page_token):
+                return keys
+
+    async def delete_api_key(self, name: str) -> None:
+        """Revoke the key `accounts/{account}/apiKeys/{key}`; tokens already traded for it last 15 min at most."""
+        await self._call(self._sessions.DeleteApiKey, session_service_pb2.DeleteApiKeyRequest(name=name))
 
     # Orders
 
@@ -207,6 +270,7 @@ class Client:
         pause = FIRST_PAUSE_SECONDS
         while True:
             request = order_service_pb2.WatchOrderRequest(name=name, after_sequence=seen)
+            await self.ensure_session()
             try:
                 async for step in self._orders.WatchOrder(request, metadata=self._metadata()):
                     seen = max(seen, step.transition.sequence)

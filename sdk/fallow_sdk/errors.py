@@ -21,7 +21,8 @@ class FallowError(Exception):
     """A call that the service refused, or that did not arrive.
 
     `code` is the gRPC status name, `reason` the UPPER_SNAKE word of docs/errors.md (empty when the call never
-    reached a service), `metadata` the dynamic facts, `violations` the fields that were wrong.
+    reached a service), `metadata` the dynamic facts, `violations` the fields that were wrong, `retry_after_ms` how long
+    the service asks to wait.
     """
 
     code: str
@@ -29,6 +30,12 @@ class FallowError(Exception):
     message: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
+    retry_after_ms: int | None = None
+
+    @property
+    def is_worth_a_repeat(self) -> bool:
+        """Whether the same call may succeed in a moment: the service is away, or let the caller in too often."""
+        return self.code == "UNAVAILABLE" or self.reason == "RATE_LIMITED"
 
     def __str__(self) -> str:
         """One line for people, then one line a field."""
@@ -39,6 +46,7 @@ class FallowError(Exception):
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> "FallowError":
         """The same error with its details unpacked."""
         reason, metadata, violations = "", {}, []
+        retry_after_ms = None
         status = rpc_status.from_call(error)
         for detail in status.details if status is not None else ():
             if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
@@ -49,7 +57,12 @@ class FallowError(Exception):
                 request = error_details_pb2.BadRequest()
                 detail.Unpack(request)
                 violations += [FieldViolation(item.field, item.description) for item in request.field_violations]
-        return cls(error.code().name, reason, error.details() or "no detail", metadata, tuple(violations))
+            elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                retry = error_details_pb2.RetryInfo()
+                detail.Unpack(retry)
+                retry_after_ms = retry.retry_delay.ToMilliseconds()
+        text = error.details() or "no detail"
+        return cls(error.code().name, reason, text, metadata, tuple(violations), retry_after_ms)
 
 
 class ChainError(Exception):

@@ -3,15 +3,13 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
 
 from fallow_sdk.client import Client
-from fallow_sdk.profile import Profile, load_profile, save_profile
-from fallow_sdk.wallet import Wallet
+from fallow_sdk.profile import Profile, credential_of, load_profile, save_profile
 
 # A name or a hash is there to be copied: lines are never cut, and a narrow terminal wraps them by itself.
 LINE_CHARACTERS = 200
@@ -20,10 +18,10 @@ console = Console(highlight=False, soft_wrap=True, width=max(Console().width, LI
 
 @asynccontextmanager
 async def signed_in() -> AsyncIterator[tuple[Client, Profile]]:
-    """A client that has just signed in with the profile's wallet, and the profile."""
+    """A client that has just signed in with what the environment or the profile holds, and the profile."""
     profile = load_profile()
     async with Client(profile.endpoints) as client:
-        session = await client.sign_in(Wallet.load(Path(profile.wallet_key_file)))
+        session = await client.sign_in(credential_of(profile))
         profile = profile.with_session(session.account, session.access_token)
         save_profile(profile)
         yield client, profile
