@@ -157,6 +157,8 @@ def _expose(place: Place, node: Node, notes: Notes) -> Expose:
     for host, spot in hosts:
         if not _HOST.fullmatch(host):
             notes.refuse(spot, "must be a host name in lower case, such as app.example.com")
+    if hosts:
+        notes.warn(fields.place_at("accept"), "reaches the provider, but nothing routes by host names there yet")
     _http_options(fields)
     expose = Expose(
         place,

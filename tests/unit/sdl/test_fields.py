@@ -138,6 +138,7 @@ def test_every_field_arrives_or_is_told() -> None:
     conversion = fallow_sdl.convert(FULL)
     assert conversion.order == text_format.Parse(ORDER, order_pb2.Order())
     assert [warning.path for warning in conversion.warnings] == [
+        "services.api.expose[0].accept",
         "services.api.expose[0].http_options",
         "services.api.expose[1]",
         "services.api.expose[2]",
