@@ -7,12 +7,13 @@ code, reason, field paths and facts.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self, TypeVar
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fallow.bidding.v1 import (
     lease_pb2,
@@ -248,9 +249,20 @@ class Client:
         """The order `orders/{order}` as it is now."""
         return await self._call(self._orders.GetOrder, order_service_pb2.GetOrderRequest(name=name))
 
-    async def list_orders(self) -> list[order_pb2.Order]:
-        """All orders of the account, newest first."""
-        request = order_service_pb2.ListOrdersRequest()
+    async def list_orders(
+        self,
+        *,
+        states: Sequence["order_pb2.OrderState.ValueType"] = (),
+        labels: Mapping[str, str] | None = None,
+        earliest: Timestamp | None = None,
+        latest: Timestamp | None = None,
+    ) -> list[order_pb2.Order]:
+        """Orders of the account, newest first: in these states (empty: all), with all labels, created from ``earliest``
+        on and before ``latest``.
+        """
+        request = order_service_pb2.ListOrdersRequest(
+            states=states, labels=labels, min_create_time=earliest, max_create_time=latest
+        )
         return await self._list(self._orders.ListOrders, request, lambda page: page.orders)
 
     async def close_order(self, name: str, *, reason: str = "", request_id: str = "") -> order_pb2.Order:
@@ -264,9 +276,9 @@ class Client:
         """Why an order has its match, or none."""
         return await self._call(self._orders.ExplainOrder, order_service_pb2.ExplainOrderRequest(name=name))
 
-    async def watch_order(self, name: str) -> AsyncIterator[order_service_pb2.WatchOrderResponse]:
-        """The order as it is, then each change; goes on by itself where a broken stream stopped."""
-        seen = 0
+    async def watch_order(self, name: str, *, after: int = 0) -> AsyncIterator[order_service_pb2.WatchOrderResponse]:
+        """The order as it is, then each change after that number; goes on by itself where a broken stream stopped."""
+        seen = after
         pause = FIRST_PAUSE_SECONDS
         while True:
             request = order_service_pb2.WatchOrderRequest(name=name, after_sequence=seen)
@@ -284,6 +296,16 @@ class Client:
             else:
                 return
 
+    async def order_history(self, name: str) -> list[order_pb2.OrderTransition]:
+        """All changes of an order and its groups so far, oldest first; of closed orders too."""
+        found: list[order_pb2.OrderTransition] = []
+        async for step in self.watch_order(name):
+            if step.HasField("transition"):
+                found.append(step.transition)
+            if (found[-1].sequence if found else 0) >= step.latest_sequence:
+                break
+        return found
+
     async def wait_order(
         self, name: str, states: Sequence[int], *, seconds: float, on_step: Callable[[str], None] = lambda _: None
     ) -> order_pb2.Order:
@@ -294,7 +316,12 @@ class Client:
                 if step.order.state in states:
                     return step.order
         order = await self.get_order(name)
-        raise FallowError("FAILED_PRECONDITION", "ORDER_CLOSED", f"{name} closed: {order.close_detail or 'no detail'}")
+        raise FallowError(
+            "FAILED_PRECONDITION",
+            "ORDER_CLOSED",
+            f"{name} closed: {order.close_detail}",
+            action=f"See what happened by `fallow order history {name}`, then order anew.",
+        )
 
     # Leases
 

@@ -22,7 +22,7 @@ class FallowError(Exception):
 
     `code` is the gRPC status name, `reason` the UPPER_SNAKE word of docs/errors.md (empty when the call never
     reached a service), `metadata` the dynamic facts, `violations` the fields that were wrong, `retry_after_ms` how long
-    the service asks to wait.
+    the service asks to wait, `action` what to do.
     """
 
     code: str
@@ -31,6 +31,7 @@ class FallowError(Exception):
     metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
     retry_after_ms: int | None = None
+    action: str = ""
 
     @property
     def is_worth_a_repeat(self) -> bool:
@@ -38,14 +39,15 @@ class FallowError(Exception):
         return self.code == "UNAVAILABLE" or self.reason == "RATE_LIMITED"
 
     def __str__(self) -> str:
-        """One line for people, then one line a field."""
+        """One line for people, then one line a field, then what to do."""
         head = f"{self.reason or self.code}: {self.message}"
-        return "\n".join([head, *(f"  {item.path}: {item.description}" for item in self.violations)])
+        fields = [f"  {item.path}: {item.description}" for item in self.violations]
+        return "\n".join([head, *fields, *([f"  {self.action}"] if self.action else [])])
 
     @classmethod
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> "FallowError":
         """The same error with its details unpacked."""
-        reason, metadata, violations = "", {}, []
+        reason, metadata, violations, action = "", {}, [], error_details_pb2.Help()
         retry_after_ms = None
         status = rpc_status.from_call(error)
         for detail in status.details if status is not None else ():
@@ -53,6 +55,8 @@ class FallowError(Exception):
                 info = error_details_pb2.ErrorInfo()
                 detail.Unpack(info)
                 reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Is(error_details_pb2.Help.DESCRIPTOR):
+                detail.Unpack(action)
             elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
                 request = error_details_pb2.BadRequest()
                 detail.Unpack(request)
@@ -62,7 +66,8 @@ class FallowError(Exception):
                 detail.Unpack(retry)
                 retry_after_ms = retry.retry_delay.ToMilliseconds()
         text = error.details() or "no detail"
-        return cls(error.code().name, reason, text, metadata, tuple(violations), retry_after_ms)
+        advice = action.links[0].description if action.links else ""
+        return cls(error.code().name, reason, text, metadata, tuple(violations), retry_after_ms, advice)
 
 
 class ChainError(Exception):

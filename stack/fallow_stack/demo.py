@@ -28,7 +28,7 @@ from fallow.type.v1 import money_pb2
 from fallow_chassis.clock import SystemClock
 from fallow_sdk.chain import ChainClient
 from fallow_sdk.client import Client
-from fallow_sdk.commands.order import explanation_tables, state_name
+from fallow_sdk.commands.order_tables import explanation_tables, state_name
 from fallow_sdk.money import show_amount, show_micros, show_price
 from fallow_sdk.wallet import Wallet
 from fallow_stack.commands import DemoError, given, run_reporting, running_stack
@@ -285,7 +285,7 @@ async def settle(client: Client, order: order_pb2.Order) -> list[charge_pb2.Char
     console.print(table)
     totals = order.totals
     console.print(
-        f"{state_name(order)}: charged {show_amount(totals.charged)}, refunded {show_amount(totals.refunded)}"
+        f"{state_name(order.state)}: charged {show_amount(totals.charged)}, refunded {show_amount(totals.refunded)}"
     )
     check(bool(charges), "the order was charged")
     check(sum(charge.amount.micros for charge in charges) == totals.charged.micros, "charges add up to the total")

@@ -1,6 +1,6 @@
 """Domain errors on the wire: ``google.rpc.Status`` with details, in the trailing metadata ``grpc-status-details-bin``.
 
-Every error carries ``ErrorInfo`` (reason, domain ``fallow``, metadata). The violations of an INVALID_ARGUMENT become
+Every error carries ``ErrorInfo`` (reason, domain ``fallow``, metadata) and ``Help``, which says what to do. The violations of an INVALID_ARGUMENT become
 ``BadRequest`` with field paths, those of any other code ``PreconditionFailure``; a wait becomes ``RetryInfo``. Sizes are
 bounded, because metadata has room for some kilobytes only. The same module reads them back, so both ends agree.
 """
@@ -53,6 +53,8 @@ def to_status(error: DomainError) -> status_pb2.Status:
         _add(status, failure)
     if error.retry_after_ms is not None:
         _add(status, error_details_pb2.RetryInfo(retry_delay=to_duration(error.retry_after_ms)))
+    advice = error_details_pb2.Help.Link(description=_cut(error.reason.action, MAX_TEXT_BYTES))
+    _add(status, error_details_pb2.Help(links=[advice]))
     return status
 
 
@@ -72,18 +74,19 @@ def from_status(status: status_pb2.Status) -> RemoteError:
 
 def _read(code: str, status: status_pb2.Status, message: str) -> RemoteError:
     """The error of a Status; ``message`` stands in for one that it lacks."""
-    info = error_details_pb2.ErrorInfo()
+    info, action = error_details_pb2.ErrorInfo(), error_details_pb2.Help()
     violations: list[FieldViolation] = []
     retry_after_ms: int | None = None
     for detail in status.details:
         retry = error_details_pb2.RetryInfo()
-        if detail.Unpack(info):
+        if detail.Unpack(info) or detail.Unpack(action):
             continue
         if detail.Unpack(retry):
             retry_after_ms = max(0, from_duration(Duration.FromString(retry.retry_delay.SerializeToString())))
             continue
         violations.extend(_read_violations(detail))
-    reason = ErrorReason(info.reason or code, code, "Another service answered so.", "See that service's reasons.")
+    advice = action.links[0].description if action.links else "See that service's reasons."
+    reason = ErrorReason(info.reason or code, code, "Another service answered so.", advice)
     return RemoteError(
         reason,
         status.message or message,

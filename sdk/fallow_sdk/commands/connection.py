@@ -32,3 +32,8 @@ def as_json(message: Message | list[Message]) -> str:
     if isinstance(message, Message):
         return json.dumps(MessageToDict(message), indent=2)
     return json.dumps([MessageToDict(item) for item in message], indent=2)
+
+
+def as_json_line(message: Message) -> str:
+    """A message as JSON on one line."""
+    return json.dumps(MessageToDict(message))

@@ -20,7 +20,12 @@ def logs(
         async with signed_in() as (client, _):
             leases = await client.list_leases(order)
             if not leases:
-                raise FallowError("NOT_FOUND", "LEASE_NOT_FOUND", f"{order} has no lease yet")
+                raise FallowError(
+                    "NOT_FOUND",
+                    "LEASE_NOT_FOUND",
+                    f"{order} has no lease yet",
+                    action=f"See what it waits for by `fallow order explain {order}`.",
+                )
             async for line in client.stream_logs(leases[0].name, follow=follow, tail=tail):
                 typer.echo(f"{line.service}/{line.replica}  {line.line}")
 

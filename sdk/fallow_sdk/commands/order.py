@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 import fallow_sdl
-from fallow.order.v1 import order_pb2, order_service_pb2
-from fallow_sdk.commands.connection import as_json, console, signed_in
-from fallow_sdk.money import show_amount, show_price
+from fallow.order.v1 import order_pb2
+from fallow_sdk.commands.connection import as_json, as_json_line, console, signed_in
+from fallow_sdk.commands.order_filters import parse_labels, parse_states, parse_time
+from fallow_sdk.commands.order_tables import (
+    explanation_tables,
+    history_table,
+    order_tables,
+    orders_table,
+    state_name,
+    transition_cells,
+)
+from fallow_sdk.money import show_amount
 
 app = typer.Typer(help="Place, look at, watch, explain and close orders.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -18,49 +26,13 @@ Name = Annotated[str, typer.Argument(help="Order, `orders/{order}`.")]
 WAIT_SECONDS = 600.0
 
 
-def state_name(order: order_pb2.Order) -> str:
-    """The order's state in one word."""
-    return order_pb2.OrderState.Name(order.state).removeprefix("ORDER_STATE_")
-
-
-def order_table(orders: list[order_pb2.Order]) -> Table:
-    """Orders, one a line."""
-    table = Table("ORDER", "STATE", "GROUPS", "PRICE", "CHARGED", "ENDPOINTS", box=None)
-    for order in orders:
-        prices = [show_price(group.price) for group in order.groups if group.HasField("price")]
-        places = [endpoint.uri for group in order.groups for endpoint in group.endpoints]
-        charged = show_amount(order.totals.charged) if order.totals.HasField("charged") else "-"
-        table.add_row(
-            order.name,
-            state_name(order),
-            str(len(order.groups)),
-            ", ".join(prices) or "-",
-            charged,
-            " ".join(places) or "-",
-        )
-    return table
-
-
-def explanation_tables(explanation: order_service_pb2.ExplainOrderResponse) -> list[Table]:
-    """Funnel and offers of each group; constraints that removed nothing are counted, not listed."""
-    tables: list[Table] = []
-    for group in explanation.groups:
-        removing = [step for step in group.funnel if step.devices_after < step.devices_before]
-        silent = len(group.funnel) - len(removing)
-        funnel = Table(
-            "CONSTRAINT", "DEVICES BEFORE", "AFTER", "PROVIDERS LEFT", title=f"{group.group_id}: funnel", box=None,
-            title_justify="left", caption=f"{silent} other constraints removed nothing", caption_justify="left",
-        )  # fmt: skip
-        for step in removing:
-            funnel.add_row(
-                step.constraint, str(step.devices_before), str(step.devices_after), str(step.providers_after)
-            )
-        offers = Table("PROVIDER", "PRICE", "RESULT", title=f"{group.group_id}: offers", box=None, title_justify="left")
-        for offer in group.offers:
-            price = show_price(offer.price) if offer.HasField("price") else "-"
-            offers.add_row(offer.provider, price, "won" if offer.won else f"lost: {offer.loss_reason}")
-        tables += [funnel, offers]
-    return tables
+def show_one(order: order_pb2.Order, *, json: bool) -> None:
+    """One order in full, for people or for programs."""
+    if json:
+        typer.echo(as_json(order))
+        return
+    for table in order_tables(order):
+        console.print(table)
 
 
 def read_sdl(file: Path) -> str:
@@ -102,50 +74,81 @@ def create(
             if json:
                 typer.echo(as_json(order))
             else:
-                console.print(order_table([order]))
+                console.print(orders_table([order]))
 
     asyncio.run(run())
 
 
 @app.command()
 def get(name: Name, json: Json = False) -> None:
-    """Show one order."""
+    """Show one order: state, money, and where each group runs."""
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            order = await client.get_order(name)
-            if json:
-                typer.echo(as_json(order))
-            else:
-                console.print(order_table([order]))
+            show_one(await client.get_order(name), json=json)
 
     asyncio.run(run())
 
 
 @app.command("list")
-def list_orders(json: Json = False) -> None:
-    """Show all orders, newest first."""
+def list_orders(
+    state: Annotated[
+        list[str] | None, typer.Option(help="Only orders in this state, such as running; repeat it.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only orders with this label, key=value; repeat it.")] = None,
+    since: Annotated[str, typer.Option(help="Only orders created since then: 2h, 7d, or a time of ISO 8601.")] = "",
+    until: Annotated[str, typer.Option(help="Only orders created before then, as for --since.")] = "",
+    json: Json = False,
+) -> None:
+    """Show orders, newest first."""
+    states, labels = parse_states(state or []), parse_labels(label or [])
+    earliest, latest = parse_time(since, "--since"), parse_time(until, "--until")
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            orders = await client.list_orders()
+            orders = await client.list_orders(states=states, labels=labels, earliest=earliest, latest=latest)
             if json:
                 typer.echo(as_json(list(orders)))
             else:
-                console.print(order_table(orders))
+                console.print(orders_table(orders))
 
     asyncio.run(run())
 
 
 @app.command()
-def watch(name: Name) -> None:
-    """Print each change of an order until it closes."""
+def history(name: Name, json: Json = False) -> None:
+    """Show what happened to an order so far: each change, each lease, why, and when."""
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            async for step in client.watch_order(name):
-                when = step.transition.transition_time.ToJsonString() if step.HasField("transition") else "now"
-                typer.echo(f"{when}  {state_name(step.order):<10}  {step.transition.reason}")
+            found = await client.order_history(name)
+            if json:
+                typer.echo(as_json(list(found)))
+            else:
+                console.print(history_table(found))
+
+    asyncio.run(run())
+
+
+@app.command()
+def watch(
+    name: Name,
+    after: Annotated[int, typer.Option(help="Number of the last change already seen.", min=0)] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+) -> None:
+    """Print the state of an order, then each change of it and its groups until it closes."""
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            async for step in client.watch_order(name, after=after):
+                if json:
+                    typer.echo(as_json_line(step))
+                elif step.HasField("transition"):
+                    number, when, what, change, lease, provider, why = transition_cells(step.transition)
+                    by = f"  ({lease} of {provider})" if step.transition.lease else ""
+                    typer.echo(f"{number:>4}  {when}  {what}: {change}  {why}{by}")
+                else:
+                    typer.echo(f"{name} is {state_name(step.order.state)}")
 
     asyncio.run(run())
 
@@ -187,7 +190,7 @@ def close(
             if json:
                 typer.echo(as_json(order))
             else:
-                console.print(order_table([order]))
+                console.print(orders_table([order]))
                 if order.totals.HasField("refunded"):
                     console.print(f"refunded {show_amount(order.totals.refunded)}")
 

@@ -174,12 +174,16 @@ async def test_details_are_google_rpc_status(world: World) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     trailing = dict(caught.value.trailing_metadata() or ())
     status = status_pb2.Status.FromString(trailing[DETAILS_HEADER])
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    info, bad, advice = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.Help()
     assert status.code == 3
     assert status.details[0].Unpack(info)
     assert (info.reason, info.domain) == ("INVALID_FIELD", "fallow")
     assert status.details[1].Unpack(bad)
     assert bad.field_violations[0].field == "order.groups[0].price_limit"
+    assert status.details[2].Unpack(advice)
+    assert advice.links[0].description == INVALID_FIELD.action
+    again = await refusal(world.stub().Public(Request()))
+    assert again.reason.action == INVALID_FIELD.action, "a service passes on what to do"
 
 
 @pytest.mark.parametrize("letter", ["m", "ü", "…", "\U0001f600"])

@@ -10,7 +10,7 @@ from fallow.order.v1 import order_pb2
 from fallow_receipts import Charge, Header, MerkleTree, Receipt, charge_leaf, due_micros, genesis_commitment, keccak
 from fallow_sdk.command import build
 from fallow_sdk.commands.connection import console
-from fallow_sdk.commands.order import order_table
+from fallow_sdk.commands.order_tables import orders_table
 
 ID = "0123456789abcdefghjkmnpqrs"
 ANCHOR = "0x" + "11" * 20
@@ -95,5 +95,5 @@ def test_names_are_never_cut() -> None:
     """Goal: a name that is shown can be copied. Method: an order's table as it is printed where the terminal is narrow."""
     order = order_pb2.Order(name=f"orders/{ID}", state=order_pb2.ORDER_STATE_RUNNING, groups=[order_pb2.Group()])
     with console.capture() as printed:
-        console.print(order_table([order]))
+        console.print(orders_table([order]))
     assert f"orders/{ID}" in printed.get()
