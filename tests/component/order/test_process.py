@@ -4,12 +4,15 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from fallow.bidding.v1 import events_pb2 as bidding_events
 from fallow.order.v1 import events_pb2, order_pb2, order_service_pb2, order_service_pb2_grpc
 from fallow.settlement.v1 import charge_pb2
 from fallow.settlement.v1 import events_pb2 as settlement_events
 from fallow.type.v1 import lease_pb2, money_pb2
 from fallow_chassis.clock import SystemClock
+from fallow_chassis.errors import DomainError
 from fallow_chassis.events import EventDraft, Record, event_headers
 from fallow_chassis.grpc_client import channel
 from fallow_chassis.ids import RandomIds
@@ -101,6 +104,58 @@ async def test_the_process_takes_an_order_to_its_close(
     assert bidding.ended == [(seen[0].headers["ce_subject"], lease_pb2.END_REASON_TENANT)]
     assert SECRET not in (tmp_path / "log").read_text()
     assert all(SECRET.encode() not in record.value for record in seen)
+
+
+async def test_a_watch_goes_on_after_a_restart(
+    database_factory: DatabaseFactory, identity: TestIdentity, private_nats: Nats, tmp_path: Path
+) -> None:
+    """Goal: who watches misses nothing and sees nothing twice across a restart of the service. Method: kill the process
+    under a watch, let the order be closed by the next one, and go on after the last number seen.
+    """
+    settlement = FakeSettlement()  # type: ignore[abstract]
+    tenant = new_name("accounts")
+    settlement.free[tenant] = 10_000_000
+    token = identity.account_token(tenant, SCOPES)
+    async with serve_neighbours(settlement, FakeBidding(), identity) as neighbours:  # type: ignore[abstract]
+        environment = os.environ | {
+            "FALLOW_DATABASE_URL": await database_factory(PACKAGE),
+            "FALLOW_NATS_URL": private_nats.url,
+            "FALLOW_NATS_CREDENTIALS_FILE": str(private_nats.service_credentials_file("order")),
+            "FALLOW_IDENTITY_KEY_FILE": str(identity.key_file("order")),
+            "FALLOW_JWKS": str(identity.jwks),
+            "FALLOW_SETTLEMENT_ADDRESS": neighbours,
+            "FALLOW_BIDDING_ADDRESS": neighbours,
+            "FALLOW_WORKLOAD_KEYS": KEYS,
+        }
+        seen: list[int] = []
+        async with (
+            service_process(PACKAGE, environment, tmp_path / "first") as first,
+            asyncio.timeout(60),
+            channel(first.address, lambda: token) as connection,
+        ):
+            stub = order_service_pb2_grpc.OrderServiceStub(connection)
+            request = order_service_pb2.CreateOrderRequest(request_id="r", order=small_order())
+            name = (await stub.CreateOrder(request)).name
+            with pytest.raises(DomainError) as cut:
+                async for answer in stub.WatchOrder(order_service_pb2.WatchOrderRequest(name=name)):
+                    seen.append(answer.transition.sequence)
+                    if seen[-1] == answer.latest_sequence:
+                        await first.kill()
+            assert cut.value.code == "UNAVAILABLE"
+        assert seen == [0, 1, 2], "the present, stored, open"
+        async with (
+            service_process(PACKAGE, environment, tmp_path / "second") as second,
+            asyncio.timeout(60),
+            channel(second.address, lambda: token) as connection,
+        ):
+            stub = order_service_pb2_grpc.OrderServiceStub(connection)
+            async for answer in stub.WatchOrder(order_service_pb2.WatchOrderRequest(name=name, after_sequence=2)):
+                if not answer.HasField("transition"):
+                    assert answer.latest_sequence == 2
+                    await stub.CloseOrder(order_service_pb2.CloseOrderRequest(name=name, request_id="c"))
+                    continue
+                assert (answer.transition.sequence, answer.order.state) == (3, order_pb2.ORDER_STATE_CLOSING)
+                break
 
 
 async def _walk(
