@@ -106,12 +106,12 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         """
         account, order_id = caller_account(), resource_id(request.name, "orders")
         with self._signals.bell(ORDER_CHANNEL, order_id) as bell:
-            order = await self._queries.get(account, order_id)
+            order, _ = await self._read(account, order_id, 0, limit=0)
             # Nobody has seen what has not happened: a number beyond the newest change is one of another order.
             after = min(request.after_sequence, order.sequence)
             yield convert.watch_step(order)
             while True:
-                order, changes = await self._changes(account, order_id, after)
+                order, changes = await self._read(account, order_id, after, limit=CHANGES_PER_READ)
                 for change in changes:
                     after = change.sequence
                     yield convert.watch_step(order, change)
@@ -120,16 +120,16 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
                 if len(changes) < CHANGES_PER_READ:
                     await bell.wait(WATCH_POLL_SECONDS)
 
-    async def _changes(self, account: str, order_id: str, after: int) -> tuple[Order, list[Change]]:
+    async def _read(self, account: str, order_id: str, after: int, *, limit: int) -> tuple[Order, list[Change]]:
         """An order and its next changes; what passes by itself is tried again for a while."""
         for attempt in range(1, WATCH_ATTEMPTS):
             try:
-                return await self._queries.get_with_changes(account, order_id, after=after, limit=CHANGES_PER_READ)
+                return await self._queries.get_with_changes(account, order_id, after=after, limit=limit)
             except Exception as error:
                 if not is_retryable(error):
                     raise
                 await asyncio.sleep(wait_seconds(attempt))
-        return await self._queries.get_with_changes(account, order_id, after=after, limit=CHANGES_PER_READ)
+        return await self._queries.get_with_changes(account, order_id, after=after, limit=limit)
 
     async def EstimateOrder(
         self, request: order_service_pb2.EstimateOrderRequest, context: Any
