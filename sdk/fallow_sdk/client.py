@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self, TypeVar
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fallow.bidding.v1 import (
@@ -264,6 +265,19 @@ class Client:
             states=states, labels=labels, min_create_time=earliest, max_create_time=latest
         )
         return await self._list(self._orders.ListOrders, request, lambda page: page.orders)
+
+    async def update_order(
+        self, order: order_pb2.Order, paths: Sequence[str], *, request_id: str = ""
+    ) -> order_pb2.Order:
+        """Change the fields of a live order that `paths` name; its groups are found by `group_id`.
+
+        With `order.etag` set, ETAG_MISMATCH where the order changed since that was read. A changed workload runs as a
+        new generation once it has a match; `list_leases` tells which `group_revision` runs.
+        """
+        request = order_service_pb2.UpdateOrderRequest(
+            order=order, update_mask=FieldMask(paths=paths), request_id=request_id or new_request_id()
+        )
+        return await self._call(self._orders.UpdateOrder, request)
 
     async def close_order(self, name: str, *, reason: str = "", request_id: str = "") -> order_pb2.Order:
         """Ask the market to end an order; `wait_order` tells when its money is back."""

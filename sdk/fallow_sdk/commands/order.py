@@ -1,4 +1,4 @@
-"""`fallow order`: place, look at, watch, explain and close orders."""
+"""`fallow order`: place, look at, watch, explain, change and close orders."""
 
 import asyncio
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 import fallow_sdl
 from fallow.order.v1 import order_pb2
 from fallow_sdk.commands.connection import as_json, as_json_line, console, signed_in
+from fallow_sdk.commands.order_change import Wishes, change_of
 from fallow_sdk.commands.order_filters import parse_labels, parse_states, parse_time
 from fallow_sdk.commands.order_tables import (
     explanation_tables,
@@ -20,7 +21,7 @@ from fallow_sdk.commands.order_tables import (
 )
 from fallow_sdk.money import show_amount
 
-app = typer.Typer(help="Place, look at, watch, explain and close orders.", no_args_is_help=True)
+app = typer.Typer(help="Place, look at, watch, explain, change and close orders.", no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Name = Annotated[str, typer.Argument(help="Order, `orders/{order}`.")]
 WAIT_SECONDS = 600.0
@@ -168,6 +169,60 @@ def explain(name: Name, json: Json = False) -> None:
                 for group in explanation.groups:
                     if group.advice:
                         console.print(f"{group.group_id}: {group.advice}")
+
+    asyncio.run(run())
+
+
+@app.command()
+def update(
+    name: Name,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="SDL file whose workloads take the place of the order's; its prices are not read.",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+        ),
+    ] = None,
+    replicas: Annotated[list[str] | None, typer.Option(help="SERVICE=N; may stand several times.")] = None,
+    price_limit: Annotated[
+        list[str] | None, typer.Option(help="Most that an hour may cost, such as 1.5, or GROUP=1.5.")
+    ] = None,
+    duration: Annotated[str | None, typer.Option(help="Longest running time, such as 12h, or `none`.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Most that the order may ever cost, or `none`.")] = None,
+    auto_top_up: Annotated[
+        bool | None, typer.Option("--auto-top-up/--no-auto-top-up", help="Top up a low escrow from the free balance.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; KEY= takes the label away.")] = None,
+    request_id: Annotated[str, typer.Option(help="Id of this request; the same id never changes twice.")] = "",
+    json: Json = False,
+) -> None:
+    """Change a live order: replicas, workload, price limit, term, budget, labels."""
+    wishes = Wishes(
+        sdl=None if file is None else read_sdl(file),
+        replicas=replicas or (),
+        price_limits=price_limit or (),
+        duration=duration,
+        budget=budget,
+        auto_top_up=auto_top_up,
+        labels=label or (),
+    )
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            present = await client.get_order(name)
+            changed, paths = change_of(present, wishes)
+            order = await client.update_order(changed, paths, request_id=request_id)
+            show_one(order, json=json)
+            if json:
+                return
+            for before, after in zip(present.groups, order.groups, strict=True):
+                if after.revision > before.revision and after.lease:
+                    console.print(
+                        f"{after.group_id}: revision {after.revision} takes over once it has a match; "
+                        f"`fallow order watch {name}` shows when, `fallow order explain {name}` what it waits for"
+                    )
 
     asyncio.run(run())
 

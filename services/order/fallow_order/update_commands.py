@@ -100,14 +100,16 @@ class UpdateCommands:
         if request.order.etag and request.order.etag != order.etag:
             raise DomainError(ETAG_MISMATCH, "the order changed since the etag was read")
         if pending is not None and not pending.restoring:
-            raise _in_progress("another change of the order is on its way")
+            raise _in_progress(
+                "another change of the order is on its way; get the order again, and repeat this one then"
+            )
         update, workloads = await self._plan(unit, order, request)
         number = await update_store.take_number(unit.connection, order.id)
         if not update.summary:
             return order, None
         needs_market = replace(update, labels=order.labels, summary="") != updates.present(order)
         if order.state is OrderState.PENDING and needs_market:
-            raise _in_progress("the order is being opened")
+            raise _in_progress("the order is being opened; repeat the change in a moment")
         for index, workload in workloads.items():
             revision = update.revisions[index]
             sealed = self._vault.seal(order.id, index, workload, revision)

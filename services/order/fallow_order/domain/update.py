@@ -81,7 +81,8 @@ def planned(order: Order, draft: OrderDraft, limits: Sequence[int], changed: Col
         if index in relimited and keeps_lease and draft.limits[index] < group.price_micros_per_hour:
             raise DomainError(
                 PRICE_LIMIT_TOO_LOW,
-                f"group {group.group_id} runs at {group.price_micros_per_hour} micros an hour, which is fixed",
+                f"group {group.group_id} runs at {group.price_micros_per_hour} micros an hour, fixed until its workload "
+                "changes: set at least that limit",
                 metadata={
                     "group_id": group.group_id,
                     "asset": group.price_asset,
@@ -94,7 +95,7 @@ def planned(order: Order, draft: OrderDraft, limits: Sequence[int], changed: Col
     if draft.budget_micros is not None and draft.budget_micros < order.charged_micros:
         raise DomainError(
             BUDGET_TOO_LOW,
-            f"the order has cost {order.charged_micros} micros already",
+            f"the order has cost {order.charged_micros} micros already: ask for at least that, or close it",
             metadata={"asset": order.asset, "spent_micros": str(order.charged_micros)},
         )
     live = [draft.limits[group.index] for group in order.groups if group.state is not GroupState.ENDED]
@@ -134,7 +135,7 @@ def _check_term(order: Order, term_ms: int | None, now: datetime) -> None:
     if ran_ms >= term_ms:
         raise DomainError(
             TERM_TOO_SHORT,
-            f"the order has run for {ran_ms} ms, and the term would be {term_ms} ms",
+            f"the order has run for {ran_ms} ms, and the term would be {term_ms} ms: ask for more, or close it",
             metadata={"ran_ms": str(ran_ms), "term_ms": str(term_ms)},
         )
 
