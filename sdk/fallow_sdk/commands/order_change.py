@@ -52,17 +52,7 @@ def change_of(present: order_pb2.Order, wishes: Wishes) -> tuple[order_pb2.Order
     for entry in wishes.price_limits:
         _take_limit(changed, present, entry)
         paths.append("groups.price_limit")
-    if wishes.duration is not None:
-        if wishes.duration != NONE:
-            changed.terms.duration.CopyFrom(Duration(seconds=parse_seconds(wishes.duration)))
-        paths.append("terms.duration")
-    if wishes.budget is not None:
-        if wishes.budget != NONE:
-            changed.terms.budget.CopyFrom(_amount(wishes.budget, _asset(present)))
-        paths.append("terms.budget")
-    if wishes.auto_top_up is not None:
-        changed.terms.auto_top_up = wishes.auto_top_up
-        paths.append("terms.auto_top_up")
+    paths += _take_terms(changed.terms, wishes, _asset(present))
     if wishes.labels:
         for key, value in {**present.labels, **dict(_pair(entry, "--label") for entry in wishes.labels)}.items():
             if value:
@@ -79,6 +69,23 @@ def parse_seconds(text: str) -> int:
     if found is None:
         raise typer.BadParameter(f"{text!r} is no duration: write for example 90m, 12h or 7d, or {NONE}")
     return int(found[1]) * _UNIT_SECONDS[found[2]]
+
+
+def _take_terms(terms: order_pb2.Terms, wishes: Wishes, asset: str) -> list[str]:
+    """Duration, budget and automatic top-up; the paths of those that were asked for."""
+    paths: list[str] = []
+    if wishes.duration is not None:
+        if wishes.duration != NONE:
+            terms.duration.CopyFrom(Duration(seconds=parse_seconds(wishes.duration)))
+        paths.append("terms.duration")
+    if wishes.budget is not None:
+        if wishes.budget != NONE:
+            terms.budget.CopyFrom(_amount(wishes.budget, asset))
+        paths.append("terms.budget")
+    if wishes.auto_top_up is not None:
+        terms.auto_top_up = wishes.auto_top_up
+        paths.append("terms.auto_top_up")
+    return paths
 
 
 def _take_workloads(changed: order_pb2.Order, wanted: order_pb2.Order) -> None:

@@ -100,7 +100,7 @@ def transition_cells(transition: order_pb2.OrderTransition) -> tuple[str, str, s
         what = "order"
         source = state_name(transition.source_state) if transition.source_state else ""
         target = state_name(transition.target_state)
-    change = f"{source} → {target}" if source else target
+    change = f"{source} → {target}" if source not in {"", target} else target
     when = show_time(transition.transition_time)
     lease, provider = transition.lease or "-", transition.provider or "-"
     return str(transition.sequence), when, what, change, lease, provider, transition.reason

@@ -663,7 +663,7 @@ class OrderTransition(_message.Message):
     source_state: Global___OrderState.ValueType
     """State of the order before; unset in the first change."""
     target_state: Global___OrderState.ValueType
-    """State of the order after; the same as before where a group changed."""
+    """State of the order after; the same as before where a group changed, or the tenant changed the order."""
     reason: _builtins.str
     """Why, for people."""
     group_id: _builtins.str
