@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from fallow_sdk.client import Client, Endpoints
 from fallow_sdk.profile import Profile, read_profile
@@ -26,9 +27,11 @@ FALLOW = Path(sys.executable).with_name("fallow")
 class RunningStack:
     """One `fallow up`. `start`, use, `stop`; a second `start` goes on with the same folder."""
 
-    def __init__(self, root: Path, *options: str) -> None:
+    def __init__(self, root: Path, *options: str, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`environment` is told to every process of the stack, beside what each is told anyway."""
         self.home = Home(root)
         self._options = options
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,6 +58,7 @@ class RunningStack:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env={**os.environ, **self._environment},
                 start_new_session=True,
             )
 

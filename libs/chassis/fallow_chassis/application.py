@@ -13,10 +13,11 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
 import grpc
@@ -314,6 +315,7 @@ async def _waited_for(what: str, attempt: Callable[[], Awaitable[T]]) -> T:
 
 
 Build = Callable[[Application[SettingsT]], Awaitable[None]]
+Check = Callable[[SettingsT], Awaitable[str]]
 _SETUP_ERRORS: Final = (
     SettingsError,
     StartError,
@@ -330,8 +332,12 @@ def run_service(
     build: Build[SettingsT],
     package: str,
     argv: Sequence[str] | None = None,
+    *,
+    checks: Mapping[str, Check[SettingsT]] = MappingProxyType({}),
 ) -> int:
     """A service's command line: ``serve``, ``migrate`` or ``check``; returns the exit status.
+
+    ``checks`` are the service's own, by name: each returns its finding, or raises what is wrong.
 
     Status 2 says that the service is set up wrongly (the last line says how), 1 that it failed while it ran.
     """
@@ -347,7 +353,7 @@ def run_service(
         if command == "migrate":
             return asyncio.run(_migrate(settings, package))
         if command == "check":
-            return asyncio.run(_check(name, settings, package))
+            return asyncio.run(_check(name, settings, package, checks))
         return asyncio.run(_serve(name, settings, build, package))
     except _SETUP_ERRORS as error:
         return _refuse(str(error))
@@ -383,7 +389,7 @@ async def _migrate(settings: ServiceSettings, package: str) -> int:
     return 0
 
 
-async def _check(name: str, settings: ServiceSettings, package: str) -> int:
+async def _check(name: str, settings: SettingsT, package: str, own: Mapping[str, Check[SettingsT]]) -> int:
     """Try everything that serving needs, and print a line for each."""
     checks: list[tuple[str, Callable[[], Awaitable[str]]]] = []
     if settings.database_url:
@@ -391,6 +397,7 @@ async def _check(name: str, settings: ServiceSettings, package: str) -> int:
     if settings.nats_url:
         checks.append(("nats", lambda: _check_nats(name, settings)))
     checks.append(("identity", lambda: _check_identity(name, settings)))
+    checks += [(what, partial(function, settings)) for what, function in own.items()]
     failed = False
     for what, function in checks:
         try:

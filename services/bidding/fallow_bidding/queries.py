@@ -47,9 +47,10 @@ class Queries:
         return provider
 
     async def owned_provider(self, name: str, account: str) -> Provider:
-        """A provider of an account, or PROVIDER_NOT_FOUND."""
-        provider = await self.provider(name)
-        if provider.account != account:
+        """A provider of an account, or PROVIDER_NOT_FOUND, in the same words whoever else has it."""
+        async with self._database.read() as connection:
+            provider = await providers.load_provider(connection, resource_id(name, "providers"))
+        if provider is None or provider.account != account:
             raise DomainError(PROVIDER_NOT_FOUND, "there is no such provider of yours", metadata={"provider": name})
         return provider
 

@@ -18,11 +18,13 @@ from fallow_order.session_commands import SessionCommands, SignInRules
 from fallow_order.settings import OrderSettings
 from fallow_order.update_commands import UpdateCommands
 from fallow_order.vault import Vault
+from fallow_order.workload_keys import WorkloadKeys
 from fallow_sdl import SdlSettings, parse_rates
 
 JOB_SECONDS = 0.5
 SWEEP_SECONDS = 1.0
 FORGET_SECONDS = 60.0
+RESEAL_SECONDS = 30.0
 
 
 async def build(application: Application[OrderSettings]) -> None:
@@ -71,6 +73,8 @@ async def build(application: Application[OrderSettings]) -> None:
     application.every(SWEEP_SECONDS, updates.sweep, name="sweep_updates")
     application.every(JOB_SECONDS, jobs.carry_ends, name="carry_ends")
     application.every(SWEEP_SECONDS, jobs.release_escrows, name="release_escrows")
+    keys = WorkloadKeys(database, vault)
+    application.every(RESEAL_SECONDS, keys.reseal, name="reseal_workloads")
     application.every(FORGET_SECONDS, sessions.forget, name="forget")
 
 

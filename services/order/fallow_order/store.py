@@ -265,6 +265,30 @@ async def load_workload(connection: Connection, order_id: str, index: int, revis
     return None if row is None else Sealed(row["key_id"], row["nonce"], row["ciphertext"])
 
 
+async def count_workload_keys(connection: Connection) -> dict[str, int]:
+    """How many workloads each key has sealed."""
+    rows = await connection.fetch(QUERIES.get("count_workload_keys"))
+    return {row["key_id"]: row["workloads"] for row in rows}
+
+
+async def lock_workloads_of_keys(
+    connection: Connection, key_ids: Sequence[str], limit: int
+) -> list[tuple[str, int, int, Sealed]]:
+    """Workloads that these keys sealed, locked: order, group, revision, and what is sealed."""
+    rows = await connection.fetch(QUERIES.get("lock_workloads_of_keys"), list(key_ids), limit)
+    return [
+        (row["order_id"], row["group_index"], row["revision"], Sealed(row["key_id"], row["nonce"], row["ciphertext"]))
+        for row in rows
+    ]
+
+
+async def reseal_workload(connection: Connection, order_id: str, index: int, revision: int, sealed: Sealed) -> None:
+    """Put what another key sealed in a workload's place."""
+    await connection.execute(
+        QUERIES.get("reseal_workload"), order_id, index, revision, sealed.key_id, sealed.nonce, sealed.ciphertext
+    )
+
+
 async def add_escrow_release(connection: Connection, order_id: str, now: datetime) -> None:
     """Note that an escrow may be open for an order that is gone."""
     await connection.execute(QUERIES.get("insert_escrow_release"), order_id, now)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2, settlement_service_pb2_grpc
 from fallow_chassis.context import current_identity
-from fallow_chassis.errors import PERMISSION_DENIED, DomainError, invalid_field, not_yet_available
+from fallow_chassis.errors import DomainError, invalid_field, not_yet_available
 from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.paging import Page
 from fallow_chassis.status_details import to_status
@@ -17,7 +17,7 @@ from fallow_receipts import id_to_word
 from fallow_settlement import convert
 from fallow_settlement.commands import EscrowCommands
 from fallow_settlement.domain.escrow import Escrow, Resize
-from fallow_settlement.domain.reasons import CHAIN_NOT_CONFIGURED
+from fallow_settlement.domain.reasons import ACCOUNT_NOT_FOUND, CHAIN_NOT_CONFIGURED
 from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.settings import Contracts
@@ -31,10 +31,10 @@ def own_account() -> str:
 
 
 def own_or_refused(account: str) -> str:
-    """The id of an account that a request names, which must be the caller or ``me``."""
+    """The id of an account that a request names: the caller or ``me``; ACCOUNT_NOT_FOUND for another's as for none."""
     caller = own_account()
     if account not in {ME, caller}:
-        raise DomainError(PERMISSION_DENIED, "an account sees its own money only", metadata={"account": account})
+        raise DomainError(ACCOUNT_NOT_FOUND, "there is no such account of yours", metadata={"account": account})
     return caller
 
 

@@ -220,7 +220,7 @@ async def refuse_stranger(stranger: grpc.aio.Channel, receipt: settlement_servic
     balance = settlement_service_pb2.GetBalanceRequest(name=f"accounts/{TENANT}/balances/{ASSET}")
     with pytest.raises(RemoteError) as foreign:
         await settlement_service_pb2_grpc.FundsServiceStub(stranger).GetBalance(balance)
-    assert foreign.value.code == "PERMISSION_DENIED"
+    assert foreign.value.reason.reason == "ACCOUNT_NOT_FOUND"
 
 
 async def test_the_process_takes_an_order_from_deposit_to_receipt_over_a_kill(

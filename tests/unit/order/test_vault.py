@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from fallow_chassis.errors import DomainError
 from fallow_chassis.settings import SettingsError
 from fallow_order.vault import Vault, VaultError
 
@@ -27,7 +28,7 @@ def test_rotation_seals_with_the_new_key_and_opens_the_old() -> None:
     rotated = Vault.parse(f"k2:{NEW}, k1:{OLD}")
     assert rotated.open("o", 0, sealed) == b"secret"
     assert rotated.seal("o", 0, b"x").key_id == "k2"
-    with pytest.raises(VaultError, match="k1"):
+    with pytest.raises(DomainError, match="k1"):
         Vault.parse(f"k2:{NEW}").open("o", 0, sealed)
 
 

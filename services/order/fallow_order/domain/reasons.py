@@ -70,6 +70,12 @@ LEASE_NOT_FOUND: Final = ErrorReason(
     "There is no such lease, or its order has ended.",
     "Drop the generation: nothing of it may run.",
 )
+WORKLOAD_KEY_MISSING: Final = ErrorReason(
+    "WORKLOAD_KEY_MISSING",
+    "UNAVAILABLE",
+    "The workload cannot be opened now: the key that sealed it was taken out of the service's settings.",
+    "Try again later; the platform's operator was told and must put the key back.",
+)
 GENERATION_OLD: Final = ErrorReason(
     "GENERATION_OLD",
     "FAILED_PRECONDITION",
@@ -149,6 +155,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     BUDGET_TOO_LOW,
     SDL_INVALID,
     LEASE_NOT_FOUND,
+    WORKLOAD_KEY_MISSING,
     GENERATION_OLD,
     ACCOUNT_NOT_FOUND,
     SIGN_IN_MESSAGE_INVALID,

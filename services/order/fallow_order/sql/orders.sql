@@ -89,6 +89,20 @@ LIMIT $3;
 -- name: load_workload
 SELECT key_id, nonce, ciphertext FROM workload WHERE order_id = $1 AND group_index = $2 AND revision = $3;
 
+-- name: count_workload_keys
+SELECT key_id, count(*) AS workloads FROM workload GROUP BY key_id ORDER BY key_id;
+
+-- name: lock_workloads_of_keys
+SELECT order_id, group_index, revision, key_id, nonce, ciphertext
+FROM workload
+WHERE key_id = ANY ($1::text [])
+LIMIT $2
+FOR UPDATE SKIP LOCKED;
+
+-- name: reseal_workload
+UPDATE workload SET key_id = $4, nonce = $5, ciphertext = $6
+WHERE order_id = $1 AND group_index = $2 AND revision = $3;
+
 -- name: delete_workloads
 DELETE FROM workload WHERE order_id = $1;
 

@@ -70,6 +70,12 @@ BATCH_NOT_FOUND: Final = ErrorReason(
     "There is no batch of that number.",
     "List the batches.",
 )
+ACCOUNT_NOT_FOUND: Final = ErrorReason(
+    "ACCOUNT_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such account, or it is not the caller's.",
+    "Use accounts/me.",
+)
 LEDGER_ACCOUNT_NOT_FOUND: Final = ErrorReason(
     "LEDGER_ACCOUNT_NOT_FOUND",
     "NOT_FOUND",
@@ -95,6 +101,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     CHARGE_NOT_FOUND,
     RECEIPT_NOT_READY,
     BATCH_NOT_FOUND,
+    ACCOUNT_NOT_FOUND,
     LEDGER_ACCOUNT_NOT_FOUND,
     CHAIN_NOT_CONFIGURED,
 )
