@@ -91,7 +91,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     """The marketplace with every log line and span, and a running order with secrets in it."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    add_servicer: Callable[[Any, Any], None] = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add_servicer(collector, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     environment = {

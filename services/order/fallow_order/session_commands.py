@@ -26,7 +26,6 @@ from fallow_order.domain.reasons import (
     API_KEY_INVALID,
     API_KEY_NOT_FOUND,
     SIGN_IN_EXPIRED,
-    SIGN_IN_MESSAGE_INVALID,
     SIGN_IN_NONCE_USED,
 )
 from fallow_order.domain.session import (
@@ -40,7 +39,7 @@ from fallow_order.domain.session import (
 )
 from fallow_order.domain.sign_in import SignInMessage, check_message, read_message, write_message
 from fallow_order.oidc import OidcVerifier
-from fallow_order.signatures import checksum_address, recover_address
+from fallow_order.signatures import check_checksum, checksum_address, recover_address
 
 STATEMENT: Final = "Sign in to Fallow. This costs nothing and moves no money."
 SECRET_PREFIX: Final = "fallow_"  # noqa: S105 - what secrets start with, so that scanners know one
@@ -135,8 +134,7 @@ class SessionCommands:
         ours, for that address, unused and in time.
         """
         message = read_message(text)
-        if message.address != checksum_address(message.address):
-            raise DomainError(SIGN_IN_MESSAGE_INVALID, "the address lacks its EIP-55 checksum")
+        check_checksum(message.address)
         rules = self._rules
         check_message(
             message, domain=rules.domain, uri=rules.uri, chain_id=rules.chain_id, now=self._database.clock.now()

@@ -11,7 +11,7 @@ from eth_account.messages import encode_defunct
 from eth_utils.address import to_checksum_address
 
 from fallow_chassis.errors import DomainError
-from fallow_order.domain.reasons import SIGN_IN_SIGNATURE_INVALID
+from fallow_order.domain.reasons import SIGN_IN_MESSAGE_INVALID, SIGN_IN_SIGNATURE_INVALID
 
 SIGNATURE_BYTES: Final = 65
 HALF_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141 // 2
@@ -22,10 +22,18 @@ def checksum_address(address: str) -> str:
     return str(to_checksum_address(address.lower()))
 
 
+def check_checksum(address: str) -> None:
+    """Refuse an address without its EIP-55 checksum, which catches a mistyped one; SIGN_IN_MESSAGE_INVALID."""
+    if address != checksum_address(address):
+        raise DomainError(SIGN_IN_MESSAGE_INVALID, "the address lacks its EIP-55 checksum")
+
+
 def recover_address(text: str, signature: bytes, expected: str) -> None:
     """Check that ``expected`` (with its checksum) signed the text; SIGN_IN_SIGNATURE_INVALID if not."""
     if len(signature) != SIGNATURE_BYTES:
-        raise _invalid(f"the signature must have {SIGNATURE_BYTES} bytes")
+        raise _invalid(
+            f"the signature must have {SIGNATURE_BYTES} bytes; those of contract wallets (EIP-1271) are not taken"
+        )
     if signature[64] not in {0, 1, 27, 28}:
         raise _invalid("the last byte of the signature must be 27 or 28")
     if not 0 < int.from_bytes(signature[32:64], "big") <= HALF_ORDER:
@@ -36,7 +44,7 @@ def recover_address(text: str, signature: bytes, expected: str) -> None:
     except Exception:  # noqa: BLE001 - the library raises many kinds for a signature that is not on the curve
         raise _invalid("the signature is not one of the curve") from None
     if signer != expected:
-        raise _invalid("the signature was made by another address")
+        raise _invalid("the signature was made by another address; contract wallets (EIP-1271) cannot sign in")
 
 
 def _invalid(why: str) -> DomainError:

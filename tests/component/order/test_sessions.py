@@ -227,6 +227,18 @@ async def test_a_key_makes_no_key_that_is_wider_than_itself(house: House) -> Non
     assert caught.value.reason.reason == "API_KEY_INVALID"
 
 
+async def test_contract_wallets_are_refused_clearly(house: House) -> None:
+    """Goal: EIP-1271 is told apart from a bad message. Method: a long signature, and an owner's for the contract."""
+    stub = await _sessions(house)
+    for signature in (b"\x01" * 325, _signed("x", OTHER)):
+        challenge = await stub.CreateSignInChallenge(
+            session_service_pb2.CreateSignInChallengeRequest(address=WALLET.address)
+        )
+        with pytest.raises(RemoteError, match="EIP-1271") as caught:
+            await stub.SignIn(session_service_pb2.SignInRequest(message=challenge.message, signature=signature))
+        assert caught.value.reason.reason == "SIGN_IN_SIGNATURE_INVALID"
+
+
 async def test_a_session_ends_with_its_key(house: House) -> None:
     """Goal: a key that runs out in a minute opens a minute. Method: trade it and look at the token's time."""
     session = await _sign_in(house)

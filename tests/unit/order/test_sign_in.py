@@ -12,11 +12,13 @@ import pytest
 from fallow_chassis.errors import DomainError
 from fallow_order.domain.reasons import SIGN_IN_EXPIRED, SIGN_IN_MESSAGE_INVALID, SIGN_IN_SIGNATURE_INVALID
 from fallow_order.domain.sign_in import SignInMessage, check_message, read_message, write_message
-from fallow_order.signatures import HALF_ORDER, checksum_address, recover_address
+from fallow_order.signatures import HALF_ORDER, check_checksum, checksum_address, recover_address
 
-VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parents[2] / "data" / "eip4361.json").read_text("utf-8"))[
-    "vectors"
-]
+DATA: dict[str, list[dict[str, Any]]] = json.loads(
+    (Path(__file__).parents[2] / "data" / "eip4361.json").read_text("utf-8")
+)
+"""Made by `tests/data/make_eip4361.mjs`."""
+VECTORS = DATA["vectors"]
 ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 NOW = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
 PLAIN: str = VECTORS[0]["text"]
@@ -56,6 +58,29 @@ def test_signatures_of_another_implementation_are_the_addresses(vector: dict[str
 def test_what_is_written_is_what_others_write(vector: dict[str, Any]) -> None:
     """Goal: our challenges are the standard's. Method: write what was read; it must be the same text."""
     assert write_message(read_message(vector["text"])) == vector["text"]
+
+
+@pytest.mark.parametrize("vector", DATA["refused"], ids=[vector["name"] for vector in DATA["refused"]])
+def test_what_another_implementation_refuses_is_refused(vector: dict[str, Any]) -> None:
+    """Goal: no laxer than siwe. Method: texts that siwe's parser throws at."""
+    assert vector["siwe"], "siwe took this text: it belongs elsewhere"
+    with pytest.raises(DomainError) as caught:
+        check_checksum(read_message(vector["text"]).address)
+    assert caught.value.has_reason(SIGN_IN_MESSAGE_INVALID)
+
+
+@pytest.mark.parametrize("vector", DATA["verdicts"], ids=[vector["name"] for vector in DATA["verdicts"]])
+def test_verdicts_are_another_implementations(vector: dict[str, Any]) -> None:
+    """Goal: a signed message gets in when siwe lets it in. Method: siwe's verdict for a domain, nonce and time."""
+    message = read_message(vector["text"])
+    now = datetime.fromisoformat(vector["time"])
+    try:
+        check_message(message, domain=vector["domain"], uri=message.uri, chain_id=message.chain_id, now=now)
+        recover_address(vector["text"], bytes.fromhex(vector["signature"][2:]), message.address)
+        is_good = message.nonce == vector["nonce"]
+    except DomainError:
+        is_good = False
+    assert is_good == vector["success"], vector["error"]
 
 
 @pytest.mark.parametrize(

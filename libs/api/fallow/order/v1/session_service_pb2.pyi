@@ -208,7 +208,7 @@ class SignInRequest(_message.Message):
     message: _builtins.str
     """The challenge's text, unchanged."""
     signature: _builtins.bytes
-    """Signature, 65 bytes."""
+    """Signature, 65 bytes (r, s, v). What contract wallets (EIP-1271) give is refused with SIGN_IN_SIGNATURE_INVALID."""
     def __init__(
         self,
         *,
