@@ -129,7 +129,8 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> SdlError:
         return _refused(1, f"malformed YAML: {error.problem}")
     lines = text.splitlines()
     number = min(mark.line, len(lines) - 1)
-    if "cannot start any token" in (error.problem or "") and lines[number][mark.column : mark.column + 1] == "\t":
+    indentation = lines[number][: len(lines[number]) - len(lines[number].lstrip())]
+    if "\t" in indentation or "\t" in lines[number][mark.column : mark.column + 1]:
         return _refused(number + 1, "a tab stands where YAML wants spaces")
     context = f"{error.context}: " if error.context else ""
     return _refused(number + 1, f"malformed YAML: {context}{error.problem}")
