@@ -54,11 +54,10 @@ class RunningStack:
         self.home.root.mkdir(parents=True, exist_ok=True)
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                self.command(),
+                ["env", *(f"{name}={value}" for name, value in self._environment.items()), *self.command()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **self._environment},
                 start_new_session=True,
             )
 
