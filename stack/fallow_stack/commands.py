@@ -8,14 +8,16 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.live import Live
 
 from fallow_sdk.errors import ChainError, FallowError
-from fallow_stack.engines import EngineError
+from fallow_stack.engines import EngineError, Postgres
 from fallow_stack.home import Home, StackRunningError
 from fallow_stack.settings import StackSettings
 from fallow_stack.stack import Stack
@@ -36,14 +38,22 @@ class DemoError(Exception):
 OPERATING_ERRORS = (EngineError, MemberFailedError, FallowError, ChainError, DemoError, TimeoutError)
 
 
-def stack_settings(**options: object) -> StackSettings:
-    """Settings from the environment, with the options that were given before them."""
-    return StackSettings.model_validate(StackSettings().model_dump() | given(options))
+def stack_settings(**options: Any) -> StackSettings:
+    """Settings from the environment, with the options that were given before them; what makes no sense ends with 2."""
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return StackSettings(**given)
+    except ValidationError as error:
+        for fault in error.errors():
+            console.print(f"error: {fault_line(fault, given)}", style="red", markup=False)
+        raise typer.Exit(2) from None
 
 
-def given(options: Mapping[str, object]) -> dict[str, object]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
+def fault_line(fault: ErrorDetails, given: Mapping[str, object]) -> str:
+    """A setting that makes no sense: the option or the variable that holds it, its value, what it may be."""
+    name = str(fault["loc"][0])
+    source = f"--{name.replace('_', '-')}" if name in given else f"FALLOW_{name.upper()}"
+    return f"{source} is {fault['input']!r}: {fault['msg'].lower()}"
 
 
 @asynccontextmanager
@@ -157,16 +167,19 @@ def down(
 ) -> None:
     """Stop the embedded stack; with --wipe also forget its data."""
     place = Home(stack_settings(home=home).home)
-    status_before = place.read_status()
-    if place.is_locked() and status_before is not None:
-        os.kill(status_before.pid, signal.SIGTERM)
+    if (pid := place.holder()) is not None:
+        os.kill(pid, signal.SIGTERM)
         with console.status("stopping", spinner="line"):
             if not wait_unlocked(place):
-                console.print(f"pid {status_before.pid} does not stop; see {place.logs}", style="red", markup=False)
+                console.print(f"pid {pid} does not stop; see {place.logs}", style="red", markup=False)
                 raise typer.Exit(1)
         console.print("stopped")
     else:
         console.print(f"nothing runs in {place.root}", markup=False)
     if wipe and place.root.exists():
-        place.wipe()
+        try:
+            place.wipe(Postgres.elsewhere)
+        except StackRunningError as error:
+            console.print(f"error: {error}; stop it first, nothing was forgotten", style="red", markup=False)
+            raise typer.Exit(1) from None
         console.print(f"forgot {place.root}", markup=False)

@@ -31,7 +31,7 @@ from fallow_sdk.client import Client
 from fallow_sdk.commands.order_tables import explanation_tables, state_name
 from fallow_sdk.money import show_amount, show_micros, show_price
 from fallow_sdk.wallet import Wallet
-from fallow_stack.commands import DemoError, given, run_reporting, running_stack
+from fallow_stack.commands import DemoError, run_reporting, running_stack, stack_settings
 from fallow_stack.demo_image import ImageError, engine_fault, load_demo_image
 from fallow_stack.home import Home, StackRunningError
 from fallow_stack.settings import StackSettings
@@ -402,8 +402,7 @@ def demo(
     runtime: Annotated[str | None, typer.Option(help="auto, docker or exec.")] = None,
 ) -> None:
     """Start a stack and take one order the whole way: funds, match, container, proofs, ledger, chain, receipt."""
-    options = given({"event_stream": event_stream, "runtime": runtime})
-    settings = StackSettings.model_validate(StackSettings().model_dump() | options | {"providers": PROVIDERS})
+    settings = stack_settings(event_stream=event_stream, runtime=runtime, providers=PROVIDERS)
     place = Home(home or settings.home / "demo")
     try:
         run_reporting(run_demo(place, settings, lambda line: console.print(line, style="dim", markup=False)))

@@ -1,6 +1,7 @@
 """Settings of the embedded stack. The only module of the stack that reads the environment."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,11 +16,11 @@ class StackSettings(BaseSettings):
 
     home: Path = Field(default=Path(".fallow"), description="Folder that keeps all data of the stack.")
     providers: int = Field(default=1, ge=1, le=32, description="Provider services to run, each with its own devices.")
-    event_stream: str = Field(default="jetstream", pattern="jetstream|kafka", description="`jetstream` or `kafka`.")
+    event_stream: Literal["jetstream", "kafka"] = Field(default="jetstream", description="What carries events.")
     kafka_libraries: Path = Field(
         default=Path(".fallow") / "kafka" / "lib", description="Apache Kafka's jars, as `make kafka` fetches them."
     )
-    runtime: str = Field(default="auto", pattern="auto|docker|exec", description="How providers run workloads.")
+    runtime: Literal["auto", "docker", "exec"] = Field(default="auto", description="How providers run workloads.")
     docker_socket: str = Field(
         default="/var/run/docker.sock",
         validation_alias=AliasChoices("FALLOW_DOCKER_SOCKET", "DOCKER_HOST"),

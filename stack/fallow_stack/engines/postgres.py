@@ -129,10 +129,16 @@ class Postgres(Engine):
         """Stop the server and forget all its data."""
         await self.stop()
         if self._home.exists():
-            elsewhere = _Place.elsewhere(self._home)
+            elsewhere = self.elsewhere(self._home)
             if elsewhere.exists():
                 shutil.rmtree(elsewhere)
             shutil.rmtree(self._home)
+
+    @staticmethod
+    def elsewhere(data: Path) -> Path:
+        """Where what belongs in a data folder lies if another user runs the server."""
+        digest = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
+        return FALLBACK_PARENT / f"fallow-postgres-{digest}"
 
     async def ensure_database(self, name: str) -> str:
         """Create a database unless it is there; its address."""
@@ -176,7 +182,7 @@ class _Place:
     def choose(cls, home: Path, run_as: RunAs) -> "_Place":
         """Find a way to run the server for a data folder; EngineError where there is none."""
         install = installed()
-        elsewhere = cls.elsewhere(home)
+        elsewhere = Postgres.elsewhere(home)
         is_root = os.name == "posix" and os.geteuid() == 0
         if run_as is RunAs.SELF or (run_as is RunAs.AUTO and not is_root):
             return cls(home, install, None)
@@ -188,12 +194,6 @@ class _Place:
             if run_as is RunAs.NAMESPACE:
                 raise EngineError("the kernel does not let us enter a user namespace")
         return cls._for_other_user(home, elsewhere, install)
-
-    @staticmethod
-    def elsewhere(home: Path) -> Path:
-        """Where the data of ``home`` lies if another user runs the server."""
-        digest = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]
-        return FALLBACK_PARENT / f"fallow-postgres-{digest}"
 
     @classmethod
     def _for_other_user(cls, home: Path, elsewhere: Path, install: Path) -> "_Place":

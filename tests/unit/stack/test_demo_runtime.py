@@ -66,7 +66,7 @@ async def test_no_engine_is_said_and_gone_without(tmp_path: Path) -> None:
     """Goal: nobody takes a plain process for a container. Method: `auto` with no socket, and `exec`."""
     for runtime, why in (("auto", f"{tmp_path}/none.sock: there is no such socket)"), ("exec", "(asked for)")):
         said: list[str] = []
-        settings = StackSettings(runtime=runtime, docker_socket=f"{tmp_path}/none.sock")
+        settings = stack_settings(runtime=runtime, docker_socket=f"{tmp_path}/none.sock")
         assert await choose_runtime(settings, said.append) == ("exec", EXEC_IMAGE)
         (line,) = said
         assert line.startswith("workload: a plain process by the exec driver, with no isolation")
@@ -92,6 +92,6 @@ async def test_an_engine_that_was_asked_for_must_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("runtime", ["docker", "auto"])
 async def test_an_engine_that_takes_no_image_ends_the_demo(runtime: str, broken_engine: Path) -> None:
     """Goal: an engine's trouble is told, not gone round. Method: an engine that answers each request with an error."""
-    settings = StackSettings(runtime=runtime, docker_socket=str(broken_engine))
+    settings = stack_settings(runtime=runtime, docker_socket=str(broken_engine))
     with pytest.raises(DemoError, match="answered 507: no space left"):
         await choose_runtime(settings, print)
