@@ -230,13 +230,18 @@ class MarketLink:
         except TimeoutError:
             _log.warning("going_on_unregistered", provider=self._facts.provider)
 
+    def _credentials(self) -> str:
+        """The file of credentials for NATS; empty where the market issued none, since its NATS asks for none."""
+        file = self._credentials_file
+        return str(file) if file.exists() and file.stat().st_size > 0 else ""
+
     async def _connect(self) -> NatsLink:
         """Connect to NATS, for as long as it takes."""
         attempt = 0
         while True:
             url = self._settings.nats_url or self._store.fact("nats_url") or ""
             try:
-                self._link = await NatsLink.connect(url, self._credentials_file, name=self._facts.provider)
+                self._link = await NatsLink.connect(url, self._credentials(), name=self._facts.provider)
                 return self._link
             except nats.errors.AuthorizationError as error:
                 # Credentials of an earlier registration; a fresh one writes new ones.

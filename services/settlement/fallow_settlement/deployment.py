@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from fallow_chassis.retry import keep_trying
 from fallow_chassis.settings import SettingsError
 from fallow_settlement.chain import ChainUnavailableError, JsonRpcNode, NodeError
 from fallow_settlement.contracts_abi import creation_code
@@ -20,6 +21,8 @@ from fallow_settlement.signer import Signer
 
 MINE_SECONDS: Final = 300.0
 """How long one contract may take to be mined."""
+START_SECONDS: Final = 30.0
+"""How long a chain may take to answer: it may have been started a moment ago."""
 POLL_SECONDS: Final = 0.2
 DEFAULT_CHALLENGE_SECONDS: Final = 86_400
 FEE_CAP: Final = 500_000_000_000
@@ -52,7 +55,11 @@ def run(argv: Sequence[str]) -> int:
 async def deploy(options: argparse.Namespace) -> None:
     """Deploy what is not there; ``options`` as ``run`` parses them."""
     async with JsonRpcNode(options.rpc_url) as node:
-        chain_id = await node.chain_id()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                chain_id = await keep_trying("deployment", node.chain_id)
+        except TimeoutError as error:
+            raise DeploymentError(f"no chain answers after {START_SECONDS:.0f} s") from error
         if options.output.exists() and await _stands(node, Contracts.load(options.output), chain_id):
             sys.stdout.write(f"the contracts of {options.output} stand on chain {chain_id}\n")
             return
