@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from rich.console import Console
 from rich.live import Live
 
@@ -49,7 +48,7 @@ def stack_settings(**options: Any) -> StackSettings:
         raise typer.Exit(2) from None
 
 
-def fault_line(fault: ErrorDetails, given: Mapping[str, object]) -> str:
+def fault_line(fault: Mapping[str, Any], given: Mapping[str, object]) -> str:
     """A setting that makes no sense: the option or the variable that holds it, its value, what it may be."""
     name = str(fault["loc"][0])
     source = f"--{name.replace('_', '-')}" if name in given else f"FALLOW_{name.upper()}"
