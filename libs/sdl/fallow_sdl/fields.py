@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
 from fallow_sdl.document import Mapping, Node, Scalar, Sequence
+from fallow_sdl.leftovers import is_harmless
 from fallow_sdl.model import Place
 from fallow_sdl.problems import Notes, child, item
 
@@ -121,15 +122,18 @@ class Fields:
         """All fields as text pairs."""
         return tuple((key, self._scalar(node, place)) for key, place, node in self.entries())
 
-    def done(self, *, strict: bool = False) -> None:
-        """Tell every field that was not read: a problem where ``strict``, else a warning."""
+    def done(self, *, strict: bool = False, lax: bool = False) -> None:
+        """Tell every field that was not read: a problem, or only a warning where it is known to do no harm.
+
+        ``strict``: nothing does no harm here, as for Akash's own parser. ``lax``: everything does.
+        """
         for entry in self._mapping.entries:
             if entry.key not in self._known:
                 place = Place(entry.line, child(self.place.path, entry.key))
-                if strict:
-                    self.notes.refuse(place, "is an unknown field")
-                else:
+                if lax or (not strict and is_harmless(entry.key)):
                     self.notes.warn(place, "is an unknown field and has no effect")
+                else:
+                    self.notes.refuse(place, "is an unknown field")
 
     def _miss(self, key: str, *, required: bool) -> None:
         """Note that a required field is missing, where its mapping is there at all."""

@@ -2,8 +2,8 @@
 
 Only the shape of each field is looked at here; whether the parts fit together is the business of ``checks``. As Akash
 does, only what is deployed is read: a service, profile or placement that nothing uses gets a warning. An unknown field
-is refused where Akash's own parser refuses it (at the top, in ``gpu`` and in the attributes of resources) and warned of
-elsewhere, since public files carry fields of Compose and of Kubernetes that Akash reads past.
+is refused, except where Akash's own parser skips it (everywhere but at the top, in ``gpu`` and in the attributes of
+resources) and ``leftovers`` knows it: then it gets a warning.
 """
 
 import re
@@ -209,7 +209,8 @@ def _target(place: Place, node: Node, notes: Notes) -> ExposeTarget:
     target = ExposeTarget(place, fields.text("service"), fields.boolean("global"), fields.text("ip"))
     # Older public files repeat the options of the port here.
     _http_options(fields)
-    fields.done()
+    # Whatever else an entry says, it opens nothing more than what it names.
+    fields.done(lax=True)
     return target
 
 

@@ -41,7 +41,7 @@ def test_a_bad_file_is_told_with_line_path_and_reason(tmp_path: Path) -> None:
     assert last == f"{GOOD}: ok"
     number = text.splitlines().index("      count: 0") + 1
     assert result.stderr.splitlines() == [
-        f"{bad}:16: profiles.compute.gpu-app.resources.cpu.unit: is an unknown field and has no effect (warning)",
+        f"{bad}:16: profiles.compute.gpu-app.resources.cpu.unit: is an unknown field",
         f"{bad}:{number}: deployment.gpu-app.westcoast.count: must be from 1 to 1000",
     ]
 

@@ -93,6 +93,11 @@ PLACEMENT = "profiles.placement.dcloud"
         ("              class: beta2", "              class: beta2\n              speed: 1", 31, f"{COMPUTE}.storage[1].attributes.speed", "unknown field"),
         ("        gpu:\n", "        gpu:\n          memory: 1\n", 32, f"{COMPUTE}.gpu.memory", "unknown field"),
         ("            vendor:", "            model: h100\n            vendor:", 34, f"{COMPUTE}.gpu.attributes.model", "unknown field"),
+        # Slips of the pen that Akash's own parser reads past.
+        ("    image:", "    imagee: x\n    image:", 4, "services.web.imagee", "unknown field"),
+        ("        as: 80", "        ass: 80", 9, "services.web.expose[0].ass", "unknown field"),
+        ("          size: 512Mi", "          size: 512Mi\n          speed: 1", 24, f"{COMPUTE}.memory.speed", "unknown field"),
+        ("      pricing:", "      prices: {}\n      pricing:", 43, f"{PLACEMENT}.prices", "unknown field"),
         # Missing and malformed.
         ('version: "2.0"\n', "", 1, "version", "missing"),
         ('version: "2.0"', 'version: "3.0"', 1, "version", "2.0 or 2.1"),
@@ -246,14 +251,13 @@ def test_no_reason_repeats_a_secret() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "path"),
     [
-        # Akash's own parser reads past these; a misspelt name is told all the same.
-        ("    image:", "    imagee: x\n    image:", 4, "services.web.imagee"),
+        # Akash's own parser reads past these, and they come from elsewhere.
         ("    image:", "    depends_on: [db]\n    image:", 4, "services.web.depends_on"),
-        ("        as: 80", "        ass: 80", 9, "services.web.expose[0].ass"),
+        ("    image:", "    depends-on: [db]\n    image:", 4, "services.web.depends-on"),
+        ("    image:", "    readiness_probe: {}\n    image:", 4, "services.web.readiness_probe"),
+        ("    image:", "    x-note: mine\n    image:", 4, "services.web.x-note"),
         ("          - global: true", "          - global: true\n            servicex: web", 12, "services.web.expose[0].to[0].servicex"),
-        ("      pricing:", "      prices: {}\n      pricing:", 43, f"{PLACEMENT}.prices"),
         ("      count: 2", "      count: 2\n      replicas: 2", 52, "deployment.web.dcloud.replicas"),
-        ("          size: 512Mi", "          size: 512Mi\n          speed: 1", 24, f"{COMPUTE}.memory.speed"),
         ("profiles:", "profiles:\n  storage: {}", 17, "profiles.storage"),
         # What is not deployed is not looked at, whatever it says.
         ("services:", "services:\n  Idle!: {image: [x]}", 3, "services.'Idle!'"),
