@@ -15,7 +15,9 @@ from fallow.type.v1 import lease_pb2
 from fallow_chassis.clock import SystemClock
 from fallow_chassis.grpc_client import RemoteError
 from fallow_chassis.wire import from_timestamp, to_timestamp
+from fallow_order import session_store, store
 from fallow_order.consumers import LEASES_TOPIC
+from fallow_order.domain.session import ApiKey
 from tests.component.order.conftest import House, grant_on, new_name, small_order
 
 WALLET = Account.from_key("0x" + "1" * 64)
@@ -273,6 +275,25 @@ async def test_live_keys_have_a_quota(house: House) -> None:
     await house.sessions.forget()
     assert await house.count("api_key") == 5
     assert (await _create_key(house, (await _sign_in(house, OTHER)).access_token, "k")).secret
+
+
+async def test_a_key_that_is_being_made_counts(house: House) -> None:
+    """Goal: the quota is exact. Method: hold the account's lock with a fifth key unseen; a sixth waits, and is refused."""
+    session = await _sign_in(house)
+    for number in range(4):
+        await _create_key(house, session.access_token, f"k{number}")
+    account = session.account.removeprefix("accounts/")
+    async with house.database.transaction() as unit:
+        await store.lock_quotas(unit.connection, [f"api_keys|{account}"])
+        made = ApiKey(unit.ids.new(), account, "fifth", (), unit.clock.now())
+        await session_store.insert_api_key(unit.connection, made, b"x" * 32)
+        sixth = asyncio.ensure_future(_create_key(house, session.access_token, "k6"))
+        async with asyncio.timeout(5):
+            while not await unit.connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+    with pytest.raises(RemoteError) as caught:
+        await sixth
+    assert caught.value.metadata["used"] == "5"
 
 
 async def test_unanswered_challenges_have_a_quota(house: House) -> None:

@@ -1,5 +1,6 @@
 """Tokens: what is believed and what is not."""
 
+import base64
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -134,6 +135,11 @@ def test_time_ends_a_token(house: House) -> None:
         ("order", ACCESS_TYPE, {"exp": True}),
         ("order", ACCESS_TYPE, {"exp": "1"}),
         ("order", ACCESS_TYPE, {"exp": 1e400}),
+        ("order", ACCESS_TYPE, {"exp": int(NOW.timestamp()) + 901}),
+        ("order", ACCESS_TYPE, {"iat": int(NOW.timestamp()) - 880}),
+        ("order", ACCESS_TYPE, {"iat": int(NOW.timestamp()) + LEEWAY_SECONDS + 1}),
+        ("settlement", SERVICE_TYPE, {"sub": "services/settlement", "exp": int(NOW.timestamp()) + 301}),
+        ("order", ACCESS_TYPE, {"api_key": ["k"]}),
         ("order", ACCESS_TYPE, {"exp": 10**30}),
         ("order", ACCESS_TYPE, {"scope": ["orders.write"]}),
         ("order", ACCESS_TYPE, {"address": 7}),
@@ -203,6 +209,34 @@ def test_signatures_are_checked(house: House, tmp_path: Path) -> None:
     assert refused(house, borrowed) == "UNAUTHENTICATED"
     for noise in ("", "a", "a.b.c", "....", "\x00", "é.é.é", "x" * 10_000, head, f"{head}.{body}"):
         assert refused(house, noise) == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"typ": GRANT_TYPE},
+        {"typ": SERVICE_TYPE},
+        {"typ": "at+jwt"},
+        {"typ": None},
+        {"typ": "fallow-access+JWT"},
+        {"kid": ""},
+        {"kid": "unknown"},
+        {"crit": ["exp"]},
+    ],
+)
+def test_headers_are_ours_to_the_letter(house: House, header: dict[str, Any]) -> None:
+    """Goal: no token passes for one of another kind. Method: one field of a good header changed, well signed."""
+    assert house.verifier.verify(house.forge("order", ACCESS_TYPE, {})).subject == "accounts/a"
+    assert refused(house, house.forge("order", ACCESS_TYPE, {}, header)) == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("algorithm", ["none", "eddsa", "EdDSA ", "ES256", "RS256", "HS256", "Ed448", ""])
+def test_another_algorithm_is_none_of_ours(house: House, algorithm: str) -> None:
+    """Goal: the header cannot choose how it is checked. Method: a good signature under a header that says otherwise."""
+    head, body, signature = house.forge("order", ACCESS_TYPE, {}).split(".")
+    fields = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
+    changed = base64.urlsafe_b64encode(json.dumps({**fields, "alg": algorithm}).encode()).rstrip(b"=").decode()
+    assert refused(house, f"{changed}.{body}.{signature}") == "UNAUTHENTICATED"
 
 
 def test_a_key_that_was_taken_away_is_not_believed(house: House) -> None:
