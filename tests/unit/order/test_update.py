@@ -138,6 +138,7 @@ def test_a_group_that_has_ended_holds_nothing_and_takes_no_change() -> None:
     order = _order()
     order = replace(order, groups=(replace(order.groups[0], state=GroupState.ENDED), order.groups[1]))
     assert _plan(order, _draft((1_000, 2_500))).holding.hold_micros == 2_500
+    assert _plan(order, _draft(labels=())).holding == updates.holding(order), "labels move no money"
     for draft, changed in ((_draft((1_001, 2_000)), set()), (_draft(), {0})):
         with pytest.raises(DomainError) as caught:
             _plan(order, draft, changed)

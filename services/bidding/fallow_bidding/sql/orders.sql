@@ -7,7 +7,7 @@ ON CONFLICT (order_id) DO NOTHING
 RETURNING order_id
 
 -- name: update_order_body
-UPDATE market_order SET body = $2, term_ms = $3, forbids_overlap = $4 WHERE order_id = $1
+UPDATE market_order SET body = $2, term_ms = $3, forbids_overlap = $4, gpu_models = $5 WHERE order_id = $1
 
 -- name: insert_group
 INSERT INTO order_group (order_id, group_index, group_id, state, revision) VALUES ($1, $2, $3, 'OPEN', $4)

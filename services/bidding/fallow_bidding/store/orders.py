@@ -49,7 +49,12 @@ async def update_body(connection: Connection, order: MarketOrder, revisions: Seq
     for index, revision in enumerate(revisions):
         await connection.execute(QUERIES.get("raise_revision"), order.order_id, index, revision)
     await connection.execute(
-        QUERIES.get("update_order_body"), order.order_id, order.body, order.term_ms, order.forbids_overlap
+        QUERIES.get("update_order_body"),
+        order.order_id,
+        order.body,
+        order.term_ms,
+        order.forbids_overlap,
+        list(order.gpu_models),
     )
 
 

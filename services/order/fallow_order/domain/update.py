@@ -98,9 +98,13 @@ def planned(order: Order, draft: OrderDraft, limits: Sequence[int], changed: Col
             f"the order has cost {order.charged_micros} micros already: ask for at least that, or close it",
             metadata={"asset": order.asset, "spent_micros": str(order.charged_micros)},
         )
-    live = [draft.limits[group.index] for group in order.groups if group.state is not GroupState.ENDED]
-    hold = hold_micros(live, draft.term_ms, draft.budget_micros)
-    wanted = Holding(order.asset, hold, draft.budget_micros, draft.auto_top_up)
+    wanted = holding(order)
+    terms = (draft.term_ms, draft.budget_micros, draft.auto_top_up)
+    # What asks for no other money holds what it did, also where groups have ended since.
+    if relimited or terms != (order.term_ms, order.budget_micros, order.auto_top_up):
+        live = [draft.limits[group.index] for group in order.groups if group.state is not GroupState.ENDED]
+        hold = hold_micros(live, draft.term_ms, draft.budget_micros)
+        wanted = Holding(order.asset, hold, draft.budget_micros, draft.auto_top_up)
     revisions = tuple(group.revision + (group.index in changed) for group in order.groups)
     update = Update(draft.specification, draft.labels, wanted, draft.term_ms, revisions, "")
     return replace(update, summary=_summary(order, update, relimited))
