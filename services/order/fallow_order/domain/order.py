@@ -286,7 +286,7 @@ def lease_ended(
         return order
     is_lost = releasing and order.state not in ENDING
     state = GroupState.LOST if is_lost else GroupState.ENDED
-    why = _why(reason, detail)
+    why = _why(reason, _own_words(order, reason) or detail)
     changed = _with_group(order, replace(group, state=state, endpoints=()), why, now)
     # Where the group does not come back, GroupEnded or OrderEnded follows and says what becomes of the order.
     return _settled(changed, now, why) if is_lost else changed
@@ -306,10 +306,9 @@ def order_ended(order: Order, reason: EndReason, detail: str, now: datetime) -> 
     """Bidding says that nothing of the order runs on; its reason is the one that counts."""
     if order.end_confirmed or order.state is OrderState.CLOSED:
         return order
-    # Whoever asked for this end said why in words of their own; bidding only knows who asked.
-    kept = order.close_detail if order.close_reason is reason else ""
-    why = _why(reason, detail)
-    ended = replace(order, close_reason=reason, close_detail=kept or detail or _DETAILS[reason], end_confirmed=True)
+    told = _own_words(order, reason) or detail
+    why = _why(reason, told)
+    ended = replace(order, close_reason=reason, close_detail=told or _DETAILS[reason], end_confirmed=True)
     ended = move(ended, OrderState.CLOSING, why, now)
     return _closed_if_done(_groups_ended(ended, why, now), now)
 
@@ -393,6 +392,11 @@ def _settled(order: Order, now: datetime, why: str = "a group was lost and is be
         order = replace(order, ready_at=order.ready_at or now)
         order = move(order, OrderState.RUNNING, "all groups are ready", now)
     return order
+
+
+def _own_words(order: Order, reason: EndReason) -> str:
+    """What whoever asked for this end said of it; bidding only knows who asked. Empty for another end."""
+    return order.close_detail if order.close_reason is reason else ""
 
 
 def _why(reason: EndReason, detail: str) -> str:
