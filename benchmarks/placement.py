@@ -1,0 +1,134 @@
+"""How much of a real GPU cluster each placement policy allocates: the engine's own and those published for it.
+
+`python -m benchmarks.placement --nodes CSV --pods CSV --inflate 1.3 --seeds 42:52 [--policy NAME] [--providers 50]`.
+Start from the whole task list, add tasks drawn at random from it (or drop random ones) until the GPUs requested reach
+`--inflate` times the cluster's, shuffle by the seed, let them arrive one at a time. Nothing is removed or moved; a task
+that fits is placed, one that does not is skipped. The benchmark calls the functions that the market calls. The engine's
+own policy learns the mix from arrivals; `fgd` is given the list's mix, as published. With `--providers` the nodes are
+dealt out to so many providers whose prices are jittered around real ones, and price chooses first.
+
+The last line is one JSON object. `allocated_at` is the share of GPUs allocated when requests reached that share of the
+cluster's; `multi_gpu_placed_percent` the share of GPUs asked by tasks of several GPUs that was placed;
+`tasks_per_second` counts processor seconds of this process, since other processes slow the clock on the wall.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.trace import draw, read_needs, read_nodes
+from fallow_bidding.domain.engine.engine import Engine
+from fallow_bidding.domain.engine.inventory import Inventory
+from fallow_bidding.domain.engine.mix import Snapshot
+from fallow_bidding.domain.engine.needs import Need
+from fallow_bidding.domain.engine.policies import POLICIES, make_policy
+from fallow_bidding.domain.supply import Node, Supplier
+
+LOADS = (80, 90, 95, 100, 110, 120, 130)
+GIVEN = {"fgd"}
+TICK = 500
+
+
+@dataclass
+class Run:
+    """What one seed came to."""
+
+    allocated_percent: float
+    tasks: int
+    seconds: float
+    allocated_at: dict[int, float] = field(default_factory=dict)
+    multi_asked_milli: int = 0
+    multi_placed_milli: int = 0
+
+
+def play(inventory: Inventory, policy: str, tasks: Sequence[Need], given: Snapshot | None, seed: int) -> Run:
+    """Let the tasks of one seed arrive."""
+    engine = Engine(inventory, make_policy(policy, seed), given)
+    capacity = int(inventory.free_milli.sum())
+    run = Run(0.0, len(tasks), 0.0)
+    allocated, arrived = 0, 0
+    loads = list(LOADS)
+    started = time.process_time()
+    for number, need in enumerate(tasks, start=1):
+        engine.arrive(need)
+        choice = engine.decide(need)
+        if choice is not None:
+            engine.take(need, choice)
+            allocated += need.total_milli
+        arrived += need.total_milli
+        if need.gpu_count > 1:
+            run.multi_asked_milli += need.total_milli
+            run.multi_placed_milli += need.total_milli if choice is not None else 0
+        while loads and arrived * 100 >= loads[0] * capacity:
+            run.allocated_at[loads.pop(0)] = 100 * allocated / capacity
+        if number % TICK == 0:
+            print(f"\r{policy} seed {seed}: {number}/{len(tasks)}", end="", file=sys.stderr, flush=True)
+    run.seconds = time.process_time() - started
+    run.allocated_percent = 100 * allocated / capacity
+    assert allocated == capacity - int(inventory.free_milli.sum()), "what was placed is what is no longer free"
+    print(
+        f"\r{policy} seed {seed}: {run.allocated_percent:.2f} %, {run.tasks / run.seconds:.0f} tasks/s", file=sys.stderr
+    )
+    return run
+
+
+def suppliers(nodes: Sequence[Node]) -> list[Supplier]:
+    """One provider of all nodes."""
+    return [Supplier("provider", "accounts/provider", "region", 0, nodes=tuple(nodes))]
+
+
+def summary(policy: str, pods: str, seeds: Sequence[int], runs: Sequence[Run]) -> dict[str, object]:
+    """The last line."""
+
+    def mean(values: Sequence[float]) -> float:
+        return round(sum(values) / len(values), 3)
+
+    asked = sum(run.multi_asked_milli for run in runs)
+    reached = [load for load in LOADS if all(load in run.allocated_at for run in runs)]
+    return {
+        "policy": policy,
+        "pods": pods,
+        "seeds": list(seeds),
+        "mean_allocated_percent": mean([run.allocated_percent for run in runs]),
+        "per_seed": [round(run.allocated_percent, 3) for run in runs],
+        "allocated_at": {str(load): mean([run.allocated_at[load] for run in runs]) for load in reached},
+        "multi_gpu_placed_percent": round(100 * sum(run.multi_placed_milli for run in runs) / asked, 2)
+        if asked
+        else None,
+        "tasks_per_second": round(sum(run.tasks for run in runs) / sum(run.seconds for run in runs)),
+    }
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--nodes", type=Path, required=True)
+    parser.add_argument("--pods", type=Path, required=True)
+    parser.add_argument("--inflate", type=float, default=1.3)
+    parser.add_argument("--seeds", default="42:52")
+    parser.add_argument("--policy", choices=POLICIES, default=POLICIES[0])
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run all seeds one after the other."""
+    options = parse()
+    first, _, last = options.seeds.partition(":")
+    seeds = range(int(first), int(last) if last else int(first) + 1)
+    nodes, needs = read_nodes(options.nodes), read_needs(options.pods)
+    given = Snapshot(tuple(sorted(Counter(needs).items()))) if options.policy in GIVEN else None
+    runs = []
+    for seed in seeds:
+        inventory = Inventory(suppliers(nodes))
+        goal_milli = round(options.inflate * int(inventory.free_milli.sum()))
+        runs.append(play(inventory, options.policy, draw(needs, goal_milli, seed), given, seed))
+    print(json.dumps(summary(options.policy, options.pods.name, seeds, runs)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What one replica takes, in the form that the engine counts and caches by."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from fallow_bidding.domain.demand import ReplicaSet
+from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Kind:
+    """Devices that no need can tell apart; a replica's devices are all of one kind and of one node."""
+
+    vendor: str = ""
+    model: str = ""
+    vram_bytes: int = 0
+    interface: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Need:
+    """One replica's share of one node. ``gpu_count`` whole devices, or one share of ``gpu_milli``, or no GPU (0, 0)."""
+
+    cpu_milli: int
+    memory_bytes: int
+    gpu_count: int = 0
+    gpu_milli: int = 0
+    vendor: str = ""
+    models: tuple[str, ...] = ()
+    vram_bytes_min: int = 0
+    interface: str = ""
+    storage: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Hold the bounds of a share."""
+        assert self.cpu_milli >= 0, "no replica gives processor time"
+        assert self.memory_bytes >= 0, "no replica gives memory"
+        assert self.gpu_count >= 0, "no replica gives devices"
+        assert (self.gpu_count == 0) == (self.gpu_milli == 0), "no devices, no share"
+        assert self.gpu_milli == WHOLE_DEVICE_MILLI or self.gpu_count <= 1, "a share lives on one device"
+        assert 0 <= self.gpu_milli <= WHOLE_DEVICE_MILLI, "a share is at most a device"
+
+    @classmethod
+    def of(cls, replica_set: ReplicaSet) -> Self:
+        """What one replica of a set takes."""
+        gpu, storage = replica_set.gpu, tuple(sorted(replica_set.disk_bytes_by_class.items()))
+        if gpu is None:
+            return cls(replica_set.cpu_milli, replica_set.memory_bytes_taken, storage=storage)
+        return cls(
+            cpu_milli=replica_set.cpu_milli,
+            memory_bytes=replica_set.memory_bytes_taken,
+            gpu_count=gpu.count,
+            gpu_milli=gpu.milli,
+            vendor=gpu.vendor,
+            models=tuple(sorted(set(gpu.models))),
+            vram_bytes_min=gpu.vram_bytes_min,
+            interface=gpu.interface,
+            storage=storage,
+        )
+
+    @property
+    def total_milli(self) -> int:
+        """All that the replica takes of devices, in thousandths."""
+        return self.gpu_count * self.gpu_milli
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it takes whole devices."""
+        return self.gpu_milli == WHOLE_DEVICE_MILLI
+
+    def allows(self, kind: Kind) -> bool:
+        """Whether devices of a kind would do; without GPUs every node does."""
+        return self.gpu_count == 0 or (
+            (not self.vendor or self.vendor == kind.vendor)
+            and (not self.models or kind.model in self.models)
+            and kind.vram_bytes >= self.vram_bytes_min
+            and (not self.interface or self.interface == kind.interface)
+        )
+
+    def to_record(self) -> dict[str, Any]:
+        """The need as a JSON object."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """The need that ``to_record`` wrote."""
+        fields = dict(record)
+        fields["models"] = tuple(fields["models"])
+        fields["storage"] = tuple((name, size) for name, size in fields["storage"])
+        return cls(**fields)
