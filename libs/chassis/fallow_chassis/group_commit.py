@@ -9,7 +9,7 @@ A bad item never fails its neighbours: where ``commit`` itself raises, and the c
 (a database or a peer that is away), its items are tried again one by one. A caller that goes away while it waits takes
 its item along; once the item is in hand it is carried out all the same, as after any answer that is lost, and a repeat
 of the request finds what it made. The worker has no caller's deadline, identity or trace: an item carries what of them
-matters.
+matters. Without a worker each call is a group of its own.
 """
 
 import asyncio
@@ -67,6 +67,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._most_waiting = most_waiting
         self._waiting: deque[_Entry[ItemT, ResultT]] = deque()
         self._wake = asyncio.Event()
+        self._has_worker = False
         self._has_ended = False
         self._sizes = meter().create_histogram("fallow.group_commit.items", unit="{item}")
 
@@ -75,16 +76,24 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
         UNAVAILABLE where too many wait already or the service stops: the item may or may not have been committed then.
         """
-        # Cancelling the caller cancels the future, and the worker passes over an entry that nobody waits for.
-        return await self._enqueue([item])[0].answer
+        (outcome,) = await self.submit_many([item])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def submit_many(self, items: Sequence[ItemT]) -> list[ResultT | Exception]:
         """Have items committed that came together; the result or the error of each."""
-        entries = self._enqueue(items)
+        loop = asyncio.get_running_loop()
+        entries: list[_Entry[ItemT, ResultT]] = [_Entry(item, loop.create_future()) for item in items]
+        if self._has_worker:
+            self._enqueue(entries)
+        elif entries:
+            await self._treat(entries)
         outcomes: list[ResultT | Exception] = []
         try:
             for entry in entries:
                 try:
+                    # Cancelling the caller cancels this, and the worker passes over an entry that nobody waits for.
                     outcomes.append(await entry.answer)
                 except Exception as error:  # noqa: BLE001 - an outcome like any other, and the caller's to judge
                     outcomes.append(error)
@@ -95,22 +104,21 @@ class GroupCommit(Generic[ItemT, ResultT]):
                     entry.answer.exception()
         return outcomes
 
-    def _enqueue(self, items: Sequence[ItemT]) -> list[_Entry[ItemT, ResultT]]:
-        """Put items at the end of the queue and wake the worker."""
+    def _enqueue(self, entries: Sequence[_Entry[ItemT, ResultT]]) -> None:
+        """Put entries at the end of the queue and wake the worker."""
         if self._has_ended:
             raise _stopping()
-        if len(self._waiting) + len(items) > self._most_waiting:
+        if len(self._waiting) + len(entries) > self._most_waiting:
             raise DomainError(
                 UNAVAILABLE, "too many calls wait already; repeat the call later", retry_after_ms=RETRY_AFTER_MS
             )
-        loop = asyncio.get_running_loop()
-        entries: list[_Entry[ItemT, ResultT]] = [_Entry(item, loop.create_future()) for item in items]
         self._waiting.extend(entries)
         self._wake.set()
-        return entries
 
     async def run(self) -> None:
         """Commit groups until cancelled; whoever waits then is told that the service stops."""
+        assert not self._has_worker, "one worker is enough"
+        self._has_worker = True
         group: list[_Entry[ItemT, ResultT]] = []
         try:
             while True:

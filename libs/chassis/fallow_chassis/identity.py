@@ -12,6 +12,9 @@ its ``typ`` is one of ours (RFC 8725 §3.11), and that issuer may say what the t
 Times are checked here against our own clock and not by the library, so that a test can move time, and so that expiry
 has a reason of its own: TOKEN_EXPIRED is mended by a fresh token, UNAUTHENTICATED is not. A private key and a token are
 never logged.
+
+A caller shows one token many times, so what verified is remembered by the token's hash, for as long as the key set that
+verified it counts; its times are held against the clock at each call all the same.
 """
 
 import base64
@@ -19,7 +22,9 @@ import hashlib
 import json
 import os
 import urllib.request
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
@@ -49,6 +54,8 @@ MAX_ACCESS_SECONDS: Final = 900
 LEEWAY_SECONDS: Final = 5
 """How far clocks of our machines may differ before a token that was just made, or just ended, is refused."""
 MAX_TOKEN_CHARACTERS: Final = 8_192
+MAX_BELIEVED_TOKENS: Final = 10_000
+"""Tokens that are remembered at once; some 5 MB. One that is forgotten is verified again."""
 MAX_JWKS_BYTES: Final = 1_000_000
 JWKS_TIMEOUT_SECONDS: Final = 5
 
@@ -152,6 +159,23 @@ class TokenSigner:
         return int(self._clock.now().timestamp())
 
 
+@dataclass(frozen=True, slots=True)
+class _Believed:
+    """What a token that verified says, and from when to when, in seconds since 1970."""
+
+    identity: Identity
+    issued_s: int
+    expires_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _KeySet:
+    """Public keys by id, each with its owner, and what they verified of late, by the token's SHA-256."""
+
+    keys: Mapping[str, tuple[str, Ed25519PublicKey]]
+    believed: OrderedDict[bytes, _Believed]
+
+
 class TokenVerifier:
     """Checks tokens against the key set; ``load`` reads it, ``refresh`` reads it again."""
 
@@ -159,7 +183,7 @@ class TokenVerifier:
         """Use ``load``; an instance without keys refuses every token."""
         self._source = source
         self._clock = clock
-        self._keys: dict[str, tuple[str, Ed25519PublicKey]] = {}
+        self._known = _KeySet({}, OrderedDict())
 
     @classmethod
     def load(cls, jwks: str | Path, *, clock: Clock | None = None) -> "TokenVerifier":
@@ -172,7 +196,7 @@ class TokenVerifier:
         """Read the key set again (blocking); the old keys stay if it fails, and KeyFileError says why."""
         try:
             document = json.loads(_read_jwks(self._source))
-            self._keys = _parse_jwks(document)
+            self._known = _KeySet(_parse_jwks(document), OrderedDict())
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise KeyFileError(f"cannot read the key set {self._source}: {error}") from error
 
@@ -180,44 +204,24 @@ class TokenVerifier:
         """The caller that a token names; UNAUTHENTICATED if it must not be believed, TOKEN_EXPIRED if it was once."""
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise _refused("the token is too long")
-        kind, issuer, key = self._key_of(token)
-        try:
-            claims = jwt.decode(token, key, algorithms=[_ALGORITHM], options=_SIGNATURE_ONLY)
-        except jwt.PyJWTError as error:
-            raise _refused("the token does not verify") from error
-        if claims.get("iss") != issuer:
-            raise _refused("the token's issuer is not the owner of its key")
-        if claims.get("aud") != AUDIENCE:
-            raise _refused("the token is meant for somebody else")
-        identity = _identity_of(kind, issuer, claims)
-        self._check_times(claims, _MAX_SECONDS.get(kind))
-        return identity
+        # A refresh by another thread changes keys and memory together.
+        known = self._known
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        believed = known.believed.get(digest)
+        if believed is None:
+            believed = _verified(token, known.keys)
+            known.believed[digest] = believed
+            if len(known.believed) > MAX_BELIEVED_TOKENS:
+                known.believed.popitem(last=False)
+        self._check_times(believed)
+        return believed.identity
 
-    def _key_of(self, token: str) -> tuple[str, str, Ed25519PublicKey]:
-        """The token's kind, and the owner and key that its header names."""
-        try:
-            header = jwt.get_unverified_header(token)
-        except jwt.PyJWTError as error:
-            raise _refused("the token is malformed") from error
-        kind, key_id = header.get("typ"), header.get("kid")
-        if header.get("alg") != _ALGORITHM or "crit" in header or kind not in {ACCESS_TYPE, SERVICE_TYPE, GRANT_TYPE}:
-            raise _refused("the token is not one of ours")
-        known = self._keys.get(key_id) if isinstance(key_id, str) else None
-        if known is None:
-            raise _refused("no known key signed the token")
-        return str(kind), *known
-
-    def _check_times(self, claims: Mapping[str, Any], max_seconds: int | None) -> None:
-        """Hold ``iat`` and ``exp`` against each other and the present, with the leeway for clocks that differ."""
-        issued_s, expires_s = claims.get("iat"), claims.get("exp")
-        if not _is_instant(issued_s) or not _is_instant(expires_s):
-            raise _refused("the token has no times")
-        if max_seconds is not None and expires_s - issued_s > max_seconds:
-            raise _refused("the token is made to live too long")
+    def _check_times(self, believed: _Believed) -> None:
+        """Hold a token's times against the present, with the leeway for clocks that differ."""
         now_s = int(self._clock.now().timestamp())
-        if now_s >= expires_s + LEEWAY_SECONDS:
+        if now_s >= believed.expires_s + LEEWAY_SECONDS:
             raise DomainError(TOKEN_EXPIRED, "the token's time is over")
-        if now_s + LEEWAY_SECONDS < issued_s:
+        if now_s + LEEWAY_SECONDS < believed.issued_s:
             raise _refused("the token was made in the future")
 
 
@@ -232,6 +236,42 @@ _SIGNATURE_ONLY: Final[Any] = {
     "verify_sub": False,
     "verify_jti": False,
 }
+
+
+def _verified(token: str, keys: Mapping[str, tuple[str, Ed25519PublicKey]]) -> _Believed:
+    """What a token says whose key verifies it and whose issuer may say it; its times are not looked at."""
+    kind, issuer, key = _key_of(token, keys)
+    try:
+        claims = jwt.decode(token, key, algorithms=[_ALGORITHM], options=_SIGNATURE_ONLY)
+    except jwt.PyJWTError as error:
+        raise _refused("the token does not verify") from error
+    if claims.get("iss") != issuer:
+        raise _refused("the token's issuer is not the owner of its key")
+    if claims.get("aud") != AUDIENCE:
+        raise _refused("the token is meant for somebody else")
+    identity = _identity_of(kind, issuer, claims)
+    issued_s, expires_s = claims.get("iat"), claims.get("exp")
+    if not _is_instant(issued_s) or not _is_instant(expires_s):
+        raise _refused("the token has no times")
+    max_seconds = _MAX_SECONDS.get(kind)
+    if max_seconds is not None and expires_s - issued_s > max_seconds:
+        raise _refused("the token is made to live too long")
+    return _Believed(identity, issued_s, expires_s)
+
+
+def _key_of(token: str, keys: Mapping[str, tuple[str, Ed25519PublicKey]]) -> tuple[str, str, Ed25519PublicKey]:
+    """The token's kind, and the owner and key that its header names."""
+    try:
+        header = jwt.get_unverified_header(token)
+    except jwt.PyJWTError as error:
+        raise _refused("the token is malformed") from error
+    kind, key_id = header.get("typ"), header.get("kid")
+    if header.get("alg") != _ALGORITHM or "crit" in header or kind not in {ACCESS_TYPE, SERVICE_TYPE, GRANT_TYPE}:
+        raise _refused("the token is not one of ours")
+    known = keys.get(key_id) if isinstance(key_id, str) else None
+    if known is None:
+        raise _refused("no known key signed the token")
+    return str(kind), *known
 
 
 def _identity_of(kind: str, issuer: str, claims: Mapping[str, Any]) -> Identity:

@@ -3,8 +3,8 @@
 A handler runs in one transaction with the inbox row of its event, so an event that comes again finds the row and is
 dropped. Versioned events (``ce_sequence`` from 1) are held against the last version of their key: an older one is
 dropped, one that comes too early is parked as GAP and handled in its turn once the missing one came. Types that the
-service does not handle are passed over, but their versions count. Handlers do no network: they write rows, and jobs
-act on those.
+service does not handle are passed over, but their versions count: where it is their turn, by one statement and without
+an inbox row, since the version tells a repeat. Handlers do no network: they write rows, and jobs act on those.
 
 What fails and would fail again is poison, and the service chooses what then happens:
 
@@ -120,7 +120,8 @@ class Consumer:
             record.headers.get(HEADER_TRACE, ""), f"handle {event.type}", attributes={"messaging.topic": event.topic}
         ):
             with deadline_in(HANDLER_SECONDS):
-                outcome, more = await self._receive(event, record)
+                passed = await self._pass_over(event)
+                outcome, more = await self._receive(event, record) if passed is None else ("passed_over", passed)
             self._count(event, outcome)
             if more:
                 await self._release(event.topic, event.key)
@@ -156,6 +157,17 @@ class Consumer:
         Call it after the cause of a POISON was mended. What fails again stays parked, with the new error.
         """
         return await self._release(topic, key, even_if_halted=True)
+
+    async def _pass_over(self, event: ReceivedEvent) -> bool | None:
+        """Count the version of an event that nobody handles; whether parked ones may follow.
+
+        None where that is not enough: it has a handler or no version, or it is not its turn.
+        """
+        if event.type in self._handlers or event.version == 0:
+            return None
+        async with self._database.statement() as connection:
+            row = await connection.fetchrow(_QUERIES.get("pass_over"), self.name, event.topic, event.key, event.version)
+        return None if row is None else bool(row["parked"])
 
     async def _receive(self, event: ReceivedEvent, record: Record) -> tuple[str, bool]:
         """Handle, drop or park a record in one transaction; the outcome, and whether parked ones may follow."""

@@ -84,6 +84,7 @@ class Database:
                 min_size=1,
                 max_size=pool_size,
                 init=prepare_connection,
+                reset=_keep_as_it_is,
                 server_settings={
                     "application_name": source or "fallow",
                     "timezone": "UTC",
@@ -115,6 +116,12 @@ class Database:
             unit = UnitOfWork(connection, self.clock, self.ids)
             yield unit
             await self._write_events(unit)
+
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Connection]:
+        """A connection for one statement, which is a transaction of its own and states no fact: one way there and back."""
+        async with asyncio.timeout(bounded_seconds(TRANSACTION_SECONDS)), self._acquired() as connection:
+            yield connection
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Connection]:
@@ -188,6 +195,13 @@ class Database:
 async def notify(connection: Connection, channel: str, *keys: str) -> None:
     """Ring the bells of a channel, those of the keys and those of all keys, once this transaction commits."""
     await connection.execute(_QUERIES.get("notify"), channel, keys or ("",))
+
+
+async def _keep_as_it_is(_connection: Connection) -> None:
+    """Give a connection back to the pool without asking the server to forget what we never set.
+
+    Everything in the pool ends with its transaction; LISTEN and locks of a session have connections of their own.
+    """
 
 
 async def close_gently(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -2,7 +2,8 @@
 
 A trace goes on over three borders: gRPC metadata (the interceptors), the headers of events (``emit`` notes the present
 span, the inbox continues it) and NATS messages (callers put ``current_traceparent()`` in). All use W3C's traceparent.
-Without an OTLP address spans are still made, so that log lines carry trace ids, but nothing leaves the process.
+Without an OTLP address spans are only ids, so that log lines carry them and traces go on elsewhere; nothing is recorded
+and nothing leaves the process.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
@@ -42,7 +44,8 @@ class Telemetry:
     def start(cls, service: str, otlp_endpoint: str = "") -> "Telemetry":
         """Set the process's providers; traces and metrics go to ``otlp_endpoint`` (``host:port``) unless it is empty."""
         resource = Resource.create({"service.name": service, "service.namespace": _SCOPE})
-        tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+        # With an address we record whatever comes, also in a trace that began where nothing is recorded.
+        tracers = TracerProvider(ALWAYS_ON if otlp_endpoint else ALWAYS_OFF, resource=resource, shutdown_on_exit=False)
         readers: list[MetricReader] = []
         if otlp_endpoint:
             tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True)))
@@ -60,9 +63,12 @@ class Telemetry:
         self._meters.shutdown(SHUTDOWN_TIMEOUT_MS)
 
 
+_tracer: Final = trace.get_tracer(_SCOPE)
+
+
 def tracer() -> Tracer:
     """The tracer of this process."""
-    return trace.get_tracer(_SCOPE)
+    return _tracer
 
 
 def meter() -> Meter:
@@ -92,7 +98,9 @@ def span_from(
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Iterator[Span]:
     """A span that continues the trace of ``traceparent`` (a new trace where that is empty or malformed)."""
-    parent = _PROPAGATOR.extract({TRACE_HEADER: traceparent} if traceparent else {}, context=otel_context.Context())
+    parent = otel_context.Context()
+    if traceparent:
+        parent = _PROPAGATOR.extract({TRACE_HEADER: traceparent}, context=parent)
     with tracer().start_as_current_span(name, context=parent, kind=kind, attributes=attributes) as span:
         yield span
 

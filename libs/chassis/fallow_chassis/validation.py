@@ -90,7 +90,7 @@ def compile_rules(descriptor: Descriptor) -> None:
 
 def validate(request: Message) -> None:
     """Pass, or raise UNKNOWN_FIELD or INVALID_FIELD with every violation (the first ``MAX_VIOLATIONS``)."""
-    unknown = _take(_unknown_fields(request, "", 0))
+    unknown = _take(_unknown_fields(request, "", 0)) if _has_unknown_fields(request) else []
     if unknown:
         raise DomainError(
             UNKNOWN_FIELD,
@@ -114,6 +114,14 @@ def _has_mask(request: Message) -> bool:
     if field is None or field.message_type is None:
         return False
     return field.message_type.full_name == "google.protobuf.FieldMask" and bool(request.update_mask.paths)  # type: ignore[attr-defined]  # the line above shows that the request has it
+
+
+def _has_unknown_fields(request: Message) -> bool:
+    """Whether a request or anything in it has a field that the contract does not have; looks for none of them."""
+    known = type(request)()
+    known.CopyFrom(request)
+    known.DiscardUnknownFields()
+    return known.ByteSize() != request.ByteSize()
 
 
 def _unknown_fields(message: Message, path: str, depth: int) -> Iterator[FieldViolation]:
@@ -148,7 +156,13 @@ def _inner_messages(field: FieldDescriptor, value: Any, path: str) -> Iterator[t
 
 def _violations(message: Message, path: str, depth: int, *, partial: bool) -> Iterator[FieldViolation]:
     """The violations in a message and in all that it holds; ``partial`` drops ``required`` below the top."""
+    if depth > MAX_DEPTH:
+        yield FieldViolation(path.removesuffix("."), f"is nested more than {MAX_DEPTH} deep")
+        return
     for check in _checks_of(message.DESCRIPTOR):
+        # Most fields of most messages are unset, and asking is cheaper than looking.
+        if check.has_presence and not check.required and not message.HasField(check.name):
+            continue
         name = path + check.name
         value = getattr(message, check.name)
         if check.repeated or check.map_value is not None:

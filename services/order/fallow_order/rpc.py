@@ -1,8 +1,8 @@
 """The servicers of orders and workloads: read the request, call a use-case, write the answer."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, TypeVar
 
 from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
 from fallow.type.v1 import money_pb2, workload_pb2
@@ -24,6 +24,9 @@ from fallow_order.update_commands import UpdateCommands
 from fallow_sdl import SdlSettings
 
 CHANGES_PER_READ: Final = 100
+Source = TypeVar("Source", order_service_pb2.CreateOrderRequest, order_service_pb2.EstimateOrderRequest)
+"""A request that holds an order or spells it in SDL."""
+Drafted = TypeVar("Drafted")
 WATCH_POLL_SECONDS: Final = 2.0
 """How long a change waits at most to be shown if its signal is lost."""
 WATCH_ATTEMPTS: Final = 10
@@ -59,8 +62,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
 
     async def CreateOrder(self, request: order_service_pb2.CreateOrderRequest, context: Any) -> order_pb2.Order:
         """Check, store, fund and open an order."""
-        # A long file takes a while to read; other calls go on meanwhile.
-        draft = await asyncio.to_thread(intake.draft_of_create, request, self._sdl)
+        draft = await _drafted(intake.draft_of_create, request, self._sdl)
         order = await self._creation.create(caller_account(), request.request_id, request, draft)
         return convert.order_to_proto(order)
 
@@ -135,7 +137,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         self, request: order_service_pb2.EstimateOrderRequest, context: Any
     ) -> order_service_pb2.EstimateOrderResponse:
         """Price an order against live offers; store nothing."""
-        draft, warnings = await asyncio.to_thread(intake.draft_of_estimate, request, self._sdl)
+        draft, warnings = await _drafted(intake.draft_of_estimate, request, self._sdl)
         hold = hold_micros(draft.limits, draft.term_ms, draft.budget_micros)
         match = await self._market.estimate(convert.draft_to_proto(draft))
         return order_service_pb2.EstimateOrderResponse(
@@ -154,6 +156,13 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
         order = await self._queries.get(caller_account(), resource_id(request.name, "orders"))
         explained = await self._market.explain(order.id)
         return order_service_pb2.ExplainOrderResponse(groups=explained.groups)
+
+
+async def _drafted(read: Callable[[Source, SdlSettings], Drafted], request: Source, sdl: SdlSettings) -> Drafted:
+    """The draft of a request. A long file takes a while to read, and other calls go on meanwhile."""
+    if request.HasField("sdl"):
+        return await asyncio.to_thread(read, request, sdl)
+    return read(request, sdl)
 
 
 class WorkloadServicer(order_service_pb2_grpc.WorkloadServiceServicer):

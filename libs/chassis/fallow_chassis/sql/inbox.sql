@@ -27,6 +27,19 @@ VALUES ($1, $2, $3, $4)
 ON CONFLICT (consumer, topic, key) DO UPDATE SET version = excluded.version
 WHERE aggregate_version.version < excluded.version;
 
+-- name: pass_over
+-- Counts the next version of a key, and nothing else: no row where it is not the next one.
+INSERT INTO aggregate_version AS seen (consumer, topic, key, version)
+SELECT $1, $2, $3, $4::bigint
+WHERE
+    $4::bigint = 1
+    OR EXISTS (
+        SELECT 1 FROM aggregate_version WHERE consumer = $1 AND topic = $2 AND key = $3 AND version = $4::bigint - 1
+    )
+ON CONFLICT (consumer, topic, key) DO UPDATE SET version = excluded.version
+WHERE seen.version = excluded.version - 1
+RETURNING EXISTS (SELECT 1 FROM parked_event WHERE consumer = $1 AND topic = $2 AND key = $3) AS parked;
+
 -- name: insert_parked
 INSERT INTO parked_event (consumer, event_id, topic, key, version, reason, error, payload, headers, parked_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
