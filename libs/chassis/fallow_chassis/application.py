@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
 import grpc
+import uvloop
 from pydantic import ValidationError
 
 from fallow_chassis.access import AccessOptionError
@@ -354,7 +355,7 @@ def run_service(
             return asyncio.run(_migrate(settings, package))
         if command == "check":
             return asyncio.run(_check(name, settings, package, checks))
-        return asyncio.run(_serve(name, settings, build, package))
+        return uvloop.run(_serve(name, settings, build, package))
     except _SETUP_ERRORS as error:
         return _refuse(str(error))
     except (asyncio.CancelledError, KeyboardInterrupt):

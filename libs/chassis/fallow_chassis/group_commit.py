@@ -68,13 +68,12 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._waiting: deque[_Entry[ItemT, ResultT]] = deque()
         self._wake = asyncio.Event()
         self._has_worker = False
-        self._has_ended = False
         self._sizes = meter().create_histogram("fallow.group_commit.items", unit="{item}")
 
     async def submit(self, item: ItemT) -> ResultT:
         """Have an item committed; returns its result or raises its error.
 
-        UNAVAILABLE where too many wait already or the service stops: the item may or may not have been committed then.
+        UNAVAILABLE where too many wait already, or the worker stops: the item may have been committed all the same.
         """
         (outcome,) = await self.submit_many([item])
         if isinstance(outcome, Exception):
@@ -106,8 +105,6 @@ class GroupCommit(Generic[ItemT, ResultT]):
 
     def _enqueue(self, entries: Sequence[_Entry[ItemT, ResultT]]) -> None:
         """Put entries at the end of the queue and wake the worker."""
-        if self._has_ended:
-            raise _stopping()
         if len(self._waiting) + len(entries) > self._most_waiting:
             raise DomainError(
                 UNAVAILABLE, "too many calls wait already; repeat the call later", retry_after_ms=RETRY_AFTER_MS
@@ -116,7 +113,7 @@ class GroupCommit(Generic[ItemT, ResultT]):
         self._wake.set()
 
     async def run(self) -> None:
-        """Commit groups until cancelled; whoever waits then is told that the service stops."""
+        """Commit groups until cancelled; whoever waits then is told to come again."""
         assert not self._has_worker, "one worker is enough"
         self._has_worker = True
         group: list[_Entry[ItemT, ResultT]] = []
@@ -127,10 +124,11 @@ class GroupCommit(Generic[ItemT, ResultT]):
                 while group := self._take():
                     await self._treat(group)
         finally:
-            self._has_ended = True
+            self._has_worker = False
             for entry in (*group, *self._waiting):
                 if not entry.answer.done():
                     entry.answer.set_exception(_stopping())
+            self._waiting.clear()
 
     def _take(self) -> list[_Entry[ItemT, ResultT]]:
         """The next group: those that came first and are still waited for."""

@@ -3,8 +3,8 @@
 A handler runs in one transaction with the inbox row of its event, so an event that comes again finds the row and is
 dropped. Versioned events (``ce_sequence`` from 1) are held against the last version of their key: an older one is
 dropped, one that comes too early is parked as GAP and handled in its turn once the missing one came. Types that the
-service does not handle are passed over, but their versions count: where it is their turn, by one statement and without
-an inbox row, since the version tells a repeat. Handlers do no network: they write rows, and jobs act on those.
+service does not handle are passed over, but their versions count: where it is their turn, by one statement for all that
+come at once and without inbox rows, since the version tells a repeat. Handlers do no network: they write rows, and jobs act on those.
 
 What fails and would fail again is poison, and the service chooses what then happens:
 
@@ -15,6 +15,7 @@ What fails and would fail again is poison, and the service chooses what then hap
 A database or network that is away is not the event's fault: the stream retries it without end.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -33,6 +34,7 @@ from fallow_chassis.events import (
     Record,
     parse_event,
 )
+from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Connection, Database, UnitOfWork
 from fallow_chassis.retry import is_retryable
@@ -106,12 +108,15 @@ class Consumer:
             kind.DESCRIPTOR.full_name: (kind, handler) for kind, handler in handlers.items()
         }
         self._poison = poison
+        self._passing = GroupCommit[ReceivedEvent, bool | None]("pass_over", self._count_passed)
         self._outcomes = meter().create_counter("fallow.inbox.events", unit="{event}")
 
     async def run(self) -> None:
         """Consume until cancelled."""
         await self._stream.ensure_topics([*self._topics, *(topic + DEAD_LETTER_SUFFIX for topic in self._topics)])
-        await self._stream.consume(self.name, self._topics, self.handle, on_poison=self.take_poison)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._passing.run())
+            tasks.create_task(self._stream.consume(self.name, self._topics, self.handle, on_poison=self.take_poison))
 
     async def handle(self, record: Record) -> None:
         """Bring one record to its effect: handled, dropped or parked; raises what its handler raises."""
@@ -165,9 +170,25 @@ class Consumer:
         """
         if event.type in self._handlers or event.version == 0:
             return None
+        return await self._passing.submit(event)
+
+    async def _count_passed(self, events: Sequence[ReceivedEvent]) -> list[bool | Exception | None]:
+        """Count the versions of events that nobody handles, by one statement."""
+        # Of two events of one key (a partition has two members for a moment) the second is looked at by itself.
+        firsts = {(event.topic, event.key): event for event in reversed(events)}
         async with self._database.statement() as connection:
-            row = await connection.fetchrow(_QUERIES.get("pass_over"), self.name, event.topic, event.key, event.version)
-        return None if row is None else bool(row["parked"])
+            rows = await connection.fetch(
+                _QUERIES.get("pass_over"),
+                self.name,
+                [topic for topic, _ in firsts],
+                [key for _, key in firsts],
+                [event.version for event in firsts.values()],
+            )
+        parked = {(row["topic"], row["key"]): bool(row["parked"]) for row in rows}
+        return [
+            parked.get((event.topic, event.key)) if firsts[event.topic, event.key] is event else None
+            for event in events
+        ]
 
     async def _receive(self, event: ReceivedEvent, record: Record) -> tuple[str, bool]:
         """Handle, drop or park a record in one transaction; the outcome, and whether parked ones may follow."""

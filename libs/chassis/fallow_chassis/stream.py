@@ -136,6 +136,22 @@ def batches(records: Sequence[Record]) -> Iterable[Sequence[Record]]:
         yield records[start : start + PUBLISH_BATCH_RECORDS]
 
 
+def in_turns(records: Sequence[Record]) -> Iterable[Sequence[Record]]:
+    """The records in portions of different keys, those of one key in their order, each in a later portion than the last.
+
+    A broker that confirmed a portion before the next is sent has no later record of a key before an earlier one.
+    """
+    for batch in batches(records):
+        turns: list[list[Record]] = []
+        seen: dict[tuple[str, str], int] = {}
+        for record in batch:
+            turn = seen[record.topic, record.key] = seen.get((record.topic, record.key), -1) + 1
+            if turn == len(turns):
+                turns.append([])
+            turns[turn].append(record)
+        yield from turns
+
+
 async def publish_in_lanes(records: Sequence[Record], send: Callable[[Record], Awaitable[None]]) -> None:
     """Send the records of each key one after the other and those of different keys side by side.
 

@@ -29,6 +29,7 @@ from nats.js.api import (
     ConsumerConfig,
     DeliverPolicy,
     DiscardPolicy,
+    PubAck,
     RetentionPolicy,
     StorageType,
     StreamConfig,
@@ -45,8 +46,8 @@ from fallow_chassis.stream import (
     OnPoison,
     StreamUnavailableError,
     deliver,
+    in_turns,
     partition_of,
-    publish_in_lanes,
 )
 
 PUBLISH_TIMEOUT_SECONDS: Final = 5.0
@@ -115,21 +116,27 @@ class JetStream:
 
     async def publish(self, records: Sequence[Record]) -> None:
         """Store the records; StreamUnavailableError if the server did not confirm one."""
-        await publish_in_lanes(records, self._send)
+        for turn in in_turns(records):
+            await self._send(turn)
 
-    async def _send(self, record: Record) -> None:
-        """Store one record."""
-        assert record.key.isprintable(), "a key is one line of text"
-        headers = {**record.headers, HEADER_KEY: record.key}
-        if HEADER_ID in record.headers:
-            # One event may be a dead letter of several groups, and none of them must hide the others.
-            group = record.headers.get(HEADER_POISON_GROUP)
-            headers[HEADER_MESSAGE_ID] = record.headers[HEADER_ID] + (f":{group}" if group else "")
-        subject = f"{record.topic}.p{partition_of(record.key)}"
+    async def _send(self, records: Sequence[Record]) -> None:
+        """Store records of different keys side by side: all are sent, then all are waited for."""
+        waiting: list[asyncio.Future[PubAck]] = []
         try:
-            await self._context.publish(subject, record.value, timeout=PUBLISH_TIMEOUT_SECONDS, headers=headers)
+            async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
+                for record in records:
+                    subject, headers = f"{record.topic}.p{partition_of(record.key)}", _headers_of(record)
+                    with heeding_cancellation():
+                        waiting.append(await self._context.publish_async(subject, record.value, headers=headers))
+                for confirmed in waiting:
+                    await confirmed
         except (nats.js.errors.APIError, nats.errors.Error, OSError) as error:
             raise _unavailable(error) from error
+        finally:
+            for confirmed in waiting:
+                if not confirmed.cancel() and not confirmed.cancelled():
+                    # One failure is told; the others are not, and nobody asks for them.
+                    confirmed.exception()
 
     async def consume(
         self, group: str, topics: Sequence[str], handle: Handle, *, on_poison: OnPoison | None = None
@@ -151,7 +158,7 @@ class JetStream:
     async def store_dead_letter(self, record: Record) -> None:
         """Store a dead letter; its topic is made with the first one."""
         await self.ensure_topics([record.topic])
-        await self._send(record)
+        await self._send([record])
 
     async def ensure_consumer(self, group: str, topic: str, partition: int) -> None:
         """Create the group's durable consumer of a partition, and its topic, unless they are there."""
@@ -283,6 +290,17 @@ class _Member:
         }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream_name(topic)}.{consumer_name(self._group, partition)}"
         await self._link.client.publish(subject, json.dumps(request).encode(), reply=self._inboxes[place])
+
+
+def _headers_of(record: Record) -> dict[str, str]:
+    """The headers with what only the transport needs."""
+    assert record.key.isprintable(), "a key is one line of text"
+    headers = {**record.headers, HEADER_KEY: record.key}
+    if HEADER_ID in record.headers:
+        # One event may be a dead letter of several groups, and none of them must hide the others.
+        group = record.headers.get(HEADER_POISON_GROUP)
+        headers[HEADER_MESSAGE_ID] = record.headers[HEADER_ID] + (f":{group}" if group else "")
+    return headers
 
 
 def stream_name(topic: str) -> str:

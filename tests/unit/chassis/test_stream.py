@@ -14,6 +14,7 @@ from fallow_chassis.stream import (
     StreamUnavailableError,
     dead_letter_of,
     deliver,
+    in_turns,
     open_stream,
     partition_of,
     publish_in_lanes,
@@ -68,6 +69,13 @@ async def test_lanes_of_other_keys_run_side_by_side() -> None:
 
     await publish_in_lanes([record("a"), record("b")], send)
     assert all(event.is_set() for event in arrived.values())
+
+
+def test_turns_keep_the_order_of_each_key() -> None:
+    """Goal: a record is sent only after the one before it of its key. Method: two keys, one of them three times."""
+    records = [record("a", b"1"), record("a", b"2"), record("b", b"3"), record("a", b"4")]
+    turns = [[one.value for one in turn] for turn in in_turns(records)]
+    assert turns == [[b"1", b"3"], [b"2"], [b"4"]]
 
 
 class Desk:

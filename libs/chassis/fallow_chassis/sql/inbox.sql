@@ -28,17 +28,22 @@ ON CONFLICT (consumer, topic, key) DO UPDATE SET version = excluded.version
 WHERE aggregate_version.version < excluded.version;
 
 -- name: pass_over
--- Counts the next version of a key, and nothing else: no row where it is not the next one.
+-- Counts the next versions of keys, and nothing else: no row for one that is not the next one.
 INSERT INTO aggregate_version AS seen (consumer, topic, key, version)
-SELECT $1, $2, $3, $4::bigint
-WHERE
-    $4::bigint = 1
-    OR EXISTS (
-        SELECT 1 FROM aggregate_version WHERE consumer = $1 AND topic = $2 AND key = $3 AND version = $4::bigint - 1
-    )
+SELECT $1, came.topic, came.key, came.version
+FROM unnest($2::text [], $3::text [], $4::bigint []) AS came (topic, key, version)
+LEFT JOIN aggregate_version AS last
+    ON last.consumer = $1 AND last.topic = came.topic AND last.key = came.key
+WHERE came.version = coalesce(last.version, 0) + 1
+ORDER BY came.topic, came.key
 ON CONFLICT (consumer, topic, key) DO UPDATE SET version = excluded.version
 WHERE seen.version = excluded.version - 1
-RETURNING EXISTS (SELECT 1 FROM parked_event WHERE consumer = $1 AND topic = $2 AND key = $3) AS parked;
+RETURNING
+    topic, key,
+    EXISTS (
+        SELECT 1 FROM parked_event
+        WHERE parked_event.consumer = $1 AND parked_event.topic = seen.topic AND parked_event.key = seen.key
+    ) AS parked;
 
 -- name: insert_parked
 INSERT INTO parked_event (consumer, event_id, topic, key, version, reason, error, payload, headers, parked_at)
