@@ -188,8 +188,8 @@ class Database:
                 for draft, event_id in zip(drafts, event_ids, strict=True)
             ],
             now,
+            OUTBOX_CHANNEL,
         )
-        await notify(unit.connection, OUTBOX_CHANNEL)
 
 
 async def notify(connection: Connection, channel: str, *keys: str) -> None:

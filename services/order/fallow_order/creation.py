@@ -181,13 +181,12 @@ class OrderCreation:
             )
             for wanted in group
         ]
-        stored = await store.insert_orders(unit.connection, new)
         workloads = [
-            (wanted.order_id, index, self._vault.seal(wanted.order_id, index, workload))
+            self._vault.seal(wanted.order_id, index, workload)
             for wanted in group
             for index, workload in enumerate(wanted.draft.workloads)
         ]
-        await store.insert_workloads(unit.connection, workloads)
+        stored = await store.insert_orders(unit.connection, new, workloads)
         return {order.id: order for order in stored}
 
     async def _open(self, group: Sequence[_Funded]) -> list[Order | Exception]:

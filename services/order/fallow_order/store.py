@@ -58,17 +58,20 @@ def due_time(order: Order, now: datetime) -> datetime | None:
     return None
 
 
-async def insert_orders(connection: Connection, orders: Sequence[Order]) -> list[Order]:
-    """Store new orders with their groups and their first changes; returns them as stored.
+async def insert_orders(connection: Connection, orders: Sequence[Order], workloads: Sequence[Sealed]) -> list[Order]:
+    """Store new orders with their groups and first changes, and a workload for each group of each order, in that order.
 
-    Nobody is told: whoever could watch one does not know its name yet.
+    Returns the orders as stored. Nobody is told: whoever could watch one does not know its name yet.
     """
     if not orders:
         return []
     for order in orders:
         assert order.state is OrderState.PENDING, "an order starts PENDING"
         assert order.revision == order.event_version == 0, "a new order was never written"
+        assert order.sequence == len(order.changes) == 1, "a new order has one change"
     stored = [replace(order, revision=1) for order in orders]
+    groups = [(order.id, group) for order in stored for group in order.groups]
+    assert len(groups) == len(workloads), "a workload for each group"
     await connection.execute(
         QUERIES.get("insert_orders"),
         [order.id for order in stored],
@@ -83,29 +86,15 @@ async def insert_orders(connection: Connection, orders: Sequence[Order]) -> list
         [order.term_ms for order in stored],
         [order.created_at for order in stored],
         [due_time(order, order.created_at) for order in stored],
-        [order.sequence for order in stored],
-    )
-    groups = [(order.id, group) for order in stored for group in order.groups]
-    await connection.execute(
-        QUERIES.get("insert_groups"),
+        [order.changes[0].reason for order in stored],
         [order_id for order_id, _ in groups],
         [group.index for _, group in groups],
         [group.group_id for _, group in groups],
+        [sealed.key_id for sealed in workloads],
+        [sealed.nonce for sealed in workloads],
+        [sealed.ciphertext for sealed in workloads],
     )
-    await _insert_changes(connection, stored)
     return [replace(order, changes=()) for order in stored]
-
-
-async def insert_workloads(connection: Connection, workloads: Sequence[tuple[str, int, Sealed]]) -> None:
-    """Store encrypted workloads: the order, the group's index, what is sealed."""
-    await connection.execute(
-        QUERIES.get("insert_workloads"),
-        [order_id for order_id, _, _ in workloads],
-        [index for _, index, _ in workloads],
-        [sealed.key_id for _, _, sealed in workloads],
-        [sealed.nonce for _, _, sealed in workloads],
-        [sealed.ciphertext for _, _, sealed in workloads],
-    )
 
 
 async def lock_revisions(connection: Connection, order_ids: Collection[str]) -> dict[str, int]:
@@ -119,20 +108,20 @@ async def save_opened(connection: Connection, pairs: Sequence[tuple[Order, Order
     if not pairs:
         return []
     stored = [replace(after, revision=before.revision + 1, updated_at=now) for before, after in pairs]
-    status = await connection.execute(
+    (reason,) = {change.reason for order in stored for change in order.changes}
+    rows = await connection.fetch(
         QUERIES.get("open_orders"),
         [order.id for order in stored],
         [order.held_micros for order in stored],
-        [order.opened_at for order in stored],
         [due_time(order, now) for order in stored],
         [order.revision for order in stored],
         [order.sequence for order in stored],
-        [order.event_version for order in stored],
         now,
+        [order.event_version for order in stored],
+        reason,
+        ORDER_CHANNEL,
     )
-    assert status == f"UPDATE {len(stored)}", "a locked order changes only here"
-    await _insert_changes(connection, stored)
-    await notify(connection, ORDER_CHANNEL, *(order.id for order in stored))
+    assert len(rows) == len(stored), "a locked order changes only here"
     return [replace(order, changes=()) for order in stored]
 
 
@@ -311,28 +300,14 @@ async def delete_escrow_release(connection: Connection, order_id: str) -> None:
 
 async def _write_changes(connection: Connection, order: Order) -> Order:
     """Write the changes noted in an order and wake those who watch it; returns the order without them."""
-    await _insert_changes(connection, [order])
+    if order.changes:
+        rows = [
+            (order.id, change.sequence, change.source, change.target, change.reason, change.at, *_step_values(change))
+            for change in order.changes
+        ]
+        await connection.execute(QUERIES.get("insert_transitions"), *zip(*rows, strict=True))
     await notify(connection, ORDER_CHANNEL, order.id)
     return replace(order, changes=())
-
-
-async def _insert_changes(connection: Connection, orders: Sequence[Order]) -> None:
-    """Write the changes noted in orders."""
-    changes = [
-        (
-            order.id,
-            change.sequence,
-            change.source,
-            change.target,
-            change.reason,
-            change.at,
-            *_step_values(change),
-        )
-        for order in orders
-        for change in order.changes
-    ]
-    if changes:
-        await connection.execute(QUERIES.get("insert_transitions"), *zip(*changes, strict=True))
 
 
 async def _one(connection: Connection, row: asyncpg.Record | None) -> Order | None:

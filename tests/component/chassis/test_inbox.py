@@ -136,6 +136,31 @@ async def test_a_crash_before_a_parked_event_is_made_up_for(effects: Effects) ->
     assert await effects.numbers("a") == [1, 2]
 
 
+async def test_what_nobody_handles_is_passed_over_in_its_turn(effects: Effects) -> None:
+    """Goal: types that are not ours leave a count and nothing else. Method: others before, between, twice, too early and
+    on a key that stands still; those of several keys at once.
+    """
+    reader = consumer(effects, MemoryStream(), Poison.PARK_KEY)
+
+    def other(key: str, version: int) -> Record:
+        return record(key, version, message=OtherHappened())
+
+    second = other("a", 2)
+    for each in (record("a", 1), other("a", 4), record("a", 3), second, second, record("a", 5)):
+        await reader.handle(each)
+    assert await effects.numbers("a") == [1, 3, 5]
+    assert await reasons(effects.database, "a") == []
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(reader.handle(other(f"k{number % 10}", 1 + number // 10)))
+    for number in range(10):
+        await reader.handle(record(f"k{number}", 3))
+        assert await effects.numbers(f"k{number}") == [3]
+    await reader.take_poison(record("halted", 1), ValueError("bad"))
+    await reader.handle(other("halted", 2))
+    assert await reasons(effects.database, "halted") == [(1, "POISON"), (2, "BEHIND")]
+
+
 async def test_unversioned_events_have_no_gaps(effects: Effects) -> None:
     """Goal: version 0 is handled as it comes. Method: two of one key."""
     reader = consumer(effects, MemoryStream())

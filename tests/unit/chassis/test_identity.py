@@ -295,3 +295,43 @@ def test_malformed_key_sets_are_refused(house: House, spoil: str) -> None:
     house.jwks.write_text(json.dumps(document))
     with pytest.raises(KeyFileError):
         TokenVerifier.load(house.jwks)
+
+
+def test_what_is_remembered_ends_with_its_time_and_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a remembered token saves the signature's check and nothing else. Method: count decodings; then let its time
+    pass, take the key away, and show more tokens than are remembered.
+    """
+    house = House(tmp_path)
+    decoded: list[str] = []
+    decode = jwt.decode
+
+    def counting(token: str, *values: Any, **named: Any) -> Any:
+        decoded.append(token)
+        return decode(token, *values, **named)
+
+    monkeypatch.setattr("fallow_chassis.identity.jwt.decode", counting)
+    token = house.signer("order").access_token("accounts/a", ["orders.read"], 60)
+    identities = {house.verifier.verify(token) for _ in range(3)}
+    assert len(identities) == len(decoded) == 1
+    with pytest.raises(DomainError):
+        house.verifier.verify(token[:-4] + "AAAA")
+    house.clock.time = NOW + timedelta(seconds=60 + LEEWAY_SECONDS)
+    with pytest.raises(DomainError) as late:
+        house.verifier.verify(token)
+    assert late.value.has_reason(TOKEN_EXPIRED)
+    house.clock.time = NOW
+    house.publish("bidding", "settlement")
+    house.verifier.refresh()
+    with pytest.raises(DomainError) as gone:
+        house.verifier.verify(token)
+    assert gone.value.has_reason(UNAUTHENTICATED)
+    house.publish("order", "bidding", "settlement")
+    house.verifier.refresh()
+    monkeypatch.setattr("fallow_chassis.identity.MAX_BELIEVED_TOKENS", 2)
+    tokens = [house.signer("order").access_token(f"accounts/{name}", [], 60) for name in "abc"]
+    decoded.clear()
+    for shown in (*tokens, tokens[2], tokens[0]):
+        house.verifier.verify(shown)
+    assert decoded == [*tokens, tokens[0]]

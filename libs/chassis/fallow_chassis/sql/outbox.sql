@@ -1,10 +1,14 @@
 -- name: insert_outbox
-INSERT INTO outbox (event_id, topic, key, version, type, subject, payload, headers, created_at)
-SELECT event_id, topic, key, version, type, subject, payload, headers::jsonb, $9
-FROM unnest(
-    $1::text [], $2::text [], $3::text [], $4::bigint [], $5::text [], $6::text [], $7::bytea [], $8::text []
-) WITH ORDINALITY AS new (event_id, topic, key, version, type, subject, payload, headers, place)
-ORDER BY place;
+-- The relay is told at commit: one signal, however many rows.
+WITH stated AS (
+    INSERT INTO outbox (event_id, topic, key, version, type, subject, payload, headers, created_at)
+    SELECT event_id, topic, key, version, type, subject, payload, headers::jsonb, $9
+    FROM unnest(
+        $1::text [], $2::text [], $3::text [], $4::bigint [], $5::text [], $6::text [], $7::bytea [], $8::text []
+    ) WITH ORDINALITY AS new (event_id, topic, key, version, type, subject, payload, headers, place)
+    ORDER BY place
+)
+SELECT pg_notify($10, '');
 
 -- name: lock_outbox
 SELECT pg_try_advisory_lock($1);
