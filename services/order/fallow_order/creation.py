@@ -1,9 +1,9 @@
 """Creating orders: many at a time, each promised to its own caller.
 
 An order is made in three steps: store it PENDING with the claim on its request id; let settlement hold its funds, outside
-any transaction; mark it OPEN and tell the market. Each step is a group commit of its own, so that concurrent calls share
-two transactions here and one call to settlement (which commits its part as a group too), and one group is stored while
-another is funded. A call that comes alone makes a group of one.
+any transaction; mark it OPEN and tell the market. Concurrent calls go through them as a group (``group_commit``): two
+transactions here and one call to settlement, which commits its part as a group too. The next group is gathered while
+one is on its way, so that groups are as large as the load makes them, and a call that comes alone goes at once.
 
 What is promised to one order does not depend on its group. Whoever repeats the request, or the sweeper, goes on where the
 last one stopped: settlement answers a repeated hold with the same escrow. Where settlement refuses, the order and the
@@ -45,22 +45,29 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """An order that a call wants; ``wish`` names it."""
+    """An order that a call wants; ``wish`` names it, ``trace`` is the call's."""
 
     wish: ClaimWish
     order_id: str
     account: str
     draft: OrderDraft
     hold: int
+    trace: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Funded:
-    """A PENDING order whose funds are held, and the trace of the call that goes on with it."""
+class _Pending:
+    """An order that is to be funded and opened, and the trace of the call that goes on with it."""
 
     order: Order
-    held: int
     trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Funded(_Pending):
+    """A PENDING order whose funds are held."""
+
+    held: int
 
 
 class OrderCreation:
@@ -72,16 +79,14 @@ class OrderCreation:
         self._escrows = escrows
         self._vault = vault
         self._max_live_orders = max_live_orders
-        self._storing = GroupCommit[_Wanted, Order]("store_orders", self._store)
-        self._funding = GroupCommit[Order, int]("fund_orders", escrows.open)
-        self._opening = GroupCommit[_Funded, Order]("open_orders", self._open)
+        self._creating = GroupCommit[_Wanted, Order]("create_orders", self._create)
+        self._finishing = GroupCommit[_Pending, Order]("finish_orders", self._finish)
 
     async def run(self) -> None:
         """Serve the groups until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._storing.run())
-            tasks.create_task(self._funding.run())
-            tasks.create_task(self._opening.run())
+            tasks.create_task(self._creating.run())
+            tasks.create_task(self._finishing.run())
 
     async def create(self, account: str, request_id: str, request: Message, draft: OrderDraft) -> Order:
         """Store, fund and open an order; a repeat goes on with, or answers, the order of the first call."""
@@ -94,18 +99,11 @@ class OrderCreation:
             request=request,
             resource=f"orders/{order_id}",
         )
-        order = await self._storing.submit(_Wanted(wish, order_id, account, draft, hold))
-        return await self.finish(order) if order.state is OrderState.PENDING else order
+        return await self._creating.submit(_Wanted(wish, order_id, account, draft, hold, current_traceparent()))
 
     async def finish(self, order: Order) -> Order:
         """Hold the funds of a PENDING order and open it; where settlement refuses, forget it and raise why."""
-        try:
-            held = await self._funding.submit(order)
-        except DomainError as error:
-            if error.code in REFUSALS:
-                await self.withdraw(order.id)
-            raise
-        return await self._opening.submit(_Funded(order, held, current_traceparent()))
+        return await self._finishing.submit(_Pending(order, current_traceparent()))
 
     async def withdraw(self, order_id: str) -> None:
         """Forget an order that is still PENDING; one that has gone on stays."""
@@ -117,6 +115,46 @@ class OrderCreation:
             caller, resource = f"accounts/{order.account}", f"orders/{order.id}"
             await forget(unit, caller=caller, method=CREATE_METHOD, resource=resource)
         _log.info("order_withdrawn", order=f"orders/{order_id}")
+
+    async def _create(self, group: Sequence[_Wanted]) -> list[Order | Exception]:
+        """Store the orders of a group, and finish those that are PENDING."""
+        outcomes = await self._store(group)
+        pending = {
+            place: _Pending(order, group[place].trace)
+            for place, order in enumerate(outcomes)
+            if isinstance(order, Order) and order.state is OrderState.PENDING
+        }
+        finished = await self._finishing.submit_many(list(pending.values()))
+        for place, outcome in zip(pending, finished, strict=True):
+            outcomes[place] = outcome
+        return outcomes
+
+    async def _finish(self, group: Sequence[_Pending]) -> list[Order | Exception]:
+        """Have the funds of a group held, open what is funded and forget what is refused."""
+        answers = await self._ask(group)
+        funded: dict[int, _Funded] = {}
+        outcomes: list[Order | Exception] = []
+        for place, (pending, answer) in enumerate(zip(group, answers, strict=True)):
+            if isinstance(answer, Exception):
+                if isinstance(answer, DomainError) and answer.code in REFUSALS:
+                    await self.withdraw(pending.order.id)
+                outcomes.append(answer)
+                continue
+            funded[place] = _Funded(pending.order, pending.trace, answer)
+            outcomes.append(pending.order)
+        if funded:
+            for place, outcome in zip(funded, await self._open(list(funded.values())), strict=True):
+                outcomes[place] = outcome
+        return outcomes
+
+    async def _ask(self, group: Sequence[_Pending]) -> Sequence[int | Exception]:
+        """Settlement's answer for each order; a call that it refuses as a whole is asked again for each alone."""
+        try:
+            return await self._escrows.open([pending.order for pending in group])
+        except DomainError as error:
+            if len(group) == 1 and error.code in REFUSALS:
+                return [error]
+            raise
 
     async def _store(self, group: Sequence[_Wanted]) -> list[Order | Exception]:
         """Claim the requests and store the orders of those that are new, in one transaction."""
