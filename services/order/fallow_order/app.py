@@ -38,7 +38,7 @@ async def build(application: Application[OrderSettings]) -> None:
     market = MarketClient(application.channel(settings.required("bidding_address")))
     creation = OrderCreation(database, escrows, vault, max_live_orders=settings.max_live_orders)
     application.background(creation.run, name="order_creation")
-    commands = OrderCommands(database, escrows, vault)
+    commands = OrderCommands(database, vault)
     updates = UpdateCommands(database, escrows, vault, sweep_times(settings).finish_after)
     sessions = SessionCommands(
         database,

@@ -23,7 +23,6 @@ from fallow_order.domain.reasons import (
     LEASE_NOT_FOUND,
     ORDER_NOT_FOUND,
 )
-from fallow_order.ports import Escrows
 from fallow_order.vault import Vault
 
 ORDERS_TOPIC: Final = "fallow.order.orders.v1"
@@ -35,10 +34,9 @@ _log = get_logger(__name__)
 class OrderCommands:
     """The use-cases of orders."""
 
-    def __init__(self, database: Database, escrows: Escrows, vault: Vault) -> None:
-        """Work on a database, with settlement behind its port."""
+    def __init__(self, database: Database, vault: Vault) -> None:
+        """Work on a database, with the keys of workloads."""
         self._database = database
-        self._escrows = escrows
         self._vault = vault
 
     async def close(self, account: str, order_id: str, reason: str, request_id: str, request: Message) -> Order:

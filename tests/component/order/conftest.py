@@ -353,7 +353,7 @@ async def house(
         vault = Vault.parse(KEYS)
         creation = OrderCreation(database, escrows, vault, max_live_orders=MAX_LIVE_ORDERS)
         await closing.enter_async_context(in_background(creation.run))
-        commands = OrderCommands(database, escrows, vault)
+        commands = OrderCommands(database, vault)
         updates = UpdateCommands(database, escrows, vault, timedelta(seconds=30))
         oidc = OidcVerifier([Issuer(issuer.address, AUDIENCE)], oidc_clock)
         sessions = SessionCommands(database, identity.signer("order"), RULES, oidc)
