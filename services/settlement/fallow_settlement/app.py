@@ -24,7 +24,7 @@ from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts, SettlementSettings
 from fallow_settlement.signer import Signer
 
-PARKED_PROOFS_SECONDS = 3_600.0
+FORGET_SECONDS = 3_600.0
 
 
 GWEI = 1_000_000_000
@@ -59,7 +59,7 @@ async def build(application: Application[SettlementSettings]) -> None:
     application.every(settings.charge_interval_seconds, charging.charge_due, name="charge_due")
     application.every(settings.close_interval_seconds, charging.close_ended, name="close_ended")
     application.every(settings.close_interval_seconds, charging.end_used_up, name="end_used_up")
-    application.every(PARKED_PROOFS_SECONDS, charging.drop_parked, name="drop_parked")
+    application.every(FORGET_SECONDS, charging.forget, name="forget")
     if contracts is not None:
         _add_chain(application, database, contracts)
 

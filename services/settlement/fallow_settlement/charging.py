@@ -27,6 +27,8 @@ from fallow_settlement.ports import OrderEnder
 PAGE_ORDERS: Final = 500
 """How many orders one look at the database lists."""
 KEEP_PARKED_PROOFS: Final = timedelta(days=1)
+KEEP_TOMBSTONES: Final = timedelta(days=1)
+"""Far longer than any call to open an escrow may still be on its way; nobody opens a withdrawn order after that."""
 
 _log = get_logger(__name__)
 
@@ -86,10 +88,12 @@ class Charging:
                 assert escrow is not None, "an escrow is never deleted"
                 await escrow_store.save_escrow(unit.connection, replace(escrow, funds_end_asked=True))
 
-    async def drop_parked(self) -> None:
-        """Forget proofs whose lease never came."""
+    async def forget(self) -> None:
+        """Forget proofs whose lease never came, and tombstones that no call in flight can be older than."""
         async with self._database.transaction() as unit:
-            await metering_store.drop_parked_before(unit.connection, unit.clock.now() - KEEP_PARKED_PROOFS)
+            now = unit.clock.now()
+            await metering_store.drop_parked_before(unit.connection, now - KEEP_PARKED_PROOFS)
+            await escrow_store.drop_tombstones_before(unit.connection, now - KEEP_TOMBSTONES)
 
 
 async def charge_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:

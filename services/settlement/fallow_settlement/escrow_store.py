@@ -96,6 +96,11 @@ async def list_used_up(connection: Connection, limit: int) -> list[str]:
     return [row["order_id"] for row in await connection.fetch(QUERIES.get("list_used_up_orders"), limit)]
 
 
+async def drop_tombstones_before(connection: Connection, time: datetime) -> None:
+    """Forget tombstones that were left before an instant."""
+    await connection.execute(QUERIES.get("drop_old_tombstones"), time)
+
+
 async def sum_held(connection: Connection, account_id: str, asset: str) -> int:
     """Micros held in an account's live escrows."""
     held: int = await connection.fetchval(QUERIES.get("sum_held"), account_id, asset)

@@ -1,6 +1,7 @@
 """Opening, topping up and releasing escrows."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -98,6 +99,37 @@ async def test_a_release_before_the_opening_leaves_a_tombstone(market: Market) -
     with refused("ESCROW_RELEASED"):
         await market.open_escrow(OPENING)
     assert await free(market) == 1_000
+
+
+async def test_tombstones_are_forgotten(market: Market) -> None:
+    """Goal: refused orders leave nothing for ever. Method: a tombstone and an escrow, looked at as time goes by."""
+    await market.fund(TENANT, 1_000)
+    await market.open_escrow(replace(OPENING, order_id=identifier(2)))
+    await market.commands.release(identifier(2))
+    await market.commands.release(ORDER)
+    market.clock.advance(seconds=23 * 3_600)
+    await market.charging.forget()
+    with refused("ESCROW_RELEASED"):
+        await market.open_escrow(OPENING)
+    market.clock.advance(seconds=2 * 3_600)
+    await market.charging.forget()
+    async with market.database.read() as connection:
+        rows = await connection.fetch("SELECT order_id, state FROM escrow")
+    assert [tuple(row) for row in rows] == [(identifier(2), "CLOSED")]
+
+
+async def test_a_closing_escrow_is_not_released(market: Market) -> None:
+    """Goal: an order that ended in the ordinary way is closed by its charges alone. Method: end it unleased, release."""
+    await market.fund(TENANT, 1_000)
+    await market.open_escrow(OPENING)
+    await market.state(market.order_ended(ORDER))
+    with refused("ESCROW_IN_USE"):
+        await market.commands.release(ORDER)
+    async with market.database.read() as connection:
+        escrow = await escrow_store.load_escrow(connection, ORDER)
+    assert escrow is not None
+    assert escrow.state is EscrowState.CLOSING
+    assert await free(market) == 400
 
 
 async def test_a_release_returns_everything_once(market: Market) -> None:

@@ -100,7 +100,7 @@ async def test_parked_proofs_are_bounded_and_forgotten(market: Market, monkeypat
         await market.state(market.received(market.proof(ORDER, LEASE, number, 1)))
     assert await parked(market) == 3
     market.clock.advance(seconds=25 * 3_600)
-    await market.charging.drop_parked()
+    await market.charging.forget()
     assert await parked(market) == 0
 
 

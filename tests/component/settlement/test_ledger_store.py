@@ -62,6 +62,8 @@ FORGERIES = {
     "a transfer is changed": "UPDATE transfer SET amount = 1",
     "a transfer is deleted": "DELETE FROM transfer",
     "transfers are truncated": "TRUNCATE transfer CASCADE",
+    "charges are truncated": "TRUNCATE charge CASCADE",
+    "places in batches are truncated": "TRUNCATE batch_charge",
     "an account is deleted": "DELETE FROM ledger_account WHERE id = 'balance-bob-usdc'",
     "a balance moves by itself": "UPDATE ledger_account SET credits_posted = 5, version = version + 1 WHERE owner = 'bob'",
     "a version moves back": "UPDATE ledger_account SET version = 0 WHERE owner = 'alice'",

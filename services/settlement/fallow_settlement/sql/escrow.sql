@@ -64,3 +64,6 @@ SELECT order_id FROM escrow WHERE state = 'SUSPENDED' AND NOT funds_end_asked OR
 SELECT coalesce(sum(deposited - charged - refunded), 0)::bigint
 FROM escrow
 WHERE account_id = $1 AND asset = $2 AND state IN ('OPEN', 'LOW', 'SUSPENDED', 'CLOSING');
+
+-- name: drop_old_tombstones
+DELETE FROM escrow WHERE state = 'TOMBSTONE' AND close_time < $1;
