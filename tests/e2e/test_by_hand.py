@@ -118,9 +118,12 @@ async def test_the_services_run_one_by_one(hand: Hand) -> None:
             commands = hand.block(f"services/{service}/README.md", "By hand")
             await running.enter_async_context(hand.serving(service, commands, " serving "))
         assert "signed in as accounts/" in hand.run(hand.block("docs/by-hand.md", "A profile and a wallet"))
+        assert "chain: chain 31337 answers" in (hand.folder / "settlement.log").read_text("utf-8")
         owner = {"FALLOW_PROFILE": "profile.json"}
         commands = hand.block("services/provider/README.md", "By hand")
         await running.enter_async_context(hand.serving("provider", commands, " registered ", **owner))
+        again = commands.replace("python -m fallow_provider serve", "true")
+        assert "market: answers, and so does NATS" in hand.run(again, **owner)
         money = hand.block("docs/by-hand.md", "Test money on the local chain")
         assert "free now 25" in hand.run(money, **owner)
         assert "http://127.0.0.1:" in hand.run("fallow order create docs/examples/hello.yaml", **owner)

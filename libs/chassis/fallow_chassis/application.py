@@ -353,6 +353,7 @@ def run_service(
     try:
         if command == "migrate":
             return asyncio.run(_migrate(settings, package))
+        settings.check_needed()
         if command == "check":
             return asyncio.run(_check(name, settings, package, checks))
         return uvloop.run(_serve(name, settings, build, package))
@@ -397,6 +398,7 @@ async def _check(name: str, settings: SettingsT, package: str, own: Mapping[str,
         checks.append(("database", lambda: _check_database(settings, package)))
     if settings.nats_url:
         checks.append(("nats", lambda: _check_nats(name, settings)))
+    checks.append(("stream", lambda: _check_stream(name, settings)))
     checks.append(("identity", lambda: _check_identity(name, settings)))
     checks += [(what, partial(function, settings)) for what, function in own.items()]
     failed = False
@@ -423,6 +425,15 @@ async def _check_nats(name: str, settings: ServiceSettings) -> str:
     """Whether NATS lets us in."""
     link = await NatsLink.connect(settings.nats_url, settings.nats_credentials_file, name=name, timeout=5)
     await link.close()
+    return "answers"
+
+
+async def _check_stream(name: str, settings: ServiceSettings) -> str:
+    """Whether the event stream lets us in."""
+    if not settings.stream_url:
+        settings.required("nats_url")
+    stream = await open_stream(settings, client=name)
+    await stream.close()
     return "answers"
 
 

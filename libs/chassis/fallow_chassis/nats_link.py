@@ -89,6 +89,7 @@ class NatsLink:
         self._name = name
         self._has_connected = False
         self._is_closing = False
+        self._last_error = ""
         self._reconnect_listeners: list[Callable[[], Awaitable[None]]] = []
 
     @classmethod
@@ -136,7 +137,9 @@ class NatsLink:
         """Log what went wrong; refused credentials end a first attempt, since waiting does not mend them."""
         if _AUTHORIZATION_REFUSED in str(error).lower() and not self._has_connected:
             raise error
-        if not self._is_closing:
+        # Each attempt to connect fails in the same words while the server is away: they are said once.
+        if not self._is_closing and repr(error) != self._last_error:
+            self._last_error = repr(error)
             _log.warning("nats_error", link=self._name, error=repr(error))
 
     async def _note_disconnected(self) -> None:
@@ -146,6 +149,7 @@ class NatsLink:
 
     async def _note_reconnected(self) -> None:
         """Say that the server is back, and tell who asked to know."""
+        self._last_error = ""
         _log.info("nats_reconnected", link=self._name)
         for listener in tuple(self._reconnect_listeners):
             await listener()

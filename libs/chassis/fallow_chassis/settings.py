@@ -5,7 +5,7 @@ A field that some services do not need is empty by default; who needs it asks ``
 variable. Secrets (addresses that may hold a password, key files' contents) are never in a repr.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -21,6 +21,9 @@ class ServiceSettings(BaseSettings):
     """The settings that all services share. Addresses are ``host:port``; times are seconds."""
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", frozen=True)
+
+    needed: ClassVar[tuple[str, ...]] = ()
+    """Fields without which the service does not serve; each service names its own."""
 
     listen: str = Field(default="127.0.0.1:0", description="Where gRPC listens; port 0 takes a free one.")
     port_file: str = Field(default="", description="A file that gets the bound address once the service serves.")
@@ -59,3 +62,8 @@ class ServiceSettings(BaseSettings):
         if not isinstance(value, str) or not value:
             raise SettingsError(f"{_PREFIX}{field.upper()} is not set")
         return value
+
+    def check_needed(self) -> None:
+        """SettingsError names the first needed variable that is empty; `serve` and `check` both look first."""
+        for field in self.needed:
+            self.required(field)

@@ -9,6 +9,8 @@ from fallow_chassis.settings import ServiceSettings
 class BiddingSettings(ServiceSettings):
     """Settings of the bidding service, beside those of every service. Times are seconds."""
 
+    needed = ("database_url", "nats_url", "identity_key_file", "jwks", "order_address")
+
     market: str = Field(default="world", description="The market that this service keeps.")
     assets: str = Field(default="usdc", description="Assets that are traded here, separated by commas.")
     order_address: str = Field(default="", description="host:port of the order service, as providers reach it.")

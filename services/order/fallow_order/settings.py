@@ -8,6 +8,8 @@ from fallow_chassis.settings import ServiceSettings
 class OrderSettings(ServiceSettings):
     """Settings of the order service, each from ``FALLOW_`` and its name in capitals."""
 
+    needed = ("database_url", "identity_key_file", "jwks", "settlement_address", "bidding_address", "workload_keys")
+
     settlement_address: str = Field(default="", description="host:port of settlement's gRPC.")
     bidding_address: str = Field(default="", description="host:port of bidding's gRPC.")
     workload_keys: str = Field(

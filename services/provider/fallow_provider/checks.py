@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -11,19 +12,23 @@ from pydantic import ValidationError
 from fallow_chassis.clock import SystemClock
 from fallow_chassis.identity import TokenVerifier
 from fallow_chassis.logging import mask_text
-from fallow_provider.clients import OwnerSession
+from fallow_chassis.nats_link import NatsLink
+from fallow_chassis.settings import SettingsError
+from fallow_provider.clients import OwnerSession, Registry
 from fallow_provider.devices import DeclaredSite
 from fallow_provider.drivers.selection import choose_driver
 from fallow_provider.settings import ProviderSettings
 
 CHECK_SECONDS: Final = 10.0
+NATS_SECONDS: Final = 5.0
 
 
 async def check() -> int:
     """Run the checks; 0 if all hold, 1 if one does not, 2 if a setting makes no sense."""
     try:
         settings = ProviderSettings()
-    except ValidationError as error:
+        settings.check_needed()
+    except (ValidationError, SettingsError) as error:
         sys.stderr.write(mask_text(str(error)) + "\n")
         return 2
     checks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
@@ -31,6 +36,7 @@ async def check() -> int:
         ("driver", lambda: _driver(settings)),
         ("keys", lambda: _keys(settings)),
         ("owner", lambda: _owner(settings)),
+        ("market", lambda: _market(settings)),
     ]
     is_failed = False
     for what, function in checks:
@@ -72,3 +78,26 @@ async def _owner(settings: ProviderSettings) -> str:
         return f"{await session.renew()}"
     finally:
         await session.close()
+
+
+async def _market(settings: ProviderSettings) -> str:
+    """Whether the bidding service answers, and NATS too where the site is registered and so may have credentials."""
+    session = OwnerSession(settings.required("order_address"), settings.required("api_key_file"), SystemClock())
+    registry = Registry(settings.required("bidding_address"), session)
+    try:
+        wanted = DeclaredSite.load(settings.required("site_file")).site().display_name
+        provider = await registry.find(wanted)
+        if provider is None:
+            return "answers; the site is not registered yet, so NATS was not tried"
+        text, url = await registry.credentials(provider)
+    finally:
+        await registry.close()
+        await session.close()
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        link = await NatsLink.connect(
+            settings.nats_url or url, file.name if text else "", name="check", timeout=NATS_SECONDS
+        )
+        await link.close()
+    return f"answers, and so does NATS; the site is {provider}"

@@ -94,6 +94,12 @@ class Registry:
             present = await self._registry.UpdateProvider(request)
         return present
 
+    async def find(self, display_name: str) -> str | None:
+        """The name of the owner's provider that is called so, among its newest; None where there is none."""
+        account = await self._session.renew()
+        answer = await self._registry.ListProviders(provider_service_pb2.ListProvidersRequest(account=account))
+        return next((found.name for found in answer.providers if found.display_name == display_name), None)
+
     async def credentials(self, provider: str) -> tuple[str, str]:
         """The text of the provider's NATS credentials, and the address of NATS."""
         await self._session.renew()

@@ -10,6 +10,8 @@ from fallow_chassis.settings import ServiceSettings
 class ProviderSettings(ServiceSettings):
     """The agent has no database, no identity key and no NATS settings: the market tells it all but its own."""
 
+    needed = ("state_directory", "site_file", "api_key_file", "order_address", "bidding_address", "jwks")
+
     state_directory: str = Field(default="", description="A private folder for the state, the proof key, the logs.")
     site_file: str = Field(default="", description="TOML file: name, region, nodes, declared devices, prices.")
     api_key_file: str = Field(default="", description="File with the owner's API key.")

@@ -13,6 +13,8 @@ from fallow_settlement.domain.rules import Rules
 class SettlementSettings(ServiceSettings):
     """Settings of the settlement service; times are seconds, shares are basis points."""
 
+    needed = ("database_url", "identity_key_file", "jwks")
+
     bidding_address: str = Field(
         default="", description="Bidding's gRPC address; empty: orders are never ended for funds."
     )

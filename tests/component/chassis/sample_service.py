@@ -19,6 +19,8 @@ from tests.unit.chassis.sample import SERVICE, Answer, ThingHappened, add_servic
 class SampleSettings(ServiceSettings):
     """What a test wants to go wrong."""
 
+    needed = ("database_url",)
+
     fault: str = ""
     topic: str = ""
 

@@ -239,6 +239,23 @@ async def test_check_tells_what_is_wrong(service: Service, changes: dict[str, st
     assert "hidden" not in service.log.read_text()
 
 
+@pytest.mark.parametrize("command", ["serve", "check"])
+async def test_what_is_needed_is_asked_for_by_both(service: Service, command: str) -> None:
+    """Goal: `check` never passes where `serve` refuses. Method: take a needed setting away from each."""
+    process = await service.launch(command, FALLOW_DATABASE_URL="")
+    async with asyncio.timeout(30):
+        assert await process.wait() == 2
+    assert "FALLOW_DATABASE_URL is not set" in service.log.read_text()
+
+
+async def test_an_absent_server_is_told_once(service: Service) -> None:
+    """Goal: a log that can be read. Method: `check` with no NATS, which is tried for five seconds; count the lines."""
+    process = await service.launch("check", FALLOW_NATS_URL="nats://127.0.0.1:1")
+    async with asyncio.timeout(60):
+        assert await process.wait() == 1
+    assert service.log.read_text().count("nats_error") <= 2
+
+
 async def test_serving_waits_for_migrate(service: Service, empty_url: str) -> None:
     """Goal: no code on a schema that is behind. Method: serve on an empty database, migrate, check, serve."""
     service.database_url = service.environment["FALLOW_DATABASE_URL"] = empty_url
