@@ -9,6 +9,8 @@ from fallow.bidding.v1 import events_pb2
 from fallow.order.v1 import order_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2, resources_pb2
+from fallow_bidding.convert.link import CommandAnswer
+from fallow_bidding.domain.leases import EndReason
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.topics import PROOFS_TOPIC
 from fallow_chassis.wire import from_duration, from_timestamp, to_duration
@@ -53,6 +55,38 @@ async def test_a_refusal_moves_on_to_the_next_best(house: House) -> None:
             "LeaseEnded",
             "LeaseCreated",
         ]
+
+
+async def test_all_who_failed_a_group_are_passed_over(house: House) -> None:
+    """Goal: the group never goes in circles. Method: the two cheapest of three agents refuse, one after the other."""
+    async with house.running():
+        agents = [await house.add_agent(gpu_micros=price) for price in (1_000_000, 2_000_000, 3_000_000)]
+        for agent in agents[:2]:
+            agent.refuses = "IMAGE_UNSUPPORTED"
+        await house.open_order(gpu_order())
+        command = await agents[2].command("run")
+        assert command.key.generation == 3
+        assert [len(agent.commands) for agent in agents] == [1, 1, 1]
+
+
+async def test_the_first_answer_to_a_command_stands(house: House) -> None:
+    """Goal: an answer that comes twice counts once. Method: a stop that was accepted, and then is said to be refused,
+    as if nothing ran: the devices stay held until the agent reports so.
+    """
+    async with house.running(courier=False):
+        agent = await house.add_agent()
+        key = await house.open_order(gpu_order())
+        await house.until_event(key, events_pb2.LeaseCreated)
+        (run,) = await house.delivery.take_due()
+        for _ in range(2):
+            await house.delivery.take_answer(run, CommandAnswer(accepted=True, reason="", detail=""))
+        await house.orders.end(key, EndReason.TENANT, "closed by its tenant")
+        (stop,) = await house.delivery.take_due()
+        await house.delivery.take_answer(stop, CommandAnswer(accepted=True, reason="", detail=""))
+        await house.delivery.take_answer(stop, CommandAnswer(accepted=False, reason="UNKNOWN", detail=""))
+        assert await _reserved(house, agent.provider_id) == 1_000
+        await agent.beat(run_status(stop.command, STOPPED))
+        assert await _reserved(house, agent.provider_id) == 0
 
 
 async def test_a_command_that_nobody_answers_moves_on_and_keeps_the_device(house: House) -> None:

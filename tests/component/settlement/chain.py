@@ -96,7 +96,9 @@ class DyingNode:
 
 @dataclass
 class TurningNode:
-    """A chain in memory whose blocks can be taken away; it mines what is sent, and calls hold no state but commitments."""
+    """A chain in memory whose blocks can be taken away; it mines what is sent, as reverted while ``reverting`` counts down,
+    and calls hold no state but the commitment.
+    """
 
     signer: Signer
     blocks: list[Block] = field(default_factory=list)
@@ -105,6 +107,8 @@ class TurningNode:
     commitment: bytes = bytes(32)
     sent: list[bytes] = field(default_factory=list)
     holding: bool = False
+    reverting: int = 0
+    reverted: set[str] = field(default_factory=set)
     branch: int = 0
 
     def __post_init__(self) -> None:
@@ -136,7 +140,9 @@ class TurningNode:
         number = self.mined.get(transaction_hash)
         if number is None:
             return None
-        return TransactionReceipt(number, self.blocks[number].hash, succeeded=True, contract_address="")
+        return TransactionReceipt(
+            number, self.blocks[number].hash, succeeded=transaction_hash not in self.reverted, contract_address=""
+        )
 
     async def transaction_count(self, address: str) -> int:
         return len(self.mined)
@@ -145,12 +151,16 @@ class TurningNode:
         return 1
 
     async def call(self, to: str, data: bytes, sender: str = "") -> bytes:
-        return self.commitment
+        return self.commitment if self.mined.keys() - self.reverted else bytes(32)
 
     async def send(self, raw: bytes) -> None:
         self.sent.append(raw)
         if not self.holding:
-            self.mined["0x" + keccak(raw).hex()] = self.mine().number
+            name = "0x" + keccak(raw).hex()
+            self.mined[name] = self.mine().number
+            if self.reverting:
+                self.reverting -= 1
+                self.reverted.add(name)
 
     async def logs(self, block_hash: str, address: str, topic: str) -> list[Log]:
         return [replace(log) for log in self.entries[block_hash]]

@@ -171,6 +171,17 @@ async def test_an_anchor_whose_block_is_gone_is_sent_again(market: Market, turni
     assert [row["version"] for row in rows] == [1, 2], "anchored and finalized are stated once each"
 
 
+async def test_an_anchor_that_reverts_is_made_anew(market: Market, turning: TurningNode) -> None:
+    """Goal: what the contract threw back anchors nothing. Method: a node that mines the first transaction as reverted."""
+    life = await prepared(market, turning, confirmations=1)
+    turning.reverting = 1
+    await life.advance()
+    assert await batch_state(market.database) is TransactionState.FINAL
+    async with market.database.read() as connection:
+        rows = await connection.fetch("SELECT state, nonce FROM chain_transaction ORDER BY id")
+    assert [tuple(row) for row in rows] == [("ABANDONED", 0), ("FINAL", 1)]
+
+
 async def test_a_stuck_transaction_pays_more_with_the_same_nonce(market: Market, turning: TurningNode) -> None:
     """Goal: a fee bump replaces, never adds. Method: a node that mines nothing, the clock a minute on, twice."""
     turning.holding = True

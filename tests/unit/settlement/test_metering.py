@@ -100,6 +100,16 @@ def test_what_is_charged_stays_charged() -> None:
     assert end(meter, at(3_000), 0).proven_ms == 3_000
 
 
+def test_a_cut_knows_the_slack_of_its_time() -> None:
+    """Goal: a cut gives no slack that was used before it. Method: two claims that use it up, a third, a cut after two."""
+    meter = METER
+    for item in (claim(1, 5_000, 1_000), claim(2, 10_000, 3_000), claim(3, 20_000, 10_000)):
+        meter = count(meter, item)
+    assert meter.proven_ms == 15_000
+    # 5 s and 3 s until the second claim, with no slack left; from there to the cut it is one second.
+    assert end(meter, at(4_000), 0).proven_ms == 9_000
+
+
 def test_a_second_end_only_moves_earlier() -> None:
     """Goal: ends are idempotent. Method: end at two instants in both orders."""
     assert end(end(METER, at(5), 0), at(9), 0) == end(end(METER, at(9), 0), at(5), 0) == end(METER, at(5), 0)
