@@ -20,11 +20,11 @@ setup: ## Make .venv hold the pinned packages and the distributions, if it does 
 
 .PHONY: demo
 demo: setup ## Start the stack and take one order the whole way
-	@$(BIN)/fallow demo
+	@exec $(BIN)/fallow demo
 
 .PHONY: up
 up: setup ## Start the embedded stack and show what runs, until Ctrl-C
-	@$(BIN)/fallow up
+	@exec $(BIN)/fallow up
 
 .PHONY: down
 down: setup ## Stop the embedded stack

@@ -15,9 +15,13 @@ from fallow_chassis.errors import ErrorReason
 OUTPUT = Path(__file__).resolve().parent.parent / "docs" / "errors.md"
 HEAD = """# Errors
 
-Every error of the API is a `google.rpc.Status` with an `ErrorInfo` whose `reason` is one of these; its `domain`
-is `fallow`. Programs decide by the reason, never by the message, which is for people and may change.
-`BadRequest` names the fields at fault, `RetryInfo` says how long to wait. `make errors` writes this page.
+Every error with which a service answers is a `google.rpc.Status` with an `ErrorInfo` whose `reason` is one of these; its
+`domain` is `fallow`. Programs decide by the reason, never by the message, which is for people and may change.
+`BadRequest` names the fields at fault, `PreconditionFailure` the resources that stand in the way, `RetryInfo` says how
+long to wait. `make errors` writes this page.
+
+What gRPC itself refuses before a service sees it carries the code alone, with no `ErrorInfo`: a message over 4 MiB
+(`RESOURCE_EXHAUSTED`), bytes that are no message of the method (`INTERNAL`), a connection that fails (`UNAVAILABLE`).
 """
 
 

@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field that was wrong: its path, such as `order.groups[0].price_limit`, and what is wrong."""
+    """What was wrong: a field's path, such as `order.groups[0].price_limit`, or the resource that stands in the way."""
 
     path: str
     description: str
@@ -61,6 +61,10 @@ class FallowError(Exception):
                 request = error_details_pb2.BadRequest()
                 detail.Unpack(request)
                 violations += [FieldViolation(item.field, item.description) for item in request.field_violations]
+            elif detail.Is(error_details_pb2.PreconditionFailure.DESCRIPTOR):
+                failure = error_details_pb2.PreconditionFailure()
+                detail.Unpack(failure)
+                violations += [FieldViolation(item.subject, item.description) for item in failure.violations]
             elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
                 retry = error_details_pb2.RetryInfo()
                 detail.Unpack(retry)

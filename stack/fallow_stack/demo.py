@@ -300,9 +300,9 @@ async def fetch_receipt(client: Client, stack: Stack, charge: charge_pb2.Charge)
     batch = receipt.batch
     async with ChainClient(stack.chain_url) as chain:
         root = await chain.anchored_root(batch.anchor_address, batch.header.batch_id)
-    console.print(
-        f"batch {batch.header.batch_id}: {batch.header.charge_count} charges, anchored by {batch.transaction_hash}"
-    )
+    count = batch.header.charge_count
+    charges = "1 charge" if count == 1 else f"{count} charges"
+    console.print(f"batch {batch.header.batch_id}: {charges}, anchored by {batch.transaction_hash}")
     console.print(f"settlement root on the chain: {root}")
     file = stack.home.root / "receipt.json"
     file.write_text(receipt.json, "utf-8")

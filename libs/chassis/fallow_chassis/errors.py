@@ -203,4 +203,4 @@ def invalid_field(field: str, description: str) -> DomainError:
 
 def not_yet_available(what: str) -> DomainError:
     """The error for a method or option of the contract that is not built yet."""
-    return DomainError(NOT_YET_AVAILABLE, f"{what} is not available yet", metadata={"feature": what})
+    return DomainError(NOT_YET_AVAILABLE, f"not available yet: {what}", metadata={"feature": what})

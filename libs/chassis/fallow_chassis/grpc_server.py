@@ -348,7 +348,7 @@ def _translate(error: Exception, method: str, *, late: bool) -> DomainError:
     if isinstance(error, TimeoutError) and late:
         return DomainError(DEADLINE_EXCEEDED, "the call's time ran out")
     if isinstance(error, NotImplementedError):
-        return DomainError(NOT_YET_AVAILABLE, f"{method} is not available yet", metadata={"feature": method})
+        return DomainError(NOT_YET_AVAILABLE, f"not available yet: {method}", metadata={"feature": method})
     if is_retryable(error):
         _log.warning("call_failed", method=method, error=repr(error))
         return DomainError(

@@ -12,7 +12,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
@@ -74,10 +74,10 @@ class Page:
             case [str(text), str(identifier)] if identifier.isprintable():
                 try:
                     time = datetime.fromisoformat(text)
-                except ValueError as error:
+                    if time.tzinfo is not None:
+                        return time.astimezone(UTC), identifier
+                except (ValueError, OverflowError) as error:
                     raise _malformed() from error
-                if time.tzinfo is not None:
-                    return time, identifier
         raise _malformed()
 
     def cut(self, found: Sequence[T], place: Callable[[T], Place]) -> tuple[Sequence[T], str]:

@@ -124,6 +124,9 @@ def explanation_tables(explanation: order_service_pb2.ExplainOrderResponse) -> l
             "CONSTRAINT", "DEVICES BEFORE", "AFTER", "PROVIDERS LEFT", title=f"{group.group_id}: funnel", box=None,
             title_justify="left", caption=f"{silent} other constraints removed nothing", caption_justify="left",
         )  # fmt: skip
+        if not removing:
+            funnel = Table(title=f"{group.group_id}: funnel: none of {silent} constraints removed a device", box=None,
+                           title_justify="left")  # fmt: skip
         for step in removing:
             funnel.add_row(
                 step.constraint, str(step.devices_before), str(step.devices_after), str(step.providers_after)

@@ -4,7 +4,7 @@ from google.protobuf.message import Message
 
 from fallow.order.v1 import events_pb2
 from fallow_bidding.commands import orders
-from fallow_bidding.convert.leases import end_reason_of
+from fallow_bidding.convert.leases import end_detail, end_reason_of
 from fallow_bidding.domain.leases import EndReason
 from fallow_bidding.domain.policy import Policy
 from fallow_chassis.events import ReceivedEvent
@@ -38,7 +38,7 @@ class OrderHandlers:
         """A tenant asked for the end; the order service asks by EndOrder too, and whoever comes first does it."""
         reason = end_reason_of(message.reason, EndReason.TENANT)
         order_id = resource_id(message.order, "orders", field="order")
-        await orders.end_named_order(unit, self._policy, order_id, reason, "asked by services/order")
+        await orders.end_named_order(unit, self._policy, order_id, reason, end_detail(reason, "services/order"))
 
     def by_type(self) -> dict[type[Message], Handler]:
         """The handlers by the type of their event; others are passed over."""

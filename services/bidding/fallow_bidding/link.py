@@ -6,6 +6,7 @@ The provider is named by the subject, which its credentials bind it to.
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+import asyncpg
 from google.protobuf.message import DecodeError
 
 from fallow.provider.v1 import market_link_pb2
@@ -57,6 +58,10 @@ async def _answer(message: NatsMessage, kind: type[M], take: "Take[M]") -> bytes
         except DecodeError as error:
             raise DomainError(LINK_MESSAGE_INVALID, f"not a {kind.DESCRIPTOR.name}") from error
         reply = await take(provider_id, decoded)
+    except (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError):
+        # Postgres keeps every text but one with the character NUL; nothing of the message was stored.
+        _log.warning("link_message_refused", subject=message.subject, reason=LINK_MESSAGE_INVALID.reason)
+        reply = error_reply(DomainError(LINK_MESSAGE_INVALID, "a text holds the character NUL"))
     except DomainError as error:
         _log.warning("link_message_refused", subject=message.subject, reason=error.reason.reason)
         reply = error_reply(error)

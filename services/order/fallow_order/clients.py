@@ -1,6 +1,8 @@
 """Settlement and bidding behind the ports. Request ids are made of the order's id, so a repeat is known as one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 import grpc
 
@@ -8,9 +10,15 @@ from fallow.bidding.v1 import lease_service_pb2, lease_service_pb2_grpc, market_
 from fallow.order.v1 import order_pb2
 from fallow.settlement.v1 import settlement_service_pb2, settlement_service_pb2_grpc
 from fallow.type.v1 import lease_pb2, money_pb2
-from fallow_chassis.status_details import from_status
+from fallow_chassis.status_details import RemoteError, from_status
 from fallow_order.domain.order import EndReason, Order
 from fallow_order.domain.update import Holding
+
+_PATHS: Final = {
+    "amount.asset": "order.groups[0].price_limit.asset",
+    "amount.micros": "order.groups[0].price_limit.micros_per_hour",
+}
+"""Which field of an order decides on a field of OpenEscrow."""
 
 
 class EscrowClient:
@@ -26,7 +34,9 @@ class EscrowClient:
         response = await self._stub.BatchOpenEscrows(request)
         assert len(response.results) == len(orders), "settlement answers each request once"
         return [
-            from_status(result.error) if result.HasField("error") else int(result.escrow.held.micros)
+            _in_words_of_orders(from_status(result.error))
+            if result.HasField("error")
+            else int(result.escrow.held.micros)
             for result in response.results
         ]
 
@@ -48,6 +58,12 @@ class EscrowClient:
         await self._stub.ReleaseEscrow(
             settlement_service_pb2.ReleaseEscrowRequest(name=f"escrows/{order_id}", request_id=f"release-{order_id}")
         )
+
+
+def _in_words_of_orders(error: RemoteError) -> RemoteError:
+    """Settlement's refusal of a hold, with the paths of the order that it was computed from."""
+    error.violations = tuple(replace(item, field=_PATHS.get(item.field, item.field)) for item in error.violations)
+    return error
 
 
 def _opening(order: Order) -> settlement_service_pb2.OpenEscrowRequest:

@@ -102,7 +102,7 @@ class Commands:
             return decide_run(wanted, known, self._sites.site(), is_draining=self._is_draining)
         if action == "stop":
             return decide_stop(command.lease, key, known, grace_ms=grace_of(command.stop))
-        return Refused(NOT_YET_AVAILABLE, f"{action} is not available yet")
+        return Refused(NOT_YET_AVAILABLE, f"not available yet: {action}")
 
     def _write(self, command: Command, decision: Accepted) -> None:
         """Write down what an accepted command changes."""

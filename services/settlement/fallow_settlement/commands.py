@@ -2,7 +2,7 @@
 
 from google.protobuf.message import Message
 
-from fallow_chassis.errors import DomainError
+from fallow_chassis.errors import DomainError, FieldViolation
 from fallow_chassis.idempotency import claim
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_settlement import escrow_store, metering_store
@@ -33,7 +33,7 @@ class EscrowCommands:
 
     async def top_up(self, order_id: str, asset: str, amount: int, *, caller: str, request: Message) -> Escrow:
         """Add funds from the tenant's free balance; ``caller`` is an account (its own escrow only) or a service."""
-        self._rules.check_asset(asset)
+        self._rules.check_asset(asset, "amount.asset")
         escrows.check_amount(amount, "amount.micros")
         request_id: str = getattr(request, "request_id")  # noqa: B009 - any request that has one
         async with self._database.transaction() as unit:
@@ -61,7 +61,7 @@ class EscrowCommands:
         self, order_id: str, asset: str, wanted: Resize, *, caller: str, request_id: str, request: Message
     ) -> Escrow:
         """Hold another sum from now on; a repeat, and a change that a later one has overtaken, change nothing."""
-        self._rules.check_asset(asset)
+        self._rules.check_asset(asset, "amount.asset")
         escrows.check_amount(wanted.amount, "amount.micros")
         async with self._database.transaction() as unit:
             escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
@@ -131,4 +131,5 @@ def _check_asset(escrow: Escrow, asset: str) -> None:
             ASSET_UNKNOWN,
             f"the escrow holds {escrow.asset}, not {asset}",
             metadata={"asset": asset, "assets": escrow.asset},
+            violations=(FieldViolation("amount.asset", f"the escrow holds {escrow.asset}"),),
         )

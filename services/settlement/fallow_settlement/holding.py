@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fallow_chassis.errors import DomainError
+from fallow_chassis.errors import DomainError, FieldViolation
 from fallow_chassis.postgres import Connection, UnitOfWork
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import Escrow
@@ -86,4 +86,9 @@ def _insufficient(hold: Hold, free: int) -> DomainError:
             "free_micros": str(free),
             "short_micros": str(hold.amount - free),
         },
+        violations=(
+            FieldViolation(
+                f"accounts/{hold.escrow.account_id}/balances/{asset}", f"{hold.amount - free} micros are short"
+            ),
+        ),
     )

@@ -68,7 +68,7 @@ class EscrowOpening:
     def _refusal(self, opening: Opening) -> DomainError | None:
         """Why an opening is refused whatever is stored, or None."""
         try:
-            self._rules.check_asset(opening.asset)
+            self._rules.check_asset(opening.asset, "amount.asset")
             escrows.check_amount(opening.amount, "amount.micros")
         except DomainError as error:
             return error

@@ -62,7 +62,7 @@ class Reads:
 
     async def money(self, account: str, asset: str) -> Money:
         """An account's money; all 0 for one that never had any."""
-        self._rules.check_asset(asset)
+        self._rules.check_asset(asset, "name")
         balance_id = account_id(AccountKind.BALANCE, account, asset)
         earnings_id = account_id(AccountKind.EARNINGS, account, asset)
         async with self._database.read() as connection:

@@ -69,6 +69,24 @@ async def test_all_who_failed_a_group_are_passed_over(house: House) -> None:
         assert [len(agent.commands) for agent in agents] == [1, 1, 1]
 
 
+async def test_a_text_that_cannot_be_stored_is_refused(house: House) -> None:
+    """Goal: bad bytes of an agent get a clear answer and store nothing. Method: NUL in a proof's lease and a node's id."""
+    async with house.running(engine=False, courier=False):
+        agent = await house.add_agent()
+        heartbeat = market_link_pb2.Heartbeat(sequence=1)
+        heartbeat.proofs.add(lease="leases/a\0b")
+        for word, message in (
+            ("heartbeat", heartbeat),
+            ("inventory", market_link_pb2.InventoryReport(sequence=9, nodes=[node(node_id="no\0de")])),
+        ):
+            payload = await agent.link.request(
+                f"fallow.provider.{agent.provider_id}.{word}", message.SerializeToString()
+            )
+            reply = market_link_pb2.LinkReply.FromString(payload)
+            assert reply.error.reason == "LINK_MESSAGE_INVALID", word
+        await agent.beat()
+
+
 async def test_the_first_answer_to_a_command_stands(house: House) -> None:
     """Goal: an answer that comes twice counts once. Method: a stop that was accepted, and then is said to be refused,
     as if nothing ran: the devices stay held until the agent reports so.

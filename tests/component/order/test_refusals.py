@@ -9,7 +9,7 @@ from google.protobuf import field_mask_pb2
 from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
 from fallow.type.v1 import money_pb2
 from fallow_chassis.clock import Clock
-from fallow_chassis.errors import UNAVAILABLE, DomainError
+from fallow_chassis.errors import UNAVAILABLE, DomainError, ErrorReason, FieldViolation
 from fallow_chassis.grpc_client import RemoteError
 from fallow_chassis.testing import ManualClock
 from fallow_chassis.wire import to_duration
@@ -152,6 +152,23 @@ async def test_too_little_money_says_how_much_is_short_and_a_repeat_after_a_depo
     order = await tenant.create()
     assert order.state == order_pb2.ORDER_STATE_OPEN
     assert house.settlement.free[tenant.name] == 1_400_000
+
+
+async def test_a_refusal_of_settlement_names_the_field_of_the_order(house: House) -> None:
+    """Goal: field paths are those of the caller's request. Method: settlement refuses the asset in its own words."""
+    tenant = house.tenant()
+    house.settlement.failure = DomainError(
+        ErrorReason("ASSET_UNKNOWN", "INVALID_ARGUMENT", "Not taken.", "Use another."),
+        "the asset is not taken here",
+        violations=(FieldViolation("amount.asset", "is none of eurx"),),
+    )
+    with pytest.raises(RemoteError) as caught:
+        await tenant.create()
+    assert caught.value.reason.reason == "ASSET_UNKNOWN"
+    assert [(item.field, item.description) for item in caught.value.violations] == [
+        ("order.groups[0].price_limit.asset", "is none of eurx")
+    ]
+    await assert_nothing_stored(house)
 
 
 async def test_a_repeat_answers_the_same_order_and_other_input_is_refused(house: House) -> None:

@@ -97,9 +97,9 @@ BAD = [
     ("INVALID_FIELD", "request_id", opening(request_id="")),
     ("INVALID_FIELD", "budget.asset", opening(budget=money_pb2.Amount(asset="eurx", micros=900))),
     ("INVALID_FIELD", "budget.micros", opening(budget=money_pb2.Amount(asset=ASSET, micros=499))),
-    ("ASSET_UNKNOWN", "", opening(amount=money_pb2.Amount(asset="doge", micros=1))),
-    ("AMOUNT_INVALID", "", opening(amount=money_pb2.Amount(asset=ASSET, micros=-5))),
-    ("INSUFFICIENT_FUNDS", "", opening()),
+    ("ASSET_UNKNOWN", "amount.asset", opening(amount=money_pb2.Amount(asset="doge", micros=1))),
+    ("AMOUNT_INVALID", "amount.micros", opening(amount=money_pb2.Amount(asset=ASSET, micros=-5))),
+    ("INSUFFICIENT_FUNDS", f"accounts/{TENANT}/balances/{ASSET}", opening()),
 ]
 
 
@@ -147,7 +147,7 @@ BAD_RESIZES = [
     ("INVALID_FIELD", "request_id", resizing(request_id="")),
     ("INVALID_FIELD", "budget.asset", resizing(budget=money_pb2.Amount(asset="eurx", micros=900_000))),
     ("INVALID_FIELD", "budget.micros", resizing(budget=money_pb2.Amount(asset=ASSET, micros=199_999))),
-    ("ASSET_UNKNOWN", "", resizing(amount=money_pb2.Amount(asset="doge", micros=1))),
+    ("ASSET_UNKNOWN", "amount.asset", resizing(amount=money_pb2.Amount(asset="doge", micros=1))),
 ]
 
 

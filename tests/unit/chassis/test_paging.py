@@ -111,6 +111,8 @@ def test_a_token_of_another_list_is_refused(token: str) -> None:
         [2**63],
         ["\0"],
         ["2026-11-25T08:00:00", "x"],
+        ["0001-01-01T00:00:00+23:59", "x"],
+        ["9999-12-31T23:59:59-23:59", "x"],
     ],
 )
 def test_a_forged_place_is_refused(read: Callable[[Page], object], parts: list[object]) -> None:

@@ -141,6 +141,7 @@ PLACEMENT = "profiles.placement.dcloud"
         ("gpu:\n          units: 1", "gpu:\n          units: 65", 32, f"{COMPUTE}.gpu.units", "at most 64"),
         ("amount: 1000", "amount: -1", 46, f"{PLACEMENT}.pricing.web.amount", "number of zero or more"),
         ("amount: 1000", "amount: 1e3", 46, f"{PLACEMENT}.pricing.web.amount", "number of zero or more"),
+        ("amount: 1000", f"amount: {'9' * 20}", 46, f"{PLACEMENT}.pricing.web.amount", "at most 18 digits before the point"),
         ("amount: 1000", "amount: 0", 46, f"{PLACEMENT}.pricing.web.amount", "more than 0"),
         ("          amount: 1000\n", "", 44, f"{PLACEMENT}.pricing.web.amount", "missing"),
         ("count: 2", "count: 1.5", 51, "deployment.web.dcloud.count", "whole number"),

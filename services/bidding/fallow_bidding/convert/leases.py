@@ -14,6 +14,12 @@ from fallow_chassis.wire import to_duration, to_timestamp
 OBSERVER: Final = "services/bidding"
 MAX_DETAIL_CHARACTERS: Final = 1_024
 
+_END_DETAILS: Final = {
+    EndReason.TENANT: "closed by its tenant",
+    EndReason.FUNDS: "its funds were used up",
+}
+"""What people read where the reason says who asked and why."""
+
 
 def end_reason_number(reason: EndReason | None) -> type_lease_pb2.EndReason.ValueType:
     """The number of a reason."""
@@ -28,6 +34,11 @@ def end_reason_of(number: type_lease_pb2.EndReason.ValueType, default: EndReason
         return EndReason(type_lease_pb2.EndReason.Name(number).removeprefix("END_REASON_"))
     except ValueError:
         return default
+
+
+def end_detail(reason: EndReason, caller: str) -> str:
+    """What people read about an end that ``caller`` asked for."""
+    return _END_DETAILS.get(reason, f"asked by {caller}")
 
 
 def key_message(key: GenerationKey) -> type_lease_pb2.GenerationKey:

@@ -104,7 +104,7 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     ) -> lease_service_pb2.EndOrderResponse:
         """End matching and all leases of an order."""
         reason = convert.end_reason_of(request.reason, EndReason.TENANT)
-        detail = f"asked by {current_identity().subject}"
+        detail = convert.end_detail(reason, current_identity().subject)
         order_id = resource_id(request.order, "orders", field="order")
         found = await self._commands.end(order_id, reason, detail)
         return lease_service_pb2.EndOrderResponse(leases=[convert.lease_message(lease) for lease in found])

@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from fallow_chassis.errors import DomainError
+from fallow_chassis.errors import DomainError, FieldViolation
 from fallow_settlement.domain.reasons import AMOUNT_INVALID, BUDGET_TOO_LOW, ESCROW_CLOSED, ESCROW_IN_USE
 
 LARGEST_MOVE_MICROS: Final = 10**15
@@ -88,6 +88,7 @@ def check_amount(micros: int, field: str) -> None:
             AMOUNT_INVALID,
             f"{field} is {micros} micros, and must be from 1 to {LARGEST_MOVE_MICROS}",
             metadata={"field": field, "micros": str(micros)},
+            violations=(FieldViolation(field, f"must be from 1 to {LARGEST_MOVE_MICROS}"),),
         )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fallow_chassis.errors import DomainError
+from fallow_chassis.errors import DomainError, FieldViolation
 from fallow_settlement.domain.charging import Rates
 from fallow_settlement.domain.reasons import ASSET_UNKNOWN
 
@@ -25,11 +25,13 @@ class Rules:
         """The shares of a charge in an asset that is taken."""
         return Rates(self.take_basis_points[asset], self.pool_basis_points)
 
-    def check_asset(self, asset: str) -> None:
-        """Refuse an asset that is not taken."""
+    def check_asset(self, asset: str, field: str) -> None:
+        """Refuse an asset that is not taken; ``field`` is the path of the field that names it."""
         if asset not in self.take_basis_points:
+            taken = ",".join(sorted(self.take_basis_points))
             raise DomainError(
                 ASSET_UNKNOWN,
                 f"the asset {asset!r} is not taken here",
-                metadata={"asset": asset, "assets": ",".join(sorted(self.take_basis_points))},
+                metadata={"asset": asset, "assets": taken},
+                violations=(FieldViolation(field, f"{asset!r} is none of {taken}"),),
             )
