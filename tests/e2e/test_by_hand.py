@@ -121,7 +121,7 @@ async def test_the_services_run_one_by_one(hand: Hand) -> None:
         assert "chain: chain 31337 answers" in (hand.folder / "settlement.log").read_text("utf-8")
         owner = {"FALLOW_PROFILE": "profile.json"}
         commands = hand.block("services/provider/README.md", "By hand")
-        await running.enter_async_context(hand.serving("provider", commands, " registered ", **owner))
+        await running.enter_async_context(hand.serving("provider", commands, " registered provider=", **owner))
         again = commands[commands.index("export ") : commands.index("python -m fallow_provider serve")]
         assert "market: answers, and so does NATS" in hand.run(again, **owner)
         money = hand.block("docs/by-hand.md", "Test money on the local chain")

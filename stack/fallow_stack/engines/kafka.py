@@ -121,6 +121,8 @@ class Kafka(Engine):
 
     async def start(self) -> None:
         """Format the folder if it is new, start the node, return when it serves clients."""
+        if not any(self._libraries.glob("kafka_*.jar")):
+            raise EngineError(f"there is no Apache Kafka in {self._libraries}: run `make kafka` first")
         self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._port = self._port or free_port()
         self._controller_port = self._controller_port or free_port()

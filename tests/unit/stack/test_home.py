@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fallow_stack.engines import EngineError, Kafka
 from fallow_stack.home import Home, MemberStatus, StackRunningError, StackStatus
 
 
@@ -70,6 +71,14 @@ def test_what_make_kafka_keeps_stays(tmp_path: Path) -> None:
     home.folder("postgres")
     home.wipe(nowhere)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "file", "kafka", "lib", "node"]
+
+
+async def test_kafka_without_its_jars_says_what_to_do(tmp_path: Path) -> None:
+    """Goal: no message of Java's for what a command mends. Method: start a node over an empty folder of jars."""
+    node = Kafka(tmp_path / "data", libraries=tmp_path / "lib")
+    with pytest.raises(EngineError, match="run `make kafka` first"):
+        await node.start()
+    assert not (tmp_path / "data").exists()
 
 
 def test_wipe_forgets(tmp_path: Path) -> None:
