@@ -40,6 +40,11 @@ def provider_name(index: int) -> str:
     return f"provider-{index + 1}"
 
 
+def serving_role(service: str) -> str:
+    """The database role that a service serves as."""
+    return f"fallow_{service}_serving"
+
+
 class Stack:
     """One embedded stack in one folder. `start`, then `supervisor.watch`, then `stop`; `say` gets a line a step."""
 
@@ -151,7 +156,7 @@ class Stack:
         }
         return {
             **self._environment(service),
-            "FALLOW_DATABASE_URL": await self._postgres.ensure_database(f"fallow_{service}"),
+            "FALLOW_DATABASE_URL": await self._postgres.ensure_role(serving_role(service), f"fallow_{service}"),
             "FALLOW_NATS_URL": self._nats.url,
             "FALLOW_NATS_CREDENTIALS_FILE": str(self._nats.service_credentials_file(service)),
             "FALLOW_STREAM_URL": self._kafka.url if self.settings.event_stream == "kafka" else "",
@@ -160,7 +165,10 @@ class Stack:
         }
 
     async def _migrate(self, service: str) -> None:
-        environment = await self._service_environment(service)
+        """Bring a service's database up to date as its owner; the service itself runs as a role that owns nothing."""
+        owner = {"FALLOW_DATABASE_URL": await self._postgres.ensure_database(f"fallow_{service}")}
+        role = {"FALLOW_SERVING_ROLE": serving_role(service)}
+        environment = await self._service_environment(service) | owner | role
         log = self.home.logs / f"{service}-migrate.log"
         await Service(f"{service} migrate", f"fallow_{service}", ["migrate"], environment, log).run()
 

@@ -35,7 +35,7 @@ from fallow_chassis.inbox import Consumer, sweep_inbox
 from fallow_chassis.jobs import every
 from fallow_chassis.logging import configure as configure_logging
 from fallow_chassis.logging import get_logger, mask_text
-from fallow_chassis.migrations import MigrationError, migrate, pending
+from fallow_chassis.migrations import MigrationError, let_serve, migrate, pending
 from fallow_chassis.nats_link import NatsLink
 from fallow_chassis.outbox import OutboxRelay
 from fallow_chassis.postgres import Database
@@ -387,6 +387,8 @@ async def _migrate(settings: ServiceSettings, package: str) -> int:
     """Bring the database up to this release."""
     url = settings.required("database_url")
     ran = await _waited_for("database", lambda: migrate(url, package))
+    if settings.serving_role:
+        await let_serve(url, settings.serving_role)
     _log.info("migrated", applied=len(ran))
     return 0
 

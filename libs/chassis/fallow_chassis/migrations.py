@@ -97,6 +97,23 @@ async def migrate(database_url: str, package: str) -> list[str]:
     return ran
 
 
+async def let_serve(database_url: str, role: str) -> None:
+    """Give a role what serving needs on a migrated database, and no more: it owns nothing, so it changes no table.
+
+    It may read, insert, update and delete rows, but of tables that a trigger ``refuse_change`` guards only what the
+    trigger lets pass; it truncates nothing, and only reads which migrations ran. Safe to repeat.
+    """
+    connection = await _connect(database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute(_QUERIES.get("name_serving_role"), role)
+            await connection.execute(_QUERIES.get("grant_serving_role"))
+    except asyncpg.PostgresError as error:
+        raise MigrationError(f"the role {role} cannot be given its rights: {error}") from error
+    finally:
+        await close_gently(connection)
+
+
 async def pending(database_url: str, package: str) -> list[str]:
     """The labels of the migrations that a database still lacks; MigrationError where it does not fit the files."""
     connection = await _connect(database_url)

@@ -28,6 +28,10 @@ class ServiceSettings(BaseSettings):
     listen: str = Field(default="127.0.0.1:0", description="Where gRPC listens; port 0 takes a free one.")
     port_file: str = Field(default="", description="A file that gets the bound address once the service serves.")
     database_url: str = Field(default="", repr=False, description="postgresql:// address of this service's database.")
+    serving_role: str = Field(
+        default="",
+        description="Role that `migrate` gives the rights to serve, for a `serve` that owns no table; empty: none.",
+    )
     pool_size: int = Field(default=10, ge=1, le=200, description="Connections to the database at most.")
     nats_url: str = Field(default="", repr=False, description="nats:// address.")
     nats_credentials_file: str = Field(default="", description="A .creds file for NATS; empty for none.")

@@ -15,6 +15,7 @@ in the data folder. The server listens on loopback only.
 
 import asyncio
 import hashlib
+import hmac
 import importlib.util
 import os
 import pwd
@@ -150,6 +151,20 @@ class Postgres(Engine):
         finally:
             await connection.close()
         return self.database_url(name)
+
+    async def ensure_role(self, role: str, database: str) -> str:
+        """A role that may connect to one database alone and owns nothing; the database's address as that role."""
+        password = hmac.new(self._password.encode(), role.encode(), "sha256").hexdigest()
+        connection = await asyncpg.connect(self.url)
+        try:
+            if not await connection.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", role):
+                await connection.execute(f'CREATE ROLE "{role}" LOGIN')
+            await connection.execute(f"ALTER ROLE \"{role}\" PASSWORD '{password}'")
+            await connection.execute(f'REVOKE ALL ON DATABASE "{database}" FROM PUBLIC')
+            await connection.execute(f'GRANT CONNECT ON DATABASE "{database}" TO "{role}"')
+        finally:
+            await connection.close()
+        return f"postgresql://{role}:{password}@127.0.0.1:{self._port}/{database}"
 
     async def _answers(self) -> bool:
         """Whether a query comes back."""
