@@ -7,13 +7,15 @@ from contextlib import asynccontextmanager
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from rich.console import Console
+from rich.table import Table
 
 from fallow_sdk.client import Client
 from fallow_sdk.profile import Profile, credential_of, load_profile, save_profile
 
 # A name or a hash is there to be copied: lines are never cut, and a narrow terminal wraps them by itself.
 LINE_CHARACTERS = 200
-console = Console(highlight=False, soft_wrap=True, width=max(Console().width, LINE_CHARACTERS))
+terminal = Console()
+console = Console(highlight=False, soft_wrap=True, width=max(terminal.width, LINE_CHARACTERS))
 
 
 @asynccontextmanager
@@ -25,6 +27,17 @@ async def signed_in() -> AsyncIterator[tuple[Client, Profile]]:
         profile = profile.with_session(session.account, session.access_token)
         save_profile(profile)
         yield client, profile
+
+
+def show_rows(table: Table) -> None:
+    """Print a table; on a terminal too narrow for its lines each row as a block, one fact a line, so no word is broken."""
+    if not terminal.is_terminal or console.measure(table).maximum <= terminal.width:
+        console.print(table)
+        return
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        for column, cell in zip(table.columns, cells, strict=True):
+            console.print(f"{column.header}: {cell}", markup=False)
+        console.print()
 
 
 def as_json(message: Message | list[Message]) -> str:

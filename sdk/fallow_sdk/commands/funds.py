@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from fallow_sdk.chain import ChainClient
-from fallow_sdk.commands.connection import as_json, console, signed_in
+from fallow_sdk.commands.connection import as_json, console, show_rows, signed_in
 from fallow_sdk.money import parse_amount, show_amount
 from fallow_sdk.wallet import Wallet
 
@@ -87,6 +87,6 @@ def charges(
                     show_amount(charge.fee),
                     charge.batch or "-",
                 )
-            console.print(table)
+            show_rows(table)
 
     asyncio.run(run())

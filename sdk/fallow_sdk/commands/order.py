@@ -8,7 +8,7 @@ import typer
 
 import fallow_sdl
 from fallow.order.v1 import order_pb2
-from fallow_sdk.commands.connection import as_json, as_json_line, console, signed_in
+from fallow_sdk.commands.connection import as_json, as_json_line, console, show_rows, signed_in
 from fallow_sdk.commands.order_change import Wishes, change_of
 from fallow_sdk.commands.order_filters import parse_labels, parse_states, parse_time
 from fallow_sdk.commands.order_tables import (
@@ -111,7 +111,7 @@ def list_orders(
             if json:
                 typer.echo(as_json(list(orders)))
             else:
-                console.print(orders_table(orders))
+                show_rows(orders_table(orders))
 
     asyncio.run(run())
 
