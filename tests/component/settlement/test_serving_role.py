@@ -56,10 +56,13 @@ async def test_what_was_booked_is_not_for_the_serving_role_to_change(
 
 async def test_what_serving_needs_is_there(serving: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Goal: rights enough to keep books. Method: write, change and delete where the service does."""
-    for statement in (
-        "INSERT INTO ledger_account VALUES ('balance-a-usdc', 'BALANCE', 'a', 'usdc', true, 0, 0, 0, 0, 0, now())",
-        "UPDATE escrow SET version = version + 1",
-        "DELETE FROM unbatched_charge",
-        "SELECT * FROM transfer, charge, batch_charge, chassis_migration",
-    ):
+    answers = [
         await serving.execute(statement)
+        for statement in (
+            "INSERT INTO ledger_account VALUES ('balance-a-usdc', 'BALANCE', 'a', 'usdc', true, 0, 0, 0, 0, 0, now())",
+            "UPDATE ledger_account SET create_time = now(), version = version + 1",
+            "DELETE FROM unbatched_charge",
+            "SELECT * FROM transfer, charge, batch_charge, chassis_migration",
+        )
+    ]
+    assert answers == ["INSERT 0 1", "UPDATE 1", "DELETE 0", "SELECT 0"]
