@@ -344,6 +344,13 @@ class Client:
         request = lease_service_pb2.ListLeasesRequest(order=order)
         return await self._list(self._leases.ListLeases, request, lambda page: page.leases)
 
+    async def relinquish_lease(self, lease: str, reason: str = "", *, request_id: str = "") -> lease_pb2.Lease:
+        """Give up a lease of one of the caller's sites; its group is leased elsewhere."""
+        request = lease_service_pb2.RelinquishLeaseRequest(
+            name=lease, reason=reason, request_id=request_id or new_request_id()
+        )
+        return await self._call(self._leases.RelinquishLease, request)
+
     async def stream_logs(
         self, lease: str, *, follow: bool = False, tail: int = 0
     ) -> AsyncIterator[door_pb2.StreamLogsResponse]:
@@ -365,6 +372,10 @@ class Client:
                 raise FallowError.from_rpc(error) from error
 
     # Market
+
+    async def get_provider(self, name: str) -> provider_pb2.Provider:
+        """One provider; anybody may ask."""
+        return await self._call(self._registry.GetProvider, provider_service_pb2.GetProviderRequest(name=name))
 
     async def list_providers(self) -> list[provider_pb2.Provider]:
         """All providers, newest first."""

@@ -14,8 +14,10 @@ from fallow_bidding.commands.link import LinkCommands
 from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.commands.registry import RegistryCommands
+from fallow_bidding.commands.relinquish import RelinquishCommands
 from fallow_bidding.commands.watching import WatchCommands
 from fallow_bidding.consumers import OrderHandlers
+from fallow_bidding.domain.policy import Policy
 from fallow_bidding.jobs import Courier, Engine, Watch
 from fallow_bidding.link import LinkServer
 from fallow_bidding.queries import Queries
@@ -26,6 +28,7 @@ from fallow_bidding.settings import BiddingSettings
 from fallow_bidding.topics import LEASES_TOPIC, MARKET_TOPIC, ORDERS_TOPIC, PROOFS_TOPIC
 from fallow_chassis.application import Application
 from fallow_chassis.inbox import Consumer
+from fallow_chassis.postgres import Database
 
 WATCH_SECONDS: Final = 1.0
 
@@ -43,7 +46,7 @@ async def build(application: Application[BiddingSettings]) -> None:
     # Our own absence is written down before anybody is heard, so that it counts against no provider.
     await watching.beat()
     await LinkServer(link, LinkCommands(database, policy)).start()
-    _add_servicers(application, orders, RegistryCommands(database, policy), Queries(database, policy))
+    _add_servicers(application, orders, database, policy)
     matching = MatchingCommands(database, policy, lock_key("decisions", policy.market))
     delivery = DeliveryCommands(database, policy, application.signer, settings.required("order_address"))
     signals = application.signals()
@@ -55,15 +58,16 @@ async def build(application: Application[BiddingSettings]) -> None:
 
 
 def _add_servicers(
-    application: Application[BiddingSettings], orders: OrderCommands, registry: RegistryCommands, queries: Queries
+    application: Application[BiddingSettings], orders: OrderCommands, database: Database, policy: Policy
 ) -> None:
     """Open the gRPC doors."""
     settings, server = application.settings, application.server
+    queries = Queries(database, policy)
     seed_file = settings.nats_account_seed_file
     server.add(
         provider_service_pb2_grpc.add_ProviderRegistryServiceServicer_to_server,
         ProviderRegistryServicer(
-            registry,
+            RegistryCommands(database, policy),
             queries,
             application.clock,
             account_seed=Path(seed_file).read_text("ascii").strip() if seed_file else "",
@@ -73,7 +77,14 @@ def _add_servicers(
     )
     server.add(
         lease_service_pb2_grpc.add_LeaseServiceServicer_to_server,
-        LeaseServicer(orders, queries, application.signals(), application.signer, application.clock),
+        LeaseServicer(
+            orders,
+            RelinquishCommands(database, policy),
+            queries,
+            application.signals(),
+            application.signer,
+            application.clock,
+        ),
         "fallow.bidding.v1.LeaseService",
     )
     server.add(

@@ -34,6 +34,7 @@ from fallow_bidding.commands.link import LinkCommands
 from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.commands.registry import RegistryCommands
+from fallow_bidding.commands.relinquish import RelinquishCommands
 from fallow_bidding.commands.watching import WatchCommands
 from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
@@ -224,7 +225,14 @@ class House:
         registry = ProviderRegistryServicer(
             self.registry, self.queries, self.clock, account_seed=seed, nats_url=self.nats.url
         )
-        leases = LeaseServicer(self.orders, self.queries, self.signals, self.identity.signer("bidding"), self.clock)
+        leases = LeaseServicer(
+            self.orders,
+            RelinquishCommands(self.database, self.policy),
+            self.queries,
+            self.signals,
+            self.identity.signer("bidding"),
+            self.clock,
+        )
         services: list[tuple[Callable[[Any, Any], None], Any, str]] = [
             (provider_service_pb2_grpc.add_ProviderRegistryServiceServicer_to_server, registry, "ProviderRegistry"),
             (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, leases, "Lease"),

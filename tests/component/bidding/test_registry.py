@@ -294,17 +294,12 @@ async def test_what_is_not_built_says_so(house: House) -> None:
     ):
         auctions = market_service_pb2_grpc.AuctionServiceStub(connection)
         data = market_service_pb2_grpc.MarketDataServiceStub(connection)
-        leases = lease_service_pb2_grpc.LeaseServiceStub(connection)
         calls: list[tuple[Any, Any]] = [
             (auctions.GetAuction, market_service_pb2.GetAuctionRequest(name="auctions/a")),
             (auctions.ListAuctions, market_service_pb2.ListAuctionsRequest()),
             (data.GetBook, market_service_pb2.GetBookRequest()),
             (data.GetPriceIndex, market_service_pb2.GetPriceIndexRequest()),
             (data.GetUtilisation, market_service_pb2.GetUtilisationRequest()),
-            (
-                leases.RelinquishLease,
-                lease_service_pb2.RelinquishLeaseRequest(name=new_name("leases"), request_id="r"),
-            ),
         ]
         for method, request in calls:
             with pytest.raises(DomainError) as refused:

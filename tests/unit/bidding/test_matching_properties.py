@@ -136,7 +136,7 @@ def test_the_same_inputs_make_the_same_decision(
                 provider.region,
                 provider.create_time_ms,
                 provider.attributes,
-                provider.auditors,
+                provider.audited,
                 provider.reputation_milli,
                 provider.unavailable,
                 provider.offers,

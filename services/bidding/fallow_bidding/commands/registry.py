@@ -38,7 +38,10 @@ class RegistryCommands:
         self._policy = policy
 
     async def create_provider(self, request: provider_service_pb2.CreateProviderRequest, caller: str) -> Provider:
-        """Register a site; the same key and owner answer the same provider. Raises PUBLIC_KEY_TAKEN."""
+        """Register a site; the same key and owner answer the same provider.
+
+        Raises PUBLIC_KEY_TAKEN, INVALID_FIELD, AUDITOR_SIGNATURE_INVALID.
+        """
         wanted = request.provider
         if len(wanted.public_key) != PUBLIC_KEY_BYTES:
             raise invalid_field("provider.public_key", f"must be an Ed25519 public key of {PUBLIC_KEY_BYTES} bytes")
@@ -51,8 +54,8 @@ class RegistryCommands:
                 market=self._policy.market,
                 create_time=unit.clock.now(),
                 display_name=wanted.display_name,
-                attributes=dict(wanted.attributes),
-                auditor_signatures=convert.auditor_signatures_of(wanted),
+                attributes=convert.attributes_of(wanted),
+                auditor_signatures=convert.auditor_signatures_of(wanted, wanted.public_key),
                 address=wanted.address,
             )
             # The insert waits for another call with the same key, so that the row found afterwards is the one.
@@ -85,8 +88,8 @@ class RegistryCommands:
             changed = replace(
                 provider,
                 display_name=wanted.display_name if "display_name" in names else provider.display_name,
-                attributes=dict(wanted.attributes) if "attributes" in names else provider.attributes,
-                auditor_signatures=convert.auditor_signatures_of(wanted)
+                attributes=convert.attributes_of(wanted) if "attributes" in names else provider.attributes,
+                auditor_signatures=convert.auditor_signatures_of(wanted, provider.public_key)
                 if "auditor_signatures" in names
                 else provider.auditor_signatures,
                 address=wanted.address if "address" in names else provider.address,

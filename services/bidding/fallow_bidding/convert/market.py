@@ -9,6 +9,7 @@ import asyncpg
 from fallow.bidding.v1 import provider_pb2
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.type.v1 import money_pb2, resources_pb2
+from fallow_bidding.domain.audits import AuditorSignature, audit_text, auditor_of
 from fallow_bidding.domain.demand import (
     DEFAULT_STORAGE_CLASS,
     GpuNeed,
@@ -19,11 +20,15 @@ from fallow_bidding.domain.demand import (
 )
 from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.orders import MarketGroup
-from fallow_bidding.domain.providers import AuditorSignature, Offer, Provider
+from fallow_bidding.domain.providers import Offer, Provider
+from fallow_bidding.domain.reasons import AUDITOR_SIGNATURE_INVALID
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, PriceSchedule, ReservedTier
-from fallow_chassis.errors import invalid_field
+from fallow_bidding.signatures import auditor_signed
+from fallow_chassis.errors import DomainError, FieldViolation, invalid_field
 from fallow_chassis.wire import from_duration, to_duration, to_timestamp
 
+MAX_ATTRIBUTE_NAME_CHARACTERS: Final = 128
+MAX_ATTRIBUTE_VALUE_CHARACTERS: Final = 256
 MAX_PRICE_MICROS: Final = 1_000_000_000_000
 """The most that one hour of anything in a schedule may cost: a million units of the asset."""
 
@@ -54,12 +59,51 @@ def provider_message(provider: Provider) -> provider_pb2.Provider:
     return message
 
 
-def auditor_signatures_of(message: provider_pb2.Provider) -> tuple[AuditorSignature, ...]:
-    """Auditors' signatures as the owner handed them in."""
+def attributes_of(message: provider_pb2.Provider) -> dict[str, str]:
+    """A provider's attributes; INVALID_FIELD for one out of bounds (a map's entries have no rule on the wire)."""
+    _check_attributes("provider.attributes", message.attributes)
+    return dict(message.attributes)
+
+
+def auditor_signatures_of(message: provider_pb2.Provider, public_key: bytes) -> tuple[AuditorSignature, ...]:
+    """Auditors' signatures over attributes of the provider with that key.
+
+    Raises INVALID_FIELD for what nobody could have signed, AUDITOR_SIGNATURE_INVALID for what the auditor has not.
+    """
     return tuple(
-        AuditorSignature(item.auditor, dict(item.attributes), item.signature.hex())
-        for item in message.auditor_signatures
+        _auditor_signature(f"provider.auditor_signatures[{place}]", item, public_key)
+        for place, item in enumerate(message.auditor_signatures)
     )
+
+
+def _auditor_signature(path: str, item: provider_pb2.AuditorSignature, public_key: bytes) -> AuditorSignature:
+    """One signature, checked."""
+    auditor = auditor_of(item.auditor)
+    if auditor is None:
+        raise invalid_field(f"{path}.auditor", "must be an EVM address, or ed25519: and 64 hexadecimal digits")
+    if not item.attributes:
+        raise invalid_field(f"{path}.attributes", "must name an attribute: an auditor vouches for attributes")
+    _check_attributes(f"{path}.attributes", item.attributes)
+    if not auditor_signed(auditor, item.signature, audit_text(public_key, item.attributes)):
+        raise DomainError(
+            AUDITOR_SIGNATURE_INVALID,
+            f"{item.auditor} did not sign these attributes of this provider's key",
+            metadata={"auditor": item.auditor},
+            violations=[FieldViolation(f"{path}.signature", "does not verify")],
+        )
+    return AuditorSignature(auditor, dict(item.attributes), item.signature.hex())
+
+
+def _check_attributes(path: str, attributes: Mapping[str, str]) -> None:
+    """Hold the bounds of names and values; INVALID_FIELD names the entry."""
+    for name, value in attributes.items():
+        if not 0 < len(name) <= MAX_ATTRIBUTE_NAME_CHARACTERS or not name.isprintable():
+            raise invalid_field(
+                path, f"{name[:20]!r}: a name has 1 to {MAX_ATTRIBUTE_NAME_CHARACTERS} plain characters"
+            )
+        if len(value) > MAX_ATTRIBUTE_VALUE_CHARACTERS or not value.isprintable():
+            limit = MAX_ATTRIBUTE_VALUE_CHARACTERS
+            raise invalid_field(f'{path}["{name}"]', f"must have at most {limit} characters, and none of control")
 
 
 def prices_of(message: provider_pb2.PriceSchedule) -> PriceSchedule:
@@ -229,8 +273,8 @@ def _group_demand(index: int, group: order_pb2.Group, failed: frozenset[str]) ->
         price_limit_micros=group.price_limit.micros_per_hour,
         regions=tuple(constraints.regions),
         attributes=dict(constraints.attributes),
-        auditors_any_of=tuple(constraints.auditors_any_of),
-        auditors_all_of=tuple(constraints.auditors_all_of),
+        auditors_any_of=tuple(name.lower() for name in constraints.auditors_any_of),
+        auditors_all_of=tuple(name.lower() for name in constraints.auditors_all_of),
         excluded=named | failed,
         reputation_milli_min=constraints.reputation_milli_min,
     )

@@ -384,8 +384,9 @@ def _has_attributes(view: _View) -> bool:
 
 
 def _is_audited(view: _View) -> bool:
-    """Whether one of the first auditors and all of the second have signed the provider."""
-    signed, any_of = view.supplier.auditors, view.group.auditors_any_of
+    """Whether one of the first auditors and all of the second vouch for every attribute that the group asks for."""
+    asked, any_of = view.group.attributes.keys(), view.group.auditors_any_of
+    signed = {auditor for auditor, names in view.supplier.audited.items() if names.issuperset(asked)}
     return (not any_of or not signed.isdisjoint(any_of)) and signed.issuperset(view.group.auditors_all_of)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from fallow_bidding.domain.audits import AuditorSignature, audited_attributes
 from fallow_bidding.domain.supply import PriceSchedule
 
 
@@ -23,15 +24,6 @@ class OfferState(StrEnum):
     ACTIVE = "ACTIVE"
     EXPIRED = "EXPIRED"
     WITHDRAWN = "WITHDRAWN"
-
-
-@dataclass(frozen=True, slots=True)
-class AuditorSignature:
-    """An auditor's word for a provider's attributes, as the owner handed it in. ``signature`` is hexadecimal."""
-
-    auditor: str
-    attributes: Mapping[str, str]
-    signature: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +56,11 @@ class Provider:
         if not self.reachable:
             return ProviderState.UNREACHABLE
         return ProviderState.DRAINING if self.draining else ProviderState.ONLINE
+
+    @property
+    def audited(self) -> dict[str, frozenset[str]]:
+        """By auditor, the names of the attributes that it vouches for as they are now."""
+        return audited_attributes(self.auditor_signatures, self.attributes)
 
     @property
     def unavailable(self) -> str:

@@ -37,7 +37,7 @@ LEASE_NOT_FOUND: Final = ErrorReason(
 LEASE_ENDED: Final = ErrorReason(
     "LEASE_ENDED",
     "FAILED_PRECONDITION",
-    "The lease has ended, so nobody gets a grant on it.",
+    "The lease has ended, so nobody gets a grant on it or gives it up.",
     "Look up the order's current lease.",
 )
 ORDER_NOT_FOUND: Final = ErrorReason(
@@ -45,6 +45,12 @@ ORDER_NOT_FOUND: Final = ErrorReason(
     "NOT_FOUND",
     "Bidding has not heard of this order.",
     "An order that was just created may take a moment to arrive; try again.",
+)
+AUDITOR_SIGNATURE_INVALID: Final = ErrorReason(
+    "AUDITOR_SIGNATURE_INVALID",
+    "INVALID_ARGUMENT",
+    "An auditor's signature does not verify over the provider's key and the attributes that stand beside it.",
+    "Ask the auditor to sign them (`fallow provider sign-attributes`), or leave the signature that the violation names out.",
 )
 INVENTORY_INVALID: Final = ErrorReason(
     "INVENTORY_INVALID",
@@ -67,6 +73,7 @@ REASONS: Final = (
     LEASE_NOT_FOUND,
     LEASE_ENDED,
     ORDER_NOT_FOUND,
+    AUDITOR_SIGNATURE_INVALID,
     INVENTORY_INVALID,
     LINK_MESSAGE_INVALID,
 )

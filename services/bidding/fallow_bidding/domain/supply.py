@@ -82,14 +82,17 @@ class StandingOffer:
 
 @dataclass(frozen=True, slots=True)
 class Supplier:
-    """One provider as the engine sees it. ``unavailable`` says why it takes no new lease, or is empty."""
+    """One provider as the engine sees it. ``unavailable`` says why it takes no new lease, or is empty.
+
+    ``audited`` names, by auditor in lower case, the attributes that it vouches for.
+    """
 
     provider_id: str
     account: str
     region: str
     create_time_ms: int
     attributes: Mapping[str, str] = field(default_factory=dict)
-    auditors: frozenset[str] = frozenset()
+    audited: Mapping[str, frozenset[str]] = field(default_factory=dict)
     reputation_milli: int = 0
     unavailable: str = ""
     offers: Mapping[str, StandingOffer] = field(default_factory=dict)

@@ -8,13 +8,14 @@ from fallow.bidding.v1 import lease_pb2, lease_service_pb2, lease_service_pb2_gr
 from fallow_bidding.channels import LEASE_CHANNEL
 from fallow_bidding.commands.delivery import grant_claims
 from fallow_bidding.commands.orders import OrderCommands
+from fallow_bidding.commands.relinquish import RelinquishCommands
 from fallow_bidding.convert import leases as convert
 from fallow_bidding.domain.leases import EndReason, LeaseState
 from fallow_bidding.domain.reasons import LEASE_ENDED, LEASE_NOT_FOUND
 from fallow_bidding.queries import Queries
 from fallow_chassis.clock import Clock
 from fallow_chassis.context import current_identity
-from fallow_chassis.errors import DomainError, not_yet_available
+from fallow_chassis.errors import DomainError
 from fallow_chassis.identity import TokenSigner
 from fallow_chassis.paging import Page
 from fallow_chassis.signals import Signals
@@ -30,10 +31,17 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
     """A tenant sees its own leases, a provider's owner those of its sites, a service all."""
 
     def __init__(
-        self, commands: OrderCommands, queries: Queries, signals: Signals, signer: TokenSigner, clock: Clock
+        self,
+        commands: OrderCommands,
+        relinquishing: RelinquishCommands,
+        queries: Queries,
+        signals: Signals,
+        signer: TokenSigner,
+        clock: Clock,
     ) -> None:
         """Take the use-cases, the reads, the signals of changes, and the key that signs grants."""
         self._commands = commands
+        self._relinquishing = relinquishing
         self._queries = queries
         self._signals = signals
         self._signer = signer
@@ -96,8 +104,9 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         )
 
     async def RelinquishLease(self, request: lease_service_pb2.RelinquishLeaseRequest, context: Any) -> lease_pb2.Lease:
-        """Not built yet."""
-        raise not_yet_available("RelinquishLease")
+        """End a lease early for its provider's owner."""
+        lease = await self._relinquishing.relinquish(request, current_identity().subject)
+        return convert.lease_message(lease)
 
     async def EndOrder(
         self, request: lease_service_pb2.EndOrderRequest, context: Any

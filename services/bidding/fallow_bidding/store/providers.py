@@ -6,7 +6,8 @@ from typing import Any
 
 import asyncpg
 
-from fallow_bidding.domain.providers import AuditorSignature, Offer, Provider
+from fallow_bidding.domain.audits import AuditorSignature
+from fallow_bidding.domain.providers import Offer, Provider
 from fallow_bidding.domain.supply import PriceSchedule, ReservedTier
 from fallow_bidding.store import QUERIES
 from fallow_chassis.postgres import Connection

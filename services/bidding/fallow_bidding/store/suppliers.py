@@ -40,7 +40,7 @@ def _standing(offer: Offer) -> StandingOffer:
 def _supplier(
     provider: Provider, offers: dict[str, StandingOffer], nodes: list[Node], policy: Policy, now: datetime
 ) -> Supplier:
-    """A provider as the engine sees it. Auditors' signatures are not verified yet, so nobody counts as audited."""
+    """A provider as the engine sees it."""
     unavailable = provider.unavailable
     silence = timedelta(milliseconds=policy.unreachable_ms)
     if provider.heartbeat_time is not None and now - provider.heartbeat_time > silence:
@@ -51,7 +51,7 @@ def _supplier(
         region=provider.region,
         create_time_ms=int(provider.create_time.timestamp() * 1_000),
         attributes=provider.attributes,
-        auditors=frozenset(),
+        audited=provider.audited,
         reputation_milli=provider.reputation_milli,
         unavailable=unavailable,
         offers=offers,

@@ -102,8 +102,8 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RelinquishLease(self, request, context):
-        """Ends a lease early by its provider's owner; counts against the provider's reputation. Idempotent.
-        Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE.
+        """Ends a lease early by its provider's owner, with evidence PROVIDER; its group is leased elsewhere. Counts against the
+        provider's reputation. Idempotent by `request_id`. Errors: LEASE_NOT_FOUND, LEASE_ENDED, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,8 +45,8 @@ class LeaseServiceStub:
     Errors: LEASE_NOT_FOUND, LEASE_ENDED, PERMISSION_DENIED.
     """
     RelinquishLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RelinquishLeaseRequest, _lease_pb2.Lease]
-    """Ends a lease early by its provider's owner; counts against the provider's reputation. Idempotent.
-    Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE.
+    """Ends a lease early by its provider's owner, with evidence PROVIDER; its group is leased elsewhere. Counts against the
+    provider's reputation. Idempotent by `request_id`. Errors: LEASE_NOT_FOUND, LEASE_ENDED, REQUEST_ID_REUSED.
     """
     EndOrder: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.EndOrderRequest, _lease_service_pb2.EndOrderResponse]
     """Ends matching and all leases of an order. Idempotent: a repeat answers the same. An order that bidding has not
@@ -69,8 +69,8 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     Errors: LEASE_NOT_FOUND, LEASE_ENDED, PERMISSION_DENIED.
     """
     RelinquishLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RelinquishLeaseRequest, _lease_pb2.Lease]  # type: ignore[assignment]
-    """Ends a lease early by its provider's owner; counts against the provider's reputation. Idempotent.
-    Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE.
+    """Ends a lease early by its provider's owner, with evidence PROVIDER; its group is leased elsewhere. Counts against the
+    provider's reputation. Idempotent by `request_id`. Errors: LEASE_NOT_FOUND, LEASE_ENDED, REQUEST_ID_REUSED.
     """
     EndOrder: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.EndOrderRequest, _lease_service_pb2.EndOrderResponse]  # type: ignore[assignment]
     """Ends matching and all leases of an order. Idempotent: a repeat answers the same. An order that bidding has not
@@ -120,8 +120,8 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.RelinquishLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_pb2.Lease, _abc.Awaitable[_lease_pb2.Lease]]:
-        """Ends a lease early by its provider's owner; counts against the provider's reputation. Idempotent.
-        Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE.
+        """Ends a lease early by its provider's owner, with evidence PROVIDER; its group is leased elsewhere. Counts against the
+        provider's reputation. Idempotent by `request_id`. Errors: LEASE_NOT_FOUND, LEASE_ENDED, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod

@@ -88,7 +88,18 @@ Global___OfferState: _TypeAlias = OfferState  # noqa: Y015
 
 @_typing.final
 class AuditorSignature(_message.Message):
-    """Signature of an auditor over a provider's attributes."""
+    """An auditor's signed word that attributes of a provider are true. It is checked when it is handed in, and counts for each
+    attribute that the provider still has with the value that was signed.
+
+    What is signed is this text, lines joined by one line feed, without one at the end:
+
+        Fallow attribute audit v1
+        provider key <the provider's public key, 64 lower-case hexadecimal digits>
+        <name>=<value>
+
+    with one line for each attribute, sorted by the bytes of their lines. Names and values are percent-encoded (RFC 3986): every
+    byte of their UTF-8 but letters, digits, `-`, `.`, `_` and `~`, with upper-case hexadecimal digits.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -116,12 +127,14 @@ class AuditorSignature(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     auditor: _builtins.str
-    """Auditor, such as an EVM address."""
+    """Auditor: an EVM address (`0x` and 40 hexadecimal digits of any case), which signs the text by EIP-191's `personal_sign`, or
+    `ed25519:` and a public key of 64 hexadecimal digits, which signs the text's bytes.
+    """
     signature: _builtins.bytes
-    """Signature over the attributes."""
+    """Signature over the text: 65 bytes (r, s, v) of an EVM key, 64 of an Ed25519 key."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Attributes that the auditor vouches for."""
+        """Attributes that the auditor vouches for; at least one."""
 
     def __init__(
         self,
@@ -239,7 +252,7 @@ class Provider(_message.Message):
     """Market that the provider belongs to, such as `world`."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Attributes; at most 64."""
+        """Attributes; at most 64, names of 1 to 128 and values of at most 256 characters."""
 
     @_builtins.property
     def auditor_signatures(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditorSignature]:

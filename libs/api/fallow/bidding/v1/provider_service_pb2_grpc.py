@@ -104,7 +104,7 @@ class ProviderRegistryServiceServicer:
 
     def CreateProvider(self, request, context):
         """Registers a site of the caller. Idempotent by `request_id` and by `public_key`: the same key and owner answer the same provider.
-        Errors: INVALID_FIELD, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
+        Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,7 +125,8 @@ class ProviderRegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateProvider(self, request, context):
-        """Changes a provider's name, attributes, signatures or address. Errors: PROVIDER_NOT_FOUND.
+        """Changes a provider's name, attributes, signatures or address.
+        Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PROVIDER_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,14 +36,16 @@ class ProviderRegistryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ProviderRegistryServiceAsyncStub: ...
     CreateProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.CreateProviderRequest, _provider_pb2.Provider]
     """Registers a site of the caller. Idempotent by `request_id` and by `public_key`: the same key and owner answer the same provider.
-    Errors: INVALID_FIELD, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
+    Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
     """
     GetProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.GetProviderRequest, _provider_pb2.Provider]
     """Returns a provider. Errors: PROVIDER_NOT_FOUND."""
     ListProviders: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.ListProvidersRequest, _provider_service_pb2.ListProvidersResponse]
     """Lists providers, newest first. Errors: PAGE_TOKEN_INVALID."""
     UpdateProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.UpdateProviderRequest, _provider_pb2.Provider]
-    """Changes a provider's name, attributes, signatures or address. Errors: PROVIDER_NOT_FOUND."""
+    """Changes a provider's name, attributes, signatures or address.
+    Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PROVIDER_NOT_FOUND.
+    """
     DrainProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.DrainProviderRequest, _provider_pb2.Provider]
     """Stops new leases at a provider; what runs goes on. Errors: PROVIDER_NOT_FOUND."""
     ResumeProvider: _grpc.UnaryUnaryMultiCallable[_provider_service_pb2.ResumeProviderRequest, _provider_pb2.Provider]
@@ -72,14 +74,16 @@ class ProviderRegistryServiceAsyncStub(ProviderRegistryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.CreateProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
     """Registers a site of the caller. Idempotent by `request_id` and by `public_key`: the same key and owner answer the same provider.
-    Errors: INVALID_FIELD, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
+    Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
     """
     GetProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.GetProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
     """Returns a provider. Errors: PROVIDER_NOT_FOUND."""
     ListProviders: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.ListProvidersRequest, _provider_service_pb2.ListProvidersResponse]  # type: ignore[assignment]
     """Lists providers, newest first. Errors: PAGE_TOKEN_INVALID."""
     UpdateProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.UpdateProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
-    """Changes a provider's name, attributes, signatures or address. Errors: PROVIDER_NOT_FOUND."""
+    """Changes a provider's name, attributes, signatures or address.
+    Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PROVIDER_NOT_FOUND.
+    """
     DrainProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.DrainProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
     """Stops new leases at a provider; what runs goes on. Errors: PROVIDER_NOT_FOUND."""
     ResumeProvider: _aio.UnaryUnaryMultiCallable[_provider_service_pb2.ResumeProviderRequest, _provider_pb2.Provider]  # type: ignore[assignment]
@@ -111,7 +115,7 @@ class ProviderRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
         """Registers a site of the caller. Idempotent by `request_id` and by `public_key`: the same key and owner answer the same provider.
-        Errors: INVALID_FIELD, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
+        Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PUBLIC_KEY_TAKEN, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
@@ -136,7 +140,9 @@ class ProviderRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _provider_service_pb2.UpdateProviderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_provider_pb2.Provider, _abc.Awaitable[_provider_pb2.Provider]]:
-        """Changes a provider's name, attributes, signatures or address. Errors: PROVIDER_NOT_FOUND."""
+        """Changes a provider's name, attributes, signatures or address.
+        Errors: INVALID_FIELD, AUDITOR_SIGNATURE_INVALID, PROVIDER_NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def DrainProvider(

@@ -1,0 +1,76 @@
+"""`fallow provider`: for owners of sites, and for auditors."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fallow_sdk.audits import sign_attributes
+from fallow_sdk.client import Client
+from fallow_sdk.commands.connection import as_json, signed_in
+from fallow_sdk.profile import load_profile
+from fallow_sdk.wallet import Wallet
+
+app = typer.Typer(no_args_is_help=True, help="For owners of sites, and for auditors.")
+
+
+def parse_attributes(texts: list[str]) -> dict[str, str]:
+    """`name=value` each; raises a usage error."""
+    attributes = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{text!r} must be NAME=VALUE")
+        attributes[name] = value
+    return attributes
+
+
+def parse_public_key(text: str) -> bytes:
+    """64 hexadecimal digits; raises a usage error."""
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:  # an Ed25519 public key
+        raise typer.BadParameter("must be providers/{provider}, or a public key of 64 hexadecimal digits")
+    return key
+
+
+@app.command("sign-attributes")
+def sign(
+    provider: Annotated[str, typer.Argument(help="`providers/{provider}`, or its public key, which needs no network.")],
+    attributes: Annotated[list[str], typer.Argument(help="NAME=VALUE of each attribute that you vouch for.")],
+    key_file: Annotated[Path, typer.Option("--key", help="File with your EVM key.")],
+) -> None:
+    """Vouch for attributes of a provider as an auditor. Prints the signature, which its owner hands in by UpdateProvider."""
+    wanted = parse_attributes(attributes)
+    try:
+        wallet = Wallet.load(key_file)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--key") from error
+    if provider.startswith("providers/"):
+
+        async def look_up() -> bytes:
+            async with Client(load_profile().endpoints) as client:
+                return (await client.get_provider(provider)).public_key
+
+        public_key = asyncio.run(look_up())
+    else:
+        public_key = parse_public_key(provider)
+    typer.echo(as_json(sign_attributes(wallet, public_key, wanted)))
+
+
+@app.command()
+def relinquish(
+    lease: Annotated[str, typer.Argument(help="Lease, `leases/{lease}`.")],
+    reason: Annotated[str, typer.Option(help="Why, for people.")] = "",
+) -> None:
+    """Give up a lease of one of your sites. Its tenant is moved elsewhere, and it counts against the site's reputation."""
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            ended = await client.relinquish_lease(lease, reason)
+        typer.echo(f"gave up {ended.name}")
+
+    asyncio.run(run())
