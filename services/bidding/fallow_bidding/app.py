@@ -20,9 +20,11 @@ from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.jobs import Courier, Engine, Watch
 from fallow_bidding.link import LinkServer
+from fallow_bidding.market_data import MarketData
 from fallow_bidding.queries import Queries
 from fallow_bidding.rpc.leases import LeaseServicer
-from fallow_bidding.rpc.market import AuctionServicer, MarketDataServicer, MatchServicer
+from fallow_bidding.rpc.market import AuctionServicer, MatchServicer
+from fallow_bidding.rpc.market_data import MarketDataServicer
 from fallow_bidding.rpc.registry import ProviderRegistryServicer
 from fallow_bidding.settings import BiddingSettings
 from fallow_bidding.topics import LEASES_TOPIC, MARKET_TOPIC, ORDERS_TOPIC, PROOFS_TOPIC
@@ -31,6 +33,7 @@ from fallow_chassis.inbox import Consumer
 from fallow_chassis.postgres import Database
 
 WATCH_SECONDS: Final = 1.0
+SWEEP_SECONDS: Final = 3_600.0
 
 
 async def build(application: Application[BiddingSettings]) -> None:
@@ -46,19 +49,25 @@ async def build(application: Application[BiddingSettings]) -> None:
     # Our own absence is written down before anybody is heard, so that it counts against no provider.
     await watching.beat()
     await LinkServer(link, LinkCommands(database, policy)).start()
-    _add_servicers(application, orders, database, policy)
+    data = MarketData(database, policy)
+    _add_servicers(application, orders, database, policy, data)
     matching = MatchingCommands(database, policy, lock_key("decisions", policy.market))
     delivery = DeliveryCommands(database, policy, application.signer, settings.required("order_address"))
     signals = application.signals()
     application.background(Engine(database, signals, matching, lock_key("leader", policy.market)).run, name="engine")
     application.background(Courier(signals, link, delivery).run, name="courier")
     application.every(WATCH_SECONDS, Watch(link, watching, orders).run_once, name="watch")
+    application.every(SWEEP_SECONDS, data.sweep, name="trades")
     application.relay()
     application.consume(Consumer("bidding", [ORDERS_TOPIC], database, stream, OrderHandlers(policy).by_type()))
 
 
 def _add_servicers(
-    application: Application[BiddingSettings], orders: OrderCommands, database: Database, policy: Policy
+    application: Application[BiddingSettings],
+    orders: OrderCommands,
+    database: Database,
+    policy: Policy,
+    data: MarketData,
 ) -> None:
     """Open the gRPC doors."""
     settings, server = application.settings, application.server
@@ -99,7 +108,7 @@ def _add_servicers(
     )
     server.add(
         market_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
-        MarketDataServicer(),
+        MarketDataServicer(data, application.signals()),
         "fallow.bidding.v1.MarketDataService",
     )
 

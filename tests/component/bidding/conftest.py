@@ -40,9 +40,11 @@ from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.jobs import Courier, Engine, Watch
 from fallow_bidding.link import LinkServer
+from fallow_bidding.market_data import MarketData
 from fallow_bidding.queries import Queries
 from fallow_bidding.rpc.leases import LeaseServicer
-from fallow_bidding.rpc.market import AuctionServicer, MarketDataServicer, MatchServicer
+from fallow_bidding.rpc.market import AuctionServicer, MatchServicer
+from fallow_bidding.rpc.market_data import MarketDataServicer
 from fallow_bidding.rpc.registry import ProviderRegistryServicer
 from fallow_bidding.topics import LEASES_TOPIC, MARKET_TOPIC, ORDERS_TOPIC, PROOFS_TOPIC
 from fallow_chassis.clock import SystemClock
@@ -197,6 +199,7 @@ class House:
         self.matching = MatchingCommands(self.database, self.policy, lock_key("decisions", self.policy.market))
         self.delivery = DeliveryCommands(self.database, self.policy, self.identity.signer("bidding"), ORDER_ADDRESS)
         self.signals = Signals(self.database)
+        self.data = MarketData(self.database, self.policy)
         self.engine = Engine(self.database, self.signals, self.matching, lock_key("leader", self.policy.market))
         self.courier = Courier(self.signals, self.link, self.delivery)
         self.links = LinkServer(self.link, LinkCommands(self.database, self.policy))
@@ -233,12 +236,13 @@ class House:
             self.identity.signer("bidding"),
             self.clock,
         )
+        data = MarketDataServicer(self.data, self.signals)
         services: list[tuple[Callable[[Any, Any], None], Any, str]] = [
             (provider_service_pb2_grpc.add_ProviderRegistryServiceServicer_to_server, registry, "ProviderRegistry"),
             (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, leases, "Lease"),
             (market_service_pb2_grpc.add_MatchServiceServicer_to_server, MatchServicer(self.queries), "Match"),
             (market_service_pb2_grpc.add_AuctionServiceServicer_to_server, AuctionServicer(), "Auction"),
-            (market_service_pb2_grpc.add_MarketDataServiceServicer_to_server, MarketDataServicer(), "MarketData"),
+            (market_service_pb2_grpc.add_MarketDataServiceServicer_to_server, data, "MarketData"),
         ]
         wired = [
             ServedService(adder, servicer, f"fallow.bidding.v1.{name}Service") for adder, servicer, name in services

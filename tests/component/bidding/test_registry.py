@@ -293,19 +293,11 @@ async def test_what_is_not_built_says_so(house: House) -> None:
         ) as connection,
     ):
         auctions = market_service_pb2_grpc.AuctionServiceStub(connection)
-        data = market_service_pb2_grpc.MarketDataServiceStub(connection)
         calls: list[tuple[Any, Any]] = [
             (auctions.GetAuction, market_service_pb2.GetAuctionRequest(name="auctions/a")),
             (auctions.ListAuctions, market_service_pb2.ListAuctionsRequest()),
-            (data.GetBook, market_service_pb2.GetBookRequest()),
-            (data.GetPriceIndex, market_service_pb2.GetPriceIndexRequest()),
-            (data.GetUtilisation, market_service_pb2.GetUtilisationRequest()),
         ]
         for method, request in calls:
             with pytest.raises(DomainError) as refused:
                 await method(request)
             assert (refused.value.code, refused.value.reason.reason) == ("UNIMPLEMENTED", "NOT_YET_AVAILABLE")
-        with pytest.raises(DomainError) as refused:
-            async for _ in data.StreamTrades(market_service_pb2.StreamTradesRequest()):
-                pass
-        assert refused.value.reason.reason == "NOT_YET_AVAILABLE"

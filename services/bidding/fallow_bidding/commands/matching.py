@@ -12,6 +12,7 @@ from typing import Final
 from fallow.order.v1 import order_pb2
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.commands.succession import Succession
+from fallow_bidding.commands.trades import state_trades
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import market as convert
 from fallow_bidding.domain.demand import ReplicaSet
@@ -116,6 +117,7 @@ class MatchingCommands:
         )
         await leases.insert_lease(unit.connection, lease)
         await leases.insert_node_uses(unit.connection, lease, _node_uses(lease, replica_sets))
+        await state_trades(unit, self._policy.market, lease)
         await delivery.insert_run(unit.connection, unit.ids.new(), lease, now)
         leased = replace(group, state=GroupState.LEASED, generation=lease.key.generation, hold_until=None)
         await orders.save_group(unit.connection, leased)

@@ -1,6 +1,5 @@
-"""Matching, auctions and market data as gRPC."""
+"""Matching and auctions as gRPC."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 from fallow.bidding.v1 import market_service_pb2, market_service_pb2_grpc
@@ -56,36 +55,3 @@ class AuctionServicer(market_service_pb2_grpc.AuctionServiceServicer):
     async def AcceptBid(self, request: market_service_pb2.AcceptBidRequest, context: Any) -> market_service_pb2.Auction:
         """Not built yet."""
         raise not_yet_available("AcceptBid")
-
-
-class MarketDataServicer(market_service_pb2_grpc.MarketDataServiceServicer):
-    """Open market data: not built yet, and every method says so."""
-
-    async def GetBook(self, request: market_service_pb2.GetBookRequest, context: Any) -> market_service_pb2.Book:
-        """Not built yet."""
-        raise not_yet_available("GetBook")
-
-    async def GetPriceIndex(
-        self, request: market_service_pb2.GetPriceIndexRequest, context: Any
-    ) -> market_service_pb2.PriceIndex:
-        """Not built yet."""
-        raise not_yet_available("GetPriceIndex")
-
-    async def GetUtilisation(
-        self, request: market_service_pb2.GetUtilisationRequest, context: Any
-    ) -> market_service_pb2.Utilisation:
-        """Not built yet."""
-        raise not_yet_available("GetUtilisation")
-
-    def StreamTrades(
-        self, request: market_service_pb2.StreamTradesRequest, context: Any
-    ) -> AsyncIterator[market_service_pb2.StreamTradesResponse]:
-        """Not built yet."""
-        return _not_yet("StreamTrades")
-
-
-async def _not_yet(what: str) -> AsyncIterator[market_service_pb2.StreamTradesResponse]:
-    """A stream that says that its method is not built yet."""
-    for _ in ():
-        yield market_service_pb2.StreamTradesResponse()
-    raise not_yet_available(what)

@@ -32,6 +32,13 @@ async def load_suppliers(connection: Connection, policy: Policy, now: datetime) 
     ]
 
 
+def unavailability(provider: Provider, policy: Policy, now: datetime) -> str:
+    """Why a provider takes no new lease at this instant, or nothing."""
+    silence = timedelta(milliseconds=policy.unreachable_ms)
+    is_silent = provider.heartbeat_time is not None and now - provider.heartbeat_time > silence
+    return provider.unavailable or ("unreachable" if is_silent else "")
+
+
 def _standing(offer: Offer) -> StandingOffer:
     """An offer as the engine needs it."""
     return StandingOffer(offer.offer_id, offer.prices, offer.term_ms_max)
@@ -41,10 +48,6 @@ def _supplier(
     provider: Provider, offers: dict[str, StandingOffer], nodes: list[Node], policy: Policy, now: datetime
 ) -> Supplier:
     """A provider as the engine sees it."""
-    unavailable = provider.unavailable
-    silence = timedelta(milliseconds=policy.unreachable_ms)
-    if provider.heartbeat_time is not None and now - provider.heartbeat_time > silence:
-        unavailable = unavailable or "unreachable"
     return Supplier(
         provider_id=provider.provider_id,
         account=provider.account,
@@ -53,7 +56,7 @@ def _supplier(
         attributes=provider.attributes,
         audited=provider.audited,
         reputation_milli=provider.reputation_milli,
-        unavailable=unavailable,
+        unavailable=unavailability(provider, policy, now),
         offers=offers,
         nodes=tuple(nodes),
     )

@@ -501,16 +501,24 @@ class GetBookRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model, such as `h100`; empty returns all."""
+    page_size: _builtins.int
+    """Most entries in the answer, 1 to 1,000; default 50."""
+    page_token: _builtins.str
+    """Token of the page; empty means the first."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -518,7 +526,9 @@ Global___GetBookRequest: _TypeAlias = GetBookRequest  # noqa: Y015
 
 @_typing.final
 class Book(_message.Message):
-    """Standing offers."""
+    """Standing offers that could be leased now: of providers that are online and take leases, with devices that are healthy
+    and wholly free. At most 1 s old.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -533,17 +543,20 @@ class Book(_message.Message):
         PRICE_FIELD_NUMBER: _builtins.int
         FREE_DEVICES_FIELD_NUMBER: _builtins.int
         REGION_FIELD_NUMBER: _builtins.int
+        OFFER_FIELD_NUMBER: _builtins.int
         model: _builtins.str
         """Model."""
         provider: _builtins.str
         """Provider, `providers/{provider}`."""
         free_devices: _builtins.int
-        """Free devices."""
+        """Devices that are wholly free."""
         region: _builtins.str
         """Region."""
+        offer: _builtins.str
+        """Offer, `offers/{offer}`."""
         @_builtins.property
         def price(self) -> _money_pb2.Price:
-            """Price of one device."""
+            """Price of one device for an hour, without processors, memory, storage and discounts."""
 
         def __init__(
             self,
@@ -553,26 +566,31 @@ class Book(_message.Message):
             price: _money_pb2.Price | None = ...,
             free_devices: _builtins.int = ...,
             region: _builtins.str = ...,
+            offer: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["free_devices", b"free_devices", "model", b"model", "price", b"price", "provider", b"provider", "region", b"region"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["free_devices", b"free_devices", "model", b"model", "offer", b"offer", "price", b"price", "provider", b"provider", "region", b"region"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Book.Entry]:
-        """Entries, best first within a model."""
+        """Entries by model and asset, best first within them."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[Global___Book.Entry] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -585,16 +603,24 @@ class GetPriceIndexRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model; empty returns all."""
+    page_size: _builtins.int
+    """Most entries in the answer, 1 to 1,000; default 50."""
+    page_token: _builtins.str
+    """Token of the page; empty means the first."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -602,13 +628,15 @@ Global___GetPriceIndexRequest: _TypeAlias = GetPriceIndexRequest  # noqa: Y015
 
 @_typing.final
 class PriceIndex(_message.Message):
-    """Prices by model."""
+    """Prices by model and asset. At most 1 s old."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Entry(_message.Message):
-        """Prices of one model."""
+        """Prices of one model in one asset, of one device for an hour. `best` and `median` are of the book; the others are of
+        trades, with all that their groups paid for.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -618,27 +646,32 @@ class PriceIndex(_message.Message):
         LAST_FIELD_NUMBER: _builtins.int
         MEAN_DAY_FIELD_NUMBER: _builtins.int
         MEAN_WEEK_FIELD_NUMBER: _builtins.int
+        LAST_TRADE_TIME_FIELD_NUMBER: _builtins.int
         model: _builtins.str
         """Model."""
         @_builtins.property
         def best(self) -> _money_pb2.Price:
-            """Best price on offer."""
+            """Best price on offer; unset when nothing is."""
 
         @_builtins.property
         def median(self) -> _money_pb2.Price:
-            """Median price on offer."""
+            """Median price on offer over free devices, the lower of two; unset when nothing is."""
 
         @_builtins.property
         def last(self) -> _money_pb2.Price:
-            """Price of the last trade."""
+            """Price of the last trade; unset when there was none in 30 days."""
 
         @_builtins.property
         def mean_day(self) -> _money_pb2.Price:
-            """Mean price of trades over 24 h, weighted by devices."""
+            """Mean price of what was leased in the last 24 h, weighted by device hours; unset when nothing was."""
 
         @_builtins.property
         def mean_week(self) -> _money_pb2.Price:
-            """Mean price of trades over 7 days, weighted by devices."""
+            """Mean price of what was leased in the last 7 days, weighted by device hours; unset when nothing was."""
+
+        @_builtins.property
+        def last_trade_time(self) -> _timestamp_pb2.Timestamp:
+            """When the last trade was; unset when there was none in 30 days."""
 
         def __init__(
             self,
@@ -649,26 +682,31 @@ class PriceIndex(_message.Message):
             last: _money_pb2.Price | None = ...,
             mean_day: _money_pb2.Price | None = ...,
             mean_week: _money_pb2.Price | None = ...,
+            last_trade_time: _timestamp_pb2.Timestamp | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "last", b"last", "mean_day", b"mean_day", "mean_week", b"mean_week", "median", b"median"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "last", b"last", "last_trade_time", b"last_trade_time", "mean_day", b"mean_day", "mean_week", b"mean_week", "median", b"median"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "last", b"last", "mean_day", b"mean_day", "mean_week", b"mean_week", "median", b"median", "model", b"model"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "last", b"last", "last_trade_time", b"last_trade_time", "mean_day", b"mean_day", "mean_week", b"mean_week", "median", b"median", "model", b"model"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___PriceIndex.Entry]:
-        """Entries by model."""
+        """Entries by model and asset."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[Global___PriceIndex.Entry] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -681,16 +719,28 @@ class GetUtilisationRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    BY_REGION_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model; empty returns all."""
+    by_region: _builtins.bool
+    """True returns each region on its own."""
+    page_size: _builtins.int
+    """Most entries in the answer, 1 to 1,000; default 50."""
+    page_token: _builtins.str
+    """Token of the page; empty means the first."""
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        by_region: _builtins.bool = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_region", b"by_region", "model", b"model", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -698,7 +748,7 @@ Global___GetUtilisationRequest: _TypeAlias = GetUtilisationRequest  # noqa: Y015
 
 @_typing.final
 class Utilisation(_message.Message):
-    """Utilisation by model."""
+    """Utilisation by model, and by region where that was asked for. At most 1 s old."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -711,38 +761,50 @@ class Utilisation(_message.Message):
         MODEL_FIELD_NUMBER: _builtins.int
         DEVICES_FIELD_NUMBER: _builtins.int
         LEASED_MILLI_FIELD_NUMBER: _builtins.int
+        HEALTHY_DEVICES_FIELD_NUMBER: _builtins.int
+        REGION_FIELD_NUMBER: _builtins.int
         model: _builtins.str
         """Model."""
         devices: _builtins.int
-        """Devices known."""
+        """Devices known, of all providers, whether they are online or not."""
         leased_milli: _builtins.int
-        """Devices leased, in thousandths."""
+        """Devices held by leases, in thousandths."""
+        healthy_devices: _builtins.int
+        """Devices known that their agents call healthy."""
+        region: _builtins.str
+        """Region; empty unless `by_region` was asked for."""
         def __init__(
             self,
             *,
             model: _builtins.str = ...,
             devices: _builtins.int = ...,
             leased_milli: _builtins.int = ...,
+            healthy_devices: _builtins.int = ...,
+            region: _builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "leased_milli", b"leased_milli", "model", b"model"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "healthy_devices", b"healthy_devices", "leased_milli", b"leased_milli", "model", b"model", "region", b"region"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty at the end."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Utilisation.Entry]:
-        """Entries by model."""
+        """Entries by model and region."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[Global___Utilisation.Entry] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -755,16 +817,22 @@ class StreamTradesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model; empty streams all."""
+    after_sequence: _builtins.int
+    """Number of the last trade already seen, to resume after it; 0 (default) streams from now on. Trades are kept until
+    30 days after their lease ended.
+    """
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        after_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_sequence", b"after_sequence", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -772,7 +840,7 @@ Global___StreamTradesRequest: _TypeAlias = StreamTradesRequest  # noqa: Y015
 
 @_typing.final
 class StreamTradesResponse(_message.Message):
-    """One trade."""
+    """One trade: a lease was made with devices of a model. A lease of several models is a trade for each."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -780,13 +848,21 @@ class StreamTradesResponse(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     TRADE_TIME_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    DEVICES_MILLI_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model."""
     devices: _builtins.int
-    """Devices."""
+    """Whole devices; 0 for a share of one."""
+    sequence: _builtins.int
+    """Number of the trade; grows, with gaps."""
+    devices_milli: _builtins.int
+    """Devices in thousandths."""
     @_builtins.property
     def price(self) -> _money_pb2.Price:
-        """Price of one device."""
+        """Price of one device for an hour: what the whole group pays, over its devices, rounded down. Of several models each
+        has the part that its offered price makes of it.
+        """
 
     @_builtins.property
     def trade_time(self) -> _timestamp_pb2.Timestamp:
@@ -799,10 +875,12 @@ class StreamTradesResponse(_message.Message):
         devices: _builtins.int = ...,
         price: _money_pb2.Price | None = ...,
         trade_time: _timestamp_pb2.Timestamp | None = ...,
+        sequence: _builtins.int = ...,
+        devices_milli: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "trade_time", b"trade_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "model", b"model", "price", b"price", "trade_time", b"trade_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "devices_milli", b"devices_milli", "model", b"model", "price", b"price", "sequence", b"sequence", "trade_time", b"trade_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

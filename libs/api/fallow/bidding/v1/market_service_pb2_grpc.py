@@ -436,28 +436,28 @@ class MarketDataServiceServicer:
     """
 
     def GetBook(self, request, context):
-        """Returns standing offers by model, best first. Errors: NOT_YET_AVAILABLE.
+        """Returns what could be leased now, by model, best first. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPriceIndex(self, request, context):
-        """Returns prices by model. Errors: NOT_YET_AVAILABLE.
+        """Returns prices by model and asset: on offer now, and of what was leased. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUtilisation(self, request, context):
-        """Returns utilisation by model. Errors: NOT_YET_AVAILABLE.
+        """Returns utilisation by model. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamTrades(self, request, context):
-        """Streams trades from now on. Errors: NOT_YET_AVAILABLE.
+        """Streams trades: from now on, or all after one that was seen. Errors: RATE_LIMITED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

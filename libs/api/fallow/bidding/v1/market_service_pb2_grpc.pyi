@@ -168,13 +168,13 @@ class MarketDataServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MarketDataServiceAsyncStub: ...
     GetBook: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.GetBookRequest, _market_service_pb2.Book]
-    """Returns standing offers by model, best first. Errors: NOT_YET_AVAILABLE."""
+    """Returns what could be leased now, by model, best first. Errors: PAGE_TOKEN_INVALID."""
     GetPriceIndex: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.GetPriceIndexRequest, _market_service_pb2.PriceIndex]
-    """Returns prices by model. Errors: NOT_YET_AVAILABLE."""
+    """Returns prices by model and asset: on offer now, and of what was leased. Errors: PAGE_TOKEN_INVALID."""
     GetUtilisation: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.GetUtilisationRequest, _market_service_pb2.Utilisation]
-    """Returns utilisation by model. Errors: NOT_YET_AVAILABLE."""
+    """Returns utilisation by model. Errors: PAGE_TOKEN_INVALID."""
     StreamTrades: _grpc.UnaryStreamMultiCallable[_market_service_pb2.StreamTradesRequest, _market_service_pb2.StreamTradesResponse]
-    """Streams trades from now on. Errors: NOT_YET_AVAILABLE."""
+    """Streams trades: from now on, or all after one that was seen. Errors: RATE_LIMITED."""
 
 @_typing.type_check_only
 class MarketDataServiceAsyncStub(MarketDataServiceStub):
@@ -182,13 +182,13 @@ class MarketDataServiceAsyncStub(MarketDataServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBook: _aio.UnaryUnaryMultiCallable[_market_service_pb2.GetBookRequest, _market_service_pb2.Book]  # type: ignore[assignment]
-    """Returns standing offers by model, best first. Errors: NOT_YET_AVAILABLE."""
+    """Returns what could be leased now, by model, best first. Errors: PAGE_TOKEN_INVALID."""
     GetPriceIndex: _aio.UnaryUnaryMultiCallable[_market_service_pb2.GetPriceIndexRequest, _market_service_pb2.PriceIndex]  # type: ignore[assignment]
-    """Returns prices by model. Errors: NOT_YET_AVAILABLE."""
+    """Returns prices by model and asset: on offer now, and of what was leased. Errors: PAGE_TOKEN_INVALID."""
     GetUtilisation: _aio.UnaryUnaryMultiCallable[_market_service_pb2.GetUtilisationRequest, _market_service_pb2.Utilisation]  # type: ignore[assignment]
-    """Returns utilisation by model. Errors: NOT_YET_AVAILABLE."""
+    """Returns utilisation by model. Errors: PAGE_TOKEN_INVALID."""
     StreamTrades: _aio.UnaryStreamMultiCallable[_market_service_pb2.StreamTradesRequest, _market_service_pb2.StreamTradesResponse]  # type: ignore[assignment]
-    """Streams trades from now on. Errors: NOT_YET_AVAILABLE."""
+    """Streams trades: from now on, or all after one that was seen. Errors: RATE_LIMITED."""
 
 class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
     """Open market data."""
@@ -199,7 +199,7 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.GetBookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.Book, _abc.Awaitable[_market_service_pb2.Book]]:
-        """Returns standing offers by model, best first. Errors: NOT_YET_AVAILABLE."""
+        """Returns what could be leased now, by model, best first. Errors: PAGE_TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def GetPriceIndex(
@@ -207,7 +207,7 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.GetPriceIndexRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.PriceIndex, _abc.Awaitable[_market_service_pb2.PriceIndex]]:
-        """Returns prices by model. Errors: NOT_YET_AVAILABLE."""
+        """Returns prices by model and asset: on offer now, and of what was leased. Errors: PAGE_TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def GetUtilisation(
@@ -215,7 +215,7 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.GetUtilisationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.Utilisation, _abc.Awaitable[_market_service_pb2.Utilisation]]:
-        """Returns utilisation by model. Errors: NOT_YET_AVAILABLE."""
+        """Returns utilisation by model. Errors: PAGE_TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def StreamTrades(
@@ -223,6 +223,6 @@ class MarketDataServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.StreamTradesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_market_service_pb2.StreamTradesResponse], _abc.AsyncIterator[_market_service_pb2.StreamTradesResponse]]:
-        """Streams trades from now on. Errors: NOT_YET_AVAILABLE."""
+        """Streams trades: from now on, or all after one that was seen. Errors: RATE_LIMITED."""
 
 def add_MarketDataServiceServicer_to_server(servicer: MarketDataServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
