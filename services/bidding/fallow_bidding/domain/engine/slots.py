@@ -20,7 +20,7 @@ from fallow_bidding.domain.engine.needs import Kind, Need
 from fallow_bidding.domain.engine.states import States
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI
 
-SLOT_WEIGHT: Final = 0.3
+SLOT_WEIGHT: Final = 1.0
 """Of a slot's size this much is charged when it is sure to be missed."""
 TAIL_DEVIATIONS: Final = 8
 """So many standard deviations from the mean a Poisson tail counts as 0 or 1."""

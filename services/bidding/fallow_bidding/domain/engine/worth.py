@@ -4,7 +4,8 @@ Two tables by exact dynamic programming, for each kind of device:
 
 - ``device_waste``: what is left of one device with so much free, on a node with so much processor time. A whole device
   takes the next need that comes. A hole in a device takes the better of two that fit, since needs choose among many
-  holes; and with few needs that fit it may stay empty: only ``PATIENCE`` needs are expected to pass by.
+  holes. A hole that few needs fit may stay empty, and more so than in proportion: such holes are many, for they
+  linger, and the few needs are shared among them.
 - ``exhaustion``: what is left of a node's devices, taken together, once its processor time (or memory) has run out.
 
 Grids are coarse on purpose: devices in 10 milli, nodes in 100 milli, processor time in cores, memory in 8 GiB. Free
@@ -23,8 +24,10 @@ from fallow_bidding.domain.engine.needs import Kind, Need
 from fallow_bidding.domain.engine.states import States
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI
 
+RARE: Final = 0.02
+"""A hole that fits this share of all needs stays empty with a chance of 1 in e; one that fits more, hardly ever."""
 PATIENCE: Final = 60
-"""Needs that pass by a hole before its fate is sealed."""
+"""Needs that a node may expect before what it has left is lost."""
 CHOICE: Final = 2
 """Of so many needs that fit it a hole takes the one that fits best."""
 EXHAUSTION_WEIGHT: Final = 0.25
@@ -124,7 +127,7 @@ def device_waste(shares: dict[_Group, float]) -> Floats:
         before = np.maximum(seen - mass / scale, 0.0)
         best = (1.0 - before) ** draws - (1.0 - seen) ** draws
         expected = (best * value / np.where(mass > 0, mass, 1.0)).sum(axis=0)
-        none = np.where(fitting > 0, np.maximum(1.0 - fitting, 0.0) ** PATIENCE, 1.0)
+        none = np.exp(-((fitting / RARE) ** 2))
         table[budget] = none * steps * DEVICE_STEP + (1.0 - none) * expected
     return table
 
