@@ -14,6 +14,7 @@ cluster's; `multi_gpu_placed_percent` the share of GPUs asked by tasks of severa
 
 import argparse
 import json
+import random
 import sys
 import time
 from collections import Counter
@@ -22,16 +23,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.trace import draw, read_needs, read_nodes
+from fallow_bidding.domain.engine.asks import Asks
 from fallow_bidding.domain.engine.engine import Engine
 from fallow_bidding.domain.engine.inventory import Inventory
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.engine.policies import POLICIES, make_policy
-from fallow_bidding.domain.supply import Node, Supplier
+from fallow_bidding.domain.supply import Node, PriceSchedule, StandingOffer, Supplier
 
 LOADS = (80, 90, 95, 100, 110, 120, 130)
 GIVEN = {"fgd"}
 TICK = 500
+ASSET = "usdc"
+JITTER = 0.15
+PRICE_MICROS = {
+    "V100M16": 106_250, "V100M32": 130_000, "P100": 60_000, "T4": 80_000, "A10": 300_000, "G2": 332_500, "G3": 665_000,
+}  # fmt: skip
+"""An hour of one device. In the market data of 2026 a V100 of 16 GiB is offered at 0.10625 dollars, an A40 at 0.665. The
+trace hides which models G2 and G3 are: the second is priced as an A40, the first at half of it; the rest are guesses."""
 
 
 @dataclass
@@ -49,6 +58,7 @@ class Run:
 def play(inventory: Inventory, policy: str, tasks: Sequence[Need], given: Snapshot | None, seed: int) -> Run:
     """Let the tasks of one seed arrive."""
     engine = Engine(inventory, make_policy(policy, seed), given)
+    asks = Asks(inventory, ASSET) if len(inventory.suppliers) > 1 else None
     capacity = int(inventory.free_milli.sum())
     run = Run(0.0, len(tasks), 0.0)
     allocated, arrived = 0, 0
@@ -56,7 +66,7 @@ def play(inventory: Inventory, policy: str, tasks: Sequence[Need], given: Snapsh
     started = time.process_time()
     for number, need in enumerate(tasks, start=1):
         engine.arrive(need)
-        choice = engine.decide(need)
+        choice = engine.decide(need, None if asks is None else asks.of(need))
         if choice is not None:
             engine.take(need, choice)
             allocated += need.total_milli
@@ -77,9 +87,24 @@ def play(inventory: Inventory, policy: str, tasks: Sequence[Need], given: Snapsh
     return run
 
 
-def suppliers(nodes: Sequence[Node]) -> list[Supplier]:
-    """One provider of all nodes."""
-    return [Supplier("provider", "accounts/provider", "region", 0, nodes=tuple(nodes))]
+def suppliers(nodes: Sequence[Node], count: int, seed: int) -> list[Supplier]:
+    """The nodes, dealt out to so many providers by the seed, each with prices of its own."""
+    source = random.Random(seed)
+    owned: list[list[Node]] = [[] for _ in range(count)]
+    for node in nodes:
+        owned[source.randrange(count)].append(node)
+    made = []
+    for number, mine in enumerate(owned):
+        level = source.uniform(1 - JITTER, 1 + JITTER)
+        gpu = {
+            model: round(1000 * level * source.uniform(1 - JITTER, 1 + JITTER)) * micros // 1000
+            for model, micros in PRICE_MICROS.items()
+        }
+        prices = PriceSchedule(ASSET, gpu, round(10_000 * level), round(2_000 * level))
+        offers = {ASSET: StandingOffer(f"offer-{number:03}", prices)}
+        provider = f"provider-{number:03}"
+        made.append(Supplier(provider, f"accounts/{provider}", "region", number, offers=offers, nodes=tuple(mine)))
+    return made
 
 
 def summary(policy: str, pods: str, seeds: Sequence[int], runs: Sequence[Run]) -> dict[str, object]:
@@ -112,6 +137,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--inflate", type=float, default=1.3)
     parser.add_argument("--seeds", default="42:52")
     parser.add_argument("--policy", choices=POLICIES, default=POLICIES[0])
+    parser.add_argument("--providers", type=int, default=1)
     return parser.parse_args()
 
 
@@ -124,7 +150,7 @@ def main() -> None:
     given = Snapshot(tuple(sorted(Counter(needs).items()))) if options.policy in GIVEN else None
     runs = []
     for seed in seeds:
-        inventory = Inventory(suppliers(nodes))
+        inventory = Inventory(suppliers(nodes, options.providers, seed))
         goal_milli = round(options.inflate * int(inventory.free_milli.sum()))
         runs.append(play(inventory, options.policy, draw(needs, goal_milli, seed), given, seed))
     print(json.dumps(summary(options.policy, options.pods.name, seeds, runs)))

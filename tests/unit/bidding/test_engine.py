@@ -2,12 +2,15 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fallow_bidding.domain.demand import GpuNeed, ReplicaSet, TermKind
+from fallow_bidding.domain.engine.asks import RATE_MICROS_MAX, Asks
 from fallow_bidding.domain.engine.engine import NOT_FOR_SALE, Engine
 from fallow_bidding.domain.engine.inventory import Choice, Inventory
 from fallow_bidding.domain.engine.mix import Mix, Snapshot
@@ -15,7 +18,8 @@ from fallow_bidding.domain.engine.needs import Kind, Need
 from fallow_bidding.domain.engine.policies import POLICIES, make_policy
 from fallow_bidding.domain.engine.records import replay, to_record
 from fallow_bidding.domain.engine.states import StateTable
-from fallow_bidding.domain.supply import Health, Node, Supplier
+from fallow_bidding.domain.pricing import group_price_micros
+from fallow_bidding.domain.supply import Health, Node, PriceSchedule, ReservedTier, Supplier
 from tests.unit.bidding.market import CORE, GIB, device, node, supplier
 
 MODELS = ("h100", "a100", "l4")
@@ -158,7 +162,12 @@ def test_what_is_kept_equals_what_is_computed_anew(
     for row in range(engine.inventory.rows):
         one, other = kept.states(kept.row_state[[row]]), fresh.states(fresh.row_state[[row]])
         assert one.free.tolist() == other.free.tolist(), "a row's state is that of the inventory"
-        assert (one.kind, one.cpu_milli, one.memory_bytes) == (other.kind, other.cpu_milli, other.memory_bytes)
+        assert (one.kind, one.cpu_milli, one.memory_bytes, one.devices) == (
+            other.kind,
+            other.cpu_milli,
+            other.memory_bytes,
+            other.devices,
+        )
 
 
 def test_giving_back_restores_everything() -> None:
@@ -249,3 +258,59 @@ def test_kinds_are_told_apart_by_what_is_asked() -> None:
         Kind("nvidia", "h100", 80 * GIB, "pcie"),
     ):
         assert not need.allows(wrong), f"{wrong} is not what was asked for"
+
+
+def test_a_group_spreads_over_the_nodes_of_one_provider() -> None:
+    """Goal: all replicas or none, on one provider. Method: three replicas of two devices on nodes of two and four."""
+    market = [supplier("p1", node("n1", 2), node("n2", 4)), supplier("p2", node("n3", 2))]
+    engine, need = Engine(Inventory(market), make_policy("least_waste")), Need(CORE, GIB, 2, 1_000)
+    engine.arrive(need)
+    before = engine.inventory.free_milli.copy()
+    choices = engine.decide_group([need] * 3, 0)
+    assert choices is not None, "six devices hold three times two"
+    places = [names(engine.inventory, choice) for choice in choices]
+    assert sorted(place[1] for place in places) == ["n1", "n2", "n2"], "each replica on one node"
+    assert len({name for place in places for name in place[2:]}) == 6, "no device twice"
+    assert engine.decide_group([need] * 2, 1) is None, "the other provider has room for one"
+    assert (engine.inventory.free_milli == before).all(), "looking takes nothing"
+
+
+@settings(deadline=None)
+@given(
+    needs(),
+    st.integers(0, 10**9),
+    st.integers(0, 10**9),
+    st.integers(0, 10**9),
+    st.integers(0, 10**7),
+    st.sampled_from((0, 125, 999)),
+)
+def test_asks_are_what_a_group_of_one_replica_costs(
+    need: Need, gpu: int, core: int, gib: int, least: int, discount: int
+) -> None:
+    """Goal: the price that chooses is the price that is charged. Method: the scalar sum, over schedules made up."""
+    schedule = PriceSchedule(
+        "usdc", {"h100": gpu}, core, gib, {"ephemeral": gib // 7}, least, (ReservedTier(1_000, discount),)
+    )
+    inventory = Inventory([supplier("p1", node("n1", 1), schedule=schedule), supplier("p2", node("n1", 1))])
+    term: dict[str, Any] = {"term_kind": TermKind.RESERVED, "duration_ms": 1_000}
+    asks = Asks(inventory, "usdc", **term).of(need)
+    gpus = GpuNeed(need.gpu_count, need.gpu_milli) if need.gpu_count else None
+    replica_set = ReplicaSet("s", 1, need.cpu_milli, need.memory_bytes, gpus, dict(need.storage))
+    schedules = [schedule, PriceSchedule("usdc", {"h100": 1_000_000})]
+    expected = [group_price_micros(one, [(replica_set, "h100" if gpus else "")], **term) for one in schedules]
+    known = [one for name, one in need.storage if name in inventory.classes]
+    assert len(known) < len(need.storage) or asks.tolist() == expected, "to the last micro"
+    assert Asks(inventory, "eurc").of(need).tolist() == [NOT_FOR_SALE] * 2, "nobody sells for another asset"
+
+
+def test_asks_leave_out_what_is_not_sold() -> None:
+    """Goal: no price, no sale. Method: a model without a price, a term that is too long, a rate out of bounds."""
+    market = [
+        supplier("p1", node("n1", (device("a", model="l4"),))),
+        supplier("p2", node("n2", 1), term_ms_max=10),
+        supplier("p3", node("n3", 1), micros=RATE_MICROS_MAX + 1),
+        supplier("p4", node("n4", 1), micros=RATE_MICROS_MAX),
+    ]
+    inventory = Inventory(market)
+    asks = Asks(inventory, "usdc", duration_ms=11).of(Need(0, 0, 1, 1_000))
+    assert asks.tolist() == [NOT_FOR_SALE, NOT_FOR_SALE, NOT_FOR_SALE, RATE_MICROS_MAX], "only the last one is sold"

@@ -5,6 +5,7 @@ of a decision is one look into a column: rows that share a state share its verdi
 changed. Nothing depends on the order in which states were met, so what is kept equals what would be computed anew.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -100,6 +101,24 @@ class Engine:
             return None
         row = self.policy.draw(self.mix.arrivals, np.flatnonzero(cost == least))
         return self._choice(need, row, int(column.position[row_state[row]]))
+
+    def decide_group(self, needs: Sequence[Need], provider: int) -> tuple[Choice, ...] | None:
+        """Places for all replicas of a group on the nodes of one provider, or None if they do not all fit.
+
+        The largest are placed first; the choices are in the order of ``needs``. Nothing is taken.
+        """
+        eligible = self.inventory.provider == provider
+        choices: dict[int, Choice] = {}
+        by_size = sorted(range(len(needs)), key=lambda at: (-needs[at].total_milli, -needs[at].memory_bytes, at))
+        for at in by_size:
+            choice = self.decide(needs[at], eligible=eligible)
+            if choice is None:
+                break
+            self.take(needs[at], choice)
+            choices[at] = choice
+        for at, choice in choices.items():
+            self.give_back(needs[at], choice)
+        return tuple(choices[at] for at in range(len(needs))) if len(choices) == len(needs) else None
 
     def take(self, need: Need, choice: Choice) -> None:
         """Make a decision stand."""

@@ -52,6 +52,7 @@ class Inventory:
         self.first = np.ones(len(pools), np.bool_)
         self.first[1:] = self.node[1:] != self.node[:-1]
         self.device_ids = tuple(tuple(device.device_id for device in devices) for *_, devices in pools)
+        self.device_count = np.array([len(ids) for ids in self.device_ids], np.int64)
         self.free_milli = np.zeros((len(pools), width), np.int64)
         for row, (*_, devices) in enumerate(pools):
             self.free_milli[row, : len(devices)] = [device.free_milli for device in devices]

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from fallow_bidding.domain.engine.inventory import Bools, Floats, Integers, Inventory
+from fallow_bidding.domain.engine.inventory import Floats, Integers, Inventory
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.engine.needs import Kind, Need
 from fallow_bidding.domain.engine.slots import Slots, slots
@@ -96,9 +96,7 @@ class LeastWaste:
         assert self._waste is not None, "a policy judges by what it has learned"
         assert self._slots is not None, "a policy judges by what it has learned"
         left, classes = self._waste, self._slots
-        taken = States(
-            states.kind, states.cpu_milli - need.cpu_milli, states.memory_bytes - need.memory_bytes, states.free
-        )
+        taken = states.charged(need, states.free)
         whole, total = states.whole, states.total
         slots_before = classes.count(states, whole)
         before, node_before = left.of(states)
@@ -165,21 +163,30 @@ class Fragmentation(_Plain):
     name = "fgd"
 
     def __init__(self) -> None:
-        """Nothing learned yet."""
-        self._needs: list[tuple[Need, float]] = []
-        self._allowed: list[Bools] = []
+        """Nothing learned yet: ``learn`` comes first."""
+        self._shapes: list[tuple[int, int]] = []
+        self._too_wide = 0
 
     def learn(self, snapshot: Snapshot, kinds: Sequence[Kind], width: int) -> None:
         """Keep the popular needs."""
         ordered = sorted(snapshot.counts, key=lambda pair: (-pair[1], pair[0]))
         total, seen = sum(count for _, count in ordered), 0
-        self._needs = []
+        shares: list[float] = []
+        popular = []
         for need, count in ordered:
             if seen >= POPULARITY * total:
                 break
             seen += count
-            self._needs.append((need, count / total))
-        self._allowed = [np.array([need.allows(kind) for kind in kinds]) for need, _ in self._needs]
+            popular.append(need)
+            shares.append(count / total)
+        self._share = np.array(shares)
+        self._cpu_milli = np.array([need.cpu_milli for need in popular], np.int64)
+        self._memory_bytes = np.array([need.memory_bytes for need in popular], np.int64)
+        self._allowed = np.array([[need.allows(kind) for need in popular] for kind in kinds], np.bool_)
+        shapes = sorted({(need.gpu_count, need.gpu_milli) for need in popular})
+        self._shapes = [shape for shape in shapes if shape[0] <= width]
+        self._shape = np.array([shapes.index((need.gpu_count, need.gpu_milli)) for need in popular], np.int64)
+        self._too_wide = len(shapes) - len(self._shapes)
 
     def judge(self, need: Need, states: States) -> Verdict:
         """The growth of fragmentation, rounded as its authors do."""
@@ -200,11 +207,15 @@ class Fragmentation(_Plain):
     def _fragments(self, states: States) -> Floats:
         """Expected free milli that the next need cannot use."""
         total = states.total
-        found = np.zeros(len(total))
-        for (need, share), allowed in zip(self._needs, self._allowed, strict=True):
-            fits = states.fits(need, allowed) & (need.gpu_count > 0)
-            short = np.where(states.free < need.gpu_milli, states.free, 0).sum(axis=1)
-            found += share * np.where(fits, short, total)
+        free, never = states.free, np.zeros(len(total), np.bool_)
+        room = [free[:, count - 1] >= milli if count else never for count, milli in self._shapes]
+        short = [np.where(free < milli, free, 0).sum(axis=1) for _, milli in self._shapes]
+        room, short = room + [never] * self._too_wide, short + [total] * self._too_wide
+        fits = np.stack(room, axis=1)[:, self._shape] & self._allowed[states.kind]
+        fits &= states.cpu_milli[:, None] >= self._cpu_milli
+        fits &= states.memory_bytes[:, None] >= self._memory_bytes
+        lost = np.where(fits, np.stack(short, axis=1)[:, self._shape], total[:, None])
+        found: Floats = (lost * self._share).sum(axis=1)
         return found
 
 
@@ -231,29 +242,40 @@ class BestFit(_Plain):
 
 
 class DotProduct(BestFit):
-    """The place whose free resources have the least dot product with what the need asks."""
+    """The place whose free resources have the least dot product with what the need asks, a share against its device.
+
+    Scores are whole numbers from 0 to 100 and the first of equals wins, as in the published runs.
+    """
 
     name = "dot_product"
 
     def judge(self, need: Need, states: States) -> Verdict:
         """The product over processor time and devices, and the fullest device."""
         cpu, gpu = self._scale
-        cost = states.cpu_milli / cpu * (need.cpu_milli / cpu) + states.total / gpu * (need.total_milli / gpu)
-        return Verdict(cost, _fullest(need, states), _none(states))
+        position = _fullest(need, states)
+        free = states.total if need.is_whole else states.free[np.arange(len(position)), position]
+        product = states.cpu_milli / cpu * (need.cpu_milli / cpu) + free / gpu * (need.total_milli / gpu)
+        return Verdict(-np.floor(100.0 * (1.0 - product / 2.0)), position, _none(states))
 
 
 class Packing(_Plain):
-    """Used devices first, then untouched devices on used nodes, then the rest; the fullest of each."""
+    """Used devices first, then untouched devices of used nodes, then untouched nodes, small ones before large ones.
+
+    Scores are whole numbers and the first of equals wins, as in the published runs; needs without GPUs take the first.
+    """
 
     name = "packing"
 
     def judge(self, need: Need, states: States) -> Verdict:
-        """Whether a used device takes it, then how many devices would stay untouched."""
+        """Scores from 100 down: by tenths of the used device, then one rank for used nodes, then by untouched devices."""
         position = _fullest(need, states)
+        if not need.gpu_count:
+            return Verdict(np.zeros(len(position)), position, _none(states))
         chosen = states.free[np.arange(len(position)), position]
-        used = (chosen < WHOLE_DEVICE_MILLI) & (not need.is_whole)
-        cost = np.where(used, chosen / 1e6, 1.0 + states.whole)
-        return Verdict(cost, position, _none(states))
+        whole = states.whole
+        score = np.where(chosen < WHOLE_DEVICE_MILLI, 100 - chosen // 100, 50 - need.gpu_count)
+        score = np.where(whole == states.devices, np.maximum(33 - whole, whole), score)
+        return Verdict(-score.astype(np.float64), position, _none(states))
 
 
 class Random(_Plain):

@@ -1,6 +1,6 @@
 """States of pools: what is free in a row, without who owns it. Equal rows share a state, and what is known of it.
 
-A state is (kind, processor time, memory, free milli by device in falling order). States are numbered as they are first
+A state is (kind, processor time, memory, devices, free milli by device in falling order). States are numbered as they are first
 seen; the numbers are names only and never decide anything.
 """
 
@@ -13,8 +13,8 @@ from fallow_bidding.domain.engine.inventory import Bools, Integers, Inventory
 from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI
 
-HEAD: Final = 3
-"""Columns before the devices: kind, processor time, memory."""
+HEAD: Final = 4
+"""Columns before the devices: kind, processor time, memory, how many devices there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +24,13 @@ class States:
     kind: Integers
     cpu_milli: Integers
     memory_bytes: Integers
+    devices: Integers
     free: Integers
 
     @classmethod
     def of(cls, table: Integers) -> "States":
         """Columns of a table of keys."""
-        return cls(table[:, 0], table[:, 1], table[:, 2], table[:, HEAD:])
+        return cls(table[:, 0], table[:, 1], table[:, 2], table[:, 3], table[:, HEAD:])
 
     @property
     def whole(self) -> Integers:
@@ -64,11 +65,17 @@ class States:
         elif need.gpu_count:
             free[np.arange(len(free)), position] -= need.gpu_milli
         free = -np.sort(-free, axis=1)
-        return States(self.kind, self.cpu_milli - need.cpu_milli, self.memory_bytes - need.memory_bytes, free)
+        return self.charged(need, free)
+
+    def charged(self, need: Need, free: Integers) -> "States":
+        """The states with a need's processor time and memory taken, and their devices as given."""
+        cpu_milli, memory_bytes = self.cpu_milli - need.cpu_milli, self.memory_bytes - need.memory_bytes
+        return States(self.kind, cpu_milli, memory_bytes, self.devices, free)
 
     def pick(self, chosen: Integers | Bools) -> "States":
         """Some of the states."""
-        return States(self.kind[chosen], self.cpu_milli[chosen], self.memory_bytes[chosen], self.free[chosen])
+        columns = (self.kind, self.cpu_milli, self.memory_bytes, self.devices, self.free)
+        return States(*(column[chosen] for column in columns))
 
 
 class StateTable:
@@ -84,7 +91,8 @@ class StateTable:
         inventory = self._inventory
         node = inventory.node
         free = -np.sort(-inventory.free_milli, axis=1)
-        head = np.stack((inventory.kind, inventory.cpu_milli[node], inventory.memory_bytes[node]), axis=1)
+        shared = inventory.cpu_milli[node], inventory.memory_bytes[node]
+        head = np.stack((inventory.kind, *shared, inventory.device_count), axis=1)
         table = np.ascontiguousarray(np.concatenate((head, free), axis=1))
         unique, inverse = np.unique(table, axis=0, return_inverse=True)
         self.row_state = inverse.reshape(-1).astype(np.int64)
@@ -107,6 +115,7 @@ class StateTable:
         inventory, node = self._inventory, self._inventory.node[row]
         key = np.empty(self._table.shape[1], np.int64)
         key[0], key[1], key[2] = inventory.kind[row], inventory.cpu_milli[node], inventory.memory_bytes[node]
+        key[3] = inventory.device_count[row]
         key[HEAD:] = -np.sort(-inventory.free_milli[row])
         number = self._numbers.setdefault(key.tobytes(), self.count)
         if number == self.count:
