@@ -29,6 +29,7 @@ from fallow_bidding.domain.engine.inventory import Inventory
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.engine.policies import POLICIES, make_policy
+from fallow_bidding.domain.engine.records import replay, to_record
 from fallow_bidding.domain.supply import Node, PriceSchedule, StandingOffer, Supplier
 
 LOADS = (80, 90, 95, 100, 110, 120, 130)
@@ -80,6 +81,8 @@ def play(inventory: Inventory, policy: str, tasks: Sequence[Need], given: Snapsh
             print(f"\r{policy} seed {seed}: {number}/{len(tasks)}", end="", file=sys.stderr, flush=True)
     run.seconds = time.process_time() - started
     run.allocated_percent = 100 * allocated / capacity
+    record = to_record(engine, tasks[0])
+    assert replay(record) == record["choice"], "a decision that was written out is made again"
     assert allocated == capacity - int(inventory.free_milli.sum()), "what was placed is what is no longer free"
     print(
         f"\r{policy} seed {seed}: {run.allocated_percent:.2f} %, {run.tasks / run.seconds:.0f} tasks/s", file=sys.stderr
