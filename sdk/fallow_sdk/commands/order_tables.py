@@ -114,6 +114,11 @@ def history_table(transitions: list[order_pb2.OrderTransition]) -> Table:
     return table
 
 
+def _silent(count: int) -> str:
+    """How many constraints removed nothing, beside those that did."""
+    return "1 other constraint removed nothing" if count == 1 else f"{count} other constraints removed nothing"
+
+
 def explanation_tables(explanation: order_service_pb2.ExplainOrderResponse) -> list[Table]:
     """Funnel and offers of each group; constraints that removed nothing are counted, not listed."""
     tables: list[Table] = []
@@ -122,11 +127,11 @@ def explanation_tables(explanation: order_service_pb2.ExplainOrderResponse) -> l
         silent = len(group.funnel) - len(removing)
         funnel = Table(
             "CONSTRAINT", "DEVICES BEFORE", "AFTER", "PROVIDERS LEFT", title=f"{group.group_id}: funnel", box=None,
-            title_justify="left", caption=f"{silent} other constraints removed nothing", caption_justify="left",
+            title_justify="left", caption=_silent(silent), caption_justify="left",
         )  # fmt: skip
         if not removing:
-            funnel = Table(title=f"{group.group_id}: funnel: none of {silent} constraints removed a device", box=None,
-                           title_justify="left")  # fmt: skip
+            # A table without columns prints nothing, not even its title.
+            funnel = Table(f"{group.group_id}: funnel: none of {silent} constraints removed a device", box=None)
         for step in removing:
             funnel.add_row(
                 step.constraint, str(step.devices_before), str(step.devices_after), str(step.providers_after)

@@ -15,7 +15,7 @@ from fallow_chassis.postgres import Database
 from fallow_receipts import Receipt, ReceiptError, id_to_word, keccak, verify_receipt
 from fallow_sdk.chain import ChainClient
 from fallow_sdk.wallet import Wallet
-from fallow_settlement import chain_store
+from fallow_settlement import chain_store, deployment
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
 from fallow_settlement.chain import JsonRpcNode, WrongChainError
 from fallow_settlement.contracts_abi import commitment_call
@@ -28,7 +28,7 @@ from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
 from fallow_stack.faucet import Faucet
-from tests.component.settlement.chain import DyingNode, Killed, LocalChain
+from tests.component.settlement.chain import DyingNode, Killed, LocalChain, deployed
 from tests.component.settlement.market import ASSET, RULES, TENANT, Market, identifier
 
 ORDER = identifier(1)
@@ -239,6 +239,15 @@ async def test_a_node_of_another_chain_is_refused(local_chain: LocalChain, contr
     async with JsonRpcNode(local_chain.url, contracts.chain_id + 1) as node:
         with pytest.raises(WrongChainError):
             await node.head()
+
+
+async def test_deploying_waits_for_a_chain_but_not_for_ever(
+    local_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a chain that was started a moment ago is waited for. Method: nobody there, with the wait cut short."""
+    monkeypatch.setattr(deployment, "START_SECONDS", 0.5)
+    with pytest.raises(deployment.DeploymentError, match="no chain answers"):
+        await deployed(replace(local_chain, url="http://127.0.0.1:1"), tmp_path)
 
 
 def test_deploying_twice_does_nothing(local_chain: LocalChain, tmp_path: Path) -> None:

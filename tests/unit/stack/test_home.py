@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
+from fallow_stack.commands import down
 from fallow_stack.engines import EngineError, Kafka
 from fallow_stack.home import Home, MemberStatus, StackRunningError, StackStatus
 
@@ -60,6 +63,22 @@ def test_a_running_stack_is_not_forgotten(tmp_path: Path) -> None:
     inner.lock()
     inner.unlock()
     outer.wipe(nowhere)
+    assert not tmp_path.exists()
+
+
+def test_down_wipes_nothing_under_a_running_demo(tmp_path: Path) -> None:
+    """Goal: the command says who runs, and fails. Method: `down --wipe` while the folder inside is held."""
+    app = Typer()
+    app.command()(down)
+    demo = Home(tmp_path / "demo")
+    (demo.folder("postgres") / "data").write_text("x", "utf-8")
+    demo.lock()
+    result = CliRunner().invoke(app, ["--home", str(tmp_path), "--wipe"])
+    assert result.exit_code == 1
+    assert "stop it first, nothing was forgotten" in " ".join(result.output.split())
+    assert (tmp_path / "demo" / "postgres" / "data").exists()
+    demo.unlock()
+    assert CliRunner().invoke(app, ["--home", str(tmp_path), "--wipe"]).exit_code == 0
     assert not tmp_path.exists()
 
 
