@@ -39,10 +39,11 @@ class FallowError(Exception):
         return self.code == "UNAVAILABLE" or self.reason == "RATE_LIMITED"
 
     def __str__(self) -> str:
-        """One line for people, then one line a field, then what to do."""
-        head = f"{self.reason or self.code}: {self.message}"
-        fields = [f"  {item.path}: {item.description}" for item in self.violations]
-        return "\n".join([head, *fields, *([f"  {self.action}"] if self.action else [])])
+        """One line for people, then one line a field, one a fact, then what to do."""
+        head = f"{self.reason} ({self.code}): {self.message}" if self.reason else f"{self.code}: {self.message}"
+        lines = [f"  {item.path}: {item.description}" for item in self.violations]
+        lines += [f"  {name} = {value}" for name, value in self.metadata.items()]
+        return "\n".join([head, *lines, *([f"  {self.action}"] if self.action else [])])
 
     @classmethod
     def from_rpc(cls, error: grpc.aio.AioRpcError) -> "FallowError":

@@ -131,4 +131,4 @@ def test_an_error_says_what_to_do() -> None:
     error = FallowError(
         "INVALID_ARGUMENT", "INVALID_FIELD", "no", violations=(FieldViolation("a.b", "too low"),), action="Mend it."
     )
-    assert str(error) == "INVALID_FIELD: no\n  a.b: too low\n  Mend it."
+    assert str(error) == "INVALID_FIELD (INVALID_ARGUMENT): no\n  a.b: too low\n  Mend it."
