@@ -15,6 +15,7 @@ from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.commands.registry import RegistryCommands
 from fallow_bidding.commands.relinquish import RelinquishCommands
+from fallow_bidding.commands.reputation import ReputationCommands
 from fallow_bidding.commands.watching import WatchCommands
 from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
@@ -34,6 +35,7 @@ from fallow_chassis.postgres import Database
 
 WATCH_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 3_600.0
+REPUTATION_SECONDS: Final = 10.0
 
 
 async def build(application: Application[BiddingSettings]) -> None:
@@ -58,6 +60,7 @@ async def build(application: Application[BiddingSettings]) -> None:
     application.background(Courier(signals, link, delivery).run, name="courier")
     application.every(WATCH_SECONDS, Watch(link, watching, orders).run_once, name="watch")
     application.every(SWEEP_SECONDS, data.sweep, name="trades")
+    application.every(REPUTATION_SECONDS, ReputationCommands(database, policy).compute_due, name="reputation")
     application.relay()
     application.consume(Consumer("bidding", [ORDERS_TOPIC], database, stream, OrderHandlers(policy).by_type()))
 

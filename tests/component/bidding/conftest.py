@@ -35,6 +35,7 @@ from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.commands.registry import RegistryCommands
 from fallow_bidding.commands.relinquish import RelinquishCommands
+from fallow_bidding.commands.reputation import ReputationCommands
 from fallow_bidding.commands.watching import WatchCommands
 from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
@@ -198,6 +199,7 @@ class House:
         self.watch = Watch(self.link, self.watching, self.orders)
         self.matching = MatchingCommands(self.database, self.policy, lock_key("decisions", self.policy.market))
         self.delivery = DeliveryCommands(self.database, self.policy, self.identity.signer("bidding"), ORDER_ADDRESS)
+        self.reputation = ReputationCommands(self.database, self.policy)
         self.signals = Signals(self.database)
         self.data = MarketData(self.database, self.policy)
         self.engine = Engine(self.database, self.signals, self.matching, lock_key("leader", self.policy.market))

@@ -5,7 +5,7 @@ leave as one event with the market's own receipt time, in the transaction that k
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
@@ -23,10 +23,10 @@ from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.proofs import ProofVerdict, judge_proofs
 from fallow_bidding.domain.providers import Provider
 from fallow_bidding.domain.reasons import PROVIDER_NOT_FOUND
-from fallow_bidding.domain.silence import outage_ms, outages_with_present
+from fallow_bidding.domain.silence import Outage, outage_ms, outages_with_present
 from fallow_bidding.domain.supply import Health
 from fallow_bidding.signatures import verifies
-from fallow_bidding.store import delivery, leases, orders, outages, providers
+from fallow_bidding.store import delivery, leases, orders, outages, providers, reputation
 from fallow_bidding.topics import PROOFS_TOPIC
 from fallow_chassis.errors import DomainError
 from fallow_chassis.events import EventDraft
@@ -71,6 +71,7 @@ class LinkCommands:
             verdict = judge_runs(provider_id, runs, held.leases, stops, now)
             await self._apply(unit, held, verdict)
             await self._apply_proof_facts(unit, held, proofs)
+            await self._note_silence(unit, held.provider, now)
             await providers.record_heartbeat(unit.connection, provider_id, now, convert.boot_id(heartbeat))
             if not held.provider.reachable:
                 await notify(unit.connection, MARKET_CHANNEL)
@@ -102,6 +103,12 @@ class LinkCommands:
             await notify(unit.connection, MARKET_CHANNEL)
             return _inventory_reply(report.sequence, "")
 
+    async def _note_silence(self, unit: UnitOfWork, provider: Provider, now: datetime) -> None:
+        """A provider is heard again: where it was silent for long, that is a fact for its reputation."""
+        if now - provider.heard_time > timedelta(milliseconds=self._policy.unreachable_ms):
+            silence = Outage(provider.heard_time, now)
+            await reputation.insert_silence(unit.connection, provider.provider_id, silence)
+
     async def _keep_proofs(
         self,
         unit: UnitOfWork,
@@ -113,7 +120,9 @@ class LinkCommands:
         """Store the new marks and state the fact that proofs came."""
         for lease_id, mark in verdict.marks.items():
             await leases.save_proof_mark(unit.connection, lease_id, mark)
-            held.leases[lease_id] = replace(held.leases[lease_id], proof=mark)
+            held.leases[lease_id] = lease = replace(held.leases[lease_id], proof=mark)
+            if lease.end_time is not None:
+                await reputation.reopen_day(unit.connection, lease.provider_id, lease.end_time.date())
         if not verdict.taken:
             return
         provider = held.provider

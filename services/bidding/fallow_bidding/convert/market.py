@@ -22,6 +22,7 @@ from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.orders import MarketGroup
 from fallow_bidding.domain.providers import Offer, Provider
 from fallow_bidding.domain.reasons import AUDITOR_SIGNATURE_INVALID
+from fallow_bidding.domain.reputation import Reputation
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, PriceSchedule, ReservedTier
 from fallow_bidding.signatures import auditor_signed
 from fallow_chassis.errors import DomainError, FieldViolation, invalid_field
@@ -50,12 +51,28 @@ def provider_message(provider: Provider) -> provider_pb2.Provider:
         ],
         address=provider.address,
         state=provider_pb2.ProviderState.Value(f"PROVIDER_STATE_{provider.state.value}"),
-        reputation=provider_pb2.Reputation(score_milli=provider.reputation_milli),
+        reputation=_reputation_message(provider.reputation),
         market=provider.market,
         create_time=to_timestamp(provider.create_time),
     )
     if provider.heartbeat_time is not None:
         message.heartbeat_time.CopyFrom(to_timestamp(provider.heartbeat_time))
+    return message
+
+
+def _reputation_message(reputation: Reputation) -> provider_pb2.Reputation:
+    """A reputation with its parts."""
+    message = provider_pb2.Reputation(
+        score_milli=reputation.score_milli,
+        reliability_milli=reputation.reliability_milli,
+        uptime_week_milli=reputation.uptime_week_milli,
+        uptime_milli=reputation.uptime_month_milli,
+        start_success_milli=reputation.start_success_milli,
+        early_closes=reputation.early_closes,
+        leases=reputation.leases,
+    )
+    if reputation.time_to_start_ms is not None:
+        message.time_to_start.CopyFrom(to_duration(reputation.time_to_start_ms))
     return message
 
 

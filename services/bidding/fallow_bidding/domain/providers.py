@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from fallow_bidding.domain.audits import AuditorSignature, audited_attributes
+from fallow_bidding.domain.reputation import Reputation
 from fallow_bidding.domain.supply import PriceSchedule
 
 
@@ -42,7 +43,7 @@ class Provider:
     address: str = ""
     draining: bool = False
     reachable: bool = False
-    reputation_milli: int = 0
+    reputation: Reputation = field(default_factory=Reputation)
     heartbeat_time: datetime | None = None
     boot_id: str = ""
     inventory_sequence: int = 0
@@ -56,6 +57,11 @@ class Provider:
         if not self.reachable:
             return ProviderState.UNREACHABLE
         return ProviderState.DRAINING if self.draining else ProviderState.ONLINE
+
+    @property
+    def heard_time(self) -> datetime:
+        """When it was last heard; its registration where it never was."""
+        return self.create_time if self.heartbeat_time is None else self.heartbeat_time
 
     @property
     def audited(self) -> dict[str, frozenset[str]]:

@@ -8,6 +8,7 @@ import asyncpg
 
 from fallow_bidding.domain.audits import AuditorSignature
 from fallow_bidding.domain.providers import Offer, Provider
+from fallow_bidding.domain.reputation import Reputation
 from fallow_bidding.domain.supply import PriceSchedule, ReservedTier
 from fallow_bidding.store import QUERIES
 from fallow_chassis.postgres import Connection
@@ -194,7 +195,16 @@ def _provider_of(row: asyncpg.Record) -> Provider:
         address=row["address"],
         draining=row["draining"],
         reachable=row["reachable"],
-        reputation_milli=row["reputation_milli"],
+        reputation=Reputation(
+            score_milli=row["reputation_milli"],
+            reliability_milli=row["reliability_milli"],
+            uptime_week_milli=row["uptime_week_milli"],
+            uptime_month_milli=row["uptime_month_milli"],
+            start_success_milli=row["start_success_milli"],
+            time_to_start_ms=row["time_to_start_ms"],
+            early_closes=row["early_closes"],
+            leases=row["lease_count"],
+        ),
         heartbeat_time=row["heartbeat_time"],
         boot_id=row["boot_id"],
         inventory_sequence=row["inventory_sequence"],

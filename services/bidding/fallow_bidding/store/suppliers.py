@@ -55,7 +55,7 @@ def _supplier(
         create_time_ms=int(provider.create_time.timestamp() * 1_000),
         attributes=provider.attributes,
         audited=provider.audited,
-        reputation_milli=provider.reputation_milli,
+        reputation_milli=provider.reputation.score_milli,
         unavailable=unavailability(provider, policy, now),
         offers=offers,
         nodes=tuple(nodes),

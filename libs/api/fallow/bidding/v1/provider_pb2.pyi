@@ -153,7 +153,10 @@ Global___AuditorSignature: _TypeAlias = AuditorSignature  # noqa: Y015
 
 @_typing.final
 class Reputation(_message.Message):
-    """How well a provider has done. Thousandths, 0 to 1,000."""
+    """How well a provider has done, computed every minute by the formula in docs/reputation.md. Shares are thousandths, 0 to
+    1,000; each begins at 500 and moves with what is seen, and what is old counts less. Leases of the provider's own account
+    do not count, nor does time in which the market itself was away.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -163,19 +166,25 @@ class Reputation(_message.Message):
     TIME_TO_START_FIELD_NUMBER: _builtins.int
     EARLY_CLOSES_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    RELIABILITY_MILLI_FIELD_NUMBER: _builtins.int
+    UPTIME_WEEK_MILLI_FIELD_NUMBER: _builtins.int
     score_milli: _builtins.int
-    """All together, after the formula in the documents."""
+    """All together."""
     uptime_milli: _builtins.int
-    """Share of time online."""
+    """Share of time online over 30 days."""
     start_success_milli: _builtins.int
-    """Share of leases that became ready."""
+    """Share of accepted leases that became ready."""
     early_closes: _builtins.int
-    """Leases that the provider ended early."""
+    """Leases that the provider ended early over 180 days: given up, lost by silence, or by a failed device."""
     leases: _builtins.int
-    """Leases counted."""
+    """Leases counted over 180 days."""
+    reliability_milli: _builtins.int
+    """Paid running time against early closes, each of which outweighs a day of it."""
+    uptime_week_milli: _builtins.int
+    """Share of time online over 7 days."""
     @_builtins.property
     def time_to_start(self) -> _duration_pb2.Duration:
-        """Usual time from lease to readiness."""
+        """Usual time from lease to readiness over 30 days; unset where none was timed."""
 
     def __init__(
         self,
@@ -186,10 +195,12 @@ class Reputation(_message.Message):
         time_to_start: _duration_pb2.Duration | None = ...,
         early_closes: _builtins.int = ...,
         leases: _builtins.int = ...,
+        reliability_milli: _builtins.int = ...,
+        uptime_week_milli: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time_to_start", b"time_to_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_closes", b"early_closes", "leases", b"leases", "score_milli", b"score_milli", "start_success_milli", b"start_success_milli", "time_to_start", b"time_to_start", "uptime_milli", b"uptime_milli"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["early_closes", b"early_closes", "leases", b"leases", "reliability_milli", b"reliability_milli", "score_milli", b"score_milli", "start_success_milli", b"start_success_milli", "time_to_start", b"time_to_start", "uptime_milli", b"uptime_milli", "uptime_week_milli", b"uptime_week_milli"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
