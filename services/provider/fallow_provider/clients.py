@@ -12,7 +12,13 @@ import grpc
 
 from fallow.bidding.v1 import provider_pb2, provider_service_pb2, provider_service_pb2_grpc
 from fallow.order.v1 import order_service_pb2, order_service_pb2_grpc, session_service_pb2, session_service_pb2_grpc
-from fallow.provider.v1.market_link_pb2 import Heartbeat, HeartbeatAcknowledgement, InventoryReport, LinkReply
+from fallow.provider.v1.market_link_pb2 import (
+    Heartbeat,
+    HeartbeatAcknowledgement,
+    InventoryAcknowledgement,
+    InventoryReport,
+    LinkReply,
+)
 from fallow.type.v1.workload_pb2 import Workload
 from fallow_chassis.clock import Clock
 from fallow_chassis.errors import INTERNAL, DomainError, ErrorReason
@@ -174,14 +180,13 @@ class NatsMarket:
             raise DomainError(INTERNAL, "the market answered a heartbeat with something else")
         return reply.heartbeat
 
-    async def report_inventory(self, report: InventoryReport, timeout: float) -> None:
-        """Send the nodes and devices."""
+    async def report_inventory(self, report: InventoryReport, timeout: float) -> InventoryAcknowledgement:
+        """Send nodes and devices."""
         payload = report.SerializeToString()
         reply = _reply_of(await self._link.request(f"{self._prefix}.inventory", payload, timeout))
         if not reply.HasField("inventory"):
             raise DomainError(INTERNAL, "the market answered an inventory report with something else")
-        if reply.inventory.reason:
-            raise _refused(reply.inventory.reason, "the market refused the inventory report")
+        return reply.inventory
 
 
 def _reply_of(payload: bytes) -> LinkReply:

@@ -16,7 +16,7 @@ from fallow_chassis.errors import DomainError
 from fallow_chassis.logging import get_logger
 from fallow_chassis.wire import to_timestamp
 from fallow_provider.convert import key_of, node_message, proof_message, status_message
-from fallow_provider.domain.inventory import DeviceHealth, worst_health
+from fallow_provider.domain.inventory import DeviceHealth, Node, changed_nodes, worst_health
 from fallow_provider.domain.run import DEFAULT_GRACE_MS, Run, RunKey, RunState, acknowledge_final, final_proof, prove
 from fallow_provider.ports import Market, SiteSource
 from fallow_provider.proof_key import ProofKey
@@ -82,14 +82,15 @@ class Heartbeats:
         self._changed = changed
         self._acknowledgements = acknowledgements
         self._sequence = 0
-        self._inventory_wanted = True
+        # What the market is known to have taken in this life of the agent; None asks for a full report.
+        self._known_nodes: tuple[Node, ...] | None = None
+        self._known_sequence = 0
 
     async def run(self) -> None:
-        """Report the inventory, then a heartbeat every interval and at each change."""
+        """Report what of the inventory the market does not know, then a heartbeat, every interval and at each change."""
         while True:
             self._changed.clear()
-            if self._inventory_wanted:
-                await self.report_inventory()
+            await self.report_inventory()
             is_heard = await self.beat()
             await asyncio.sleep(LEAST_PAUSE_SECONDS)
             try:
@@ -102,23 +103,43 @@ class Heartbeats:
                 continue
 
     async def report_inventory(self) -> bool:
-        """Tell the market of the nodes and devices; whether it took the report."""
+        """Tell the market of the nodes and devices: all of them at first and where it asks, then what has changed.
+
+        Returns whether it knows them now. Where nothing has changed nothing is sent.
+        """
+        nodes = self._sites.site().nodes
+        if nodes == self._known_nodes:
+            return True
         sequence = int(self._store.fact("inventory_sequence") or "0") + 1
         self._store.save_fact("inventory_sequence", str(sequence))
-        report = InventoryReport(
-            provider=self._provider,
-            sequence=sequence,
-            nodes=[node_message(node, self._drivers) for node in self._sites.site().nodes],
-            report_time=to_timestamp(self._clock.now()),
-        )
+        report = self._inventory_report(sequence, nodes)
         try:
-            await self._market.report_inventory(report, self._timeout_seconds)
+            answer = await self._market.report_inventory(report, self._timeout_seconds)
         except DomainError as error:
             _log.warning("inventory_not_taken", sequence=sequence, error=str(error))
             return False
-        self._inventory_wanted = False
-        _log.info("inventory_reported", sequence=sequence, nodes=len(report.nodes))
+        if answer.reason:
+            _log.warning("inventory_refused", sequence=sequence, known=answer.sequence, reason=answer.reason)
+            # Numbers grow above what the market knows, and what it knows is not what we think.
+            self._store.save_fact("inventory_sequence", str(max(sequence, answer.sequence)))
+            self._known_nodes = None
+            return False
+        self._known_nodes, self._known_sequence = nodes, sequence
+        _log.info("inventory_reported", sequence=sequence, nodes=len(report.nodes), base=report.base_sequence)
         return True
+
+    def _inventory_report(self, sequence: int, nodes: tuple[Node, ...]) -> InventoryReport:
+        """The report that tells the market of these nodes."""
+        report = InventoryReport(
+            provider=self._provider, sequence=sequence, report_time=to_timestamp(self._clock.now())
+        )
+        told = list(nodes)
+        if self._known_nodes is not None:
+            told, removed = changed_nodes(self._known_nodes, nodes)
+            report.base_sequence = self._known_sequence
+            report.removed_node_ids.extend(removed)
+        report.nodes.extend(node_message(node, self._drivers) for node in told)
+        return report
 
     async def beat(self) -> bool:
         """Send one heartbeat and do what its acknowledgement asks; whether it was acknowledged."""
@@ -183,7 +204,7 @@ class Heartbeats:
             if run is not None and run.state.is_terminal:
                 self._store.forget_run(run)
         if answer.inventory_wanted:
-            self._inventory_wanted = True
+            self._known_nodes = None
             self._changed.set()
 
     def _health(self, run: Run) -> int:

@@ -11,7 +11,12 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Protocol
 
-from fallow.provider.v1.market_link_pb2 import Heartbeat, HeartbeatAcknowledgement, InventoryReport
+from fallow.provider.v1.market_link_pb2 import (
+    Heartbeat,
+    HeartbeatAcknowledgement,
+    InventoryAcknowledgement,
+    InventoryReport,
+)
 from fallow.type.v1.workload_pb2 import Workload
 from fallow_chassis.errors import ErrorReason
 from fallow_provider.domain.inventory import Site
@@ -184,8 +189,8 @@ class Market(Protocol):
         """Send a sign of life; the acknowledgement feeds every lease's self-stop."""
         ...
 
-    async def report_inventory(self, report: InventoryReport, timeout: float) -> None:
-        """Send the nodes and devices."""
+    async def report_inventory(self, report: InventoryReport, timeout: float) -> InventoryAcknowledgement:
+        """Send nodes and devices; the acknowledgement may refuse them."""
         ...
 
 

@@ -120,9 +120,13 @@ class Agent:
                 self.arrived.clear()
                 await self.arrived.wait()
 
-    async def report_inventory(self, *nodes: resources_pb2.Node, sequence: int = 1) -> market_link_pb2.LinkReply:
-        """Send an inventory report."""
-        report = market_link_pb2.InventoryReport(provider=self.name, sequence=sequence, nodes=nodes)
+    async def report_inventory(
+        self, *nodes: resources_pb2.Node, sequence: int = 1, base: int = 0, removed: tuple[str, ...] = ()
+    ) -> market_link_pb2.LinkReply:
+        """Send an inventory report, in full or, with ``base``, of changes."""
+        report = market_link_pb2.InventoryReport(
+            provider=self.name, sequence=sequence, nodes=nodes, base_sequence=base, removed_node_ids=removed
+        )
         return await self._say("inventory", report)
 
     async def beat(

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fallow.provider.v1 import market_link_pb2
@@ -63,6 +64,7 @@ class FakeMarket:
     inventories: list[market_link_pb2.InventoryReport] = field(default_factory=list)
     answer: market_link_pb2.HeartbeatAcknowledgement = field(default_factory=market_link_pb2.HeartbeatAcknowledgement)
     failure: DomainError | None = None
+    inventory_answer: market_link_pb2.InventoryAcknowledgement | None = None
 
     async def heartbeat(
         self, heartbeat: market_link_pb2.Heartbeat, timeout: float
@@ -73,11 +75,14 @@ class FakeMarket:
         self.heartbeats.append(heartbeat)
         return self.answer
 
-    async def report_inventory(self, report: market_link_pb2.InventoryReport, timeout: float) -> None:
-        """Keep it."""
+    async def report_inventory(
+        self, report: market_link_pb2.InventoryReport, timeout: float
+    ) -> market_link_pb2.InventoryAcknowledgement:
+        """Keep it and answer: taken, unless the test says otherwise."""
         if self.failure is not None:
             raise self.failure
         self.inventories.append(report)
+        return self.inventory_answer or market_link_pb2.InventoryAcknowledgement(sequence=report.sequence)
 
 
 class Agent:
@@ -172,3 +177,15 @@ def stop_command(generation: int = 1, order: int = 1) -> market_link_pb2.Command
     )
     command.stop.reason = lease_pb2.END_REASON_TENANT
     return command
+
+
+@pytest.fixture
+def engine() -> MockEngine:
+    """An engine that outlives agents."""
+    return MockEngine()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, engine: MockEngine, clock: ManualClock) -> Agent:
+    """The first life."""
+    return Agent(tmp_path, engine, clock)

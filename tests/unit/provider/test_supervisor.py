@@ -18,18 +18,6 @@ ACCEPTED = market_link_pb2.COMMAND_OUTCOME_ACCEPTED
 Birth = Callable[[], Agent]
 
 
-@pytest.fixture
-def engine() -> MockEngine:
-    """An engine that outlives agents."""
-    return MockEngine()
-
-
-@pytest.fixture
-def agent(tmp_path: Path, engine: MockEngine, clock: ManualClock) -> Agent:
-    """The first life."""
-    return Agent(tmp_path, engine, clock)
-
-
 async def test_running_time_is_proven_and_only_grows(agent: Agent, clock: ManualClock) -> None:
     """Goal: exact milliseconds from readiness to the stop. Method: move time between heartbeats and after the stop."""
     async with agent.working():

@@ -4,6 +4,7 @@ The provider is the one whose subject the message came on; what the message itse
 leave as one event with the market's own receipt time, in the transaction that keeps their marks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,13 +17,14 @@ from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import link as convert
+from fallow_bidding.convert.link import MAX_NODES, DeviceRow, NodeRow
 from fallow_bidding.domain.heartbeat import Failure, HeartbeatVerdict, judge_runs
 from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, Lease, accepted, ready
 from fallow_bidding.domain.orders import MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.proofs import ProofVerdict, judge_proofs
 from fallow_bidding.domain.providers import Provider
-from fallow_bidding.domain.reasons import PROVIDER_NOT_FOUND
+from fallow_bidding.domain.reasons import INVENTORY_INVALID, PROVIDER_NOT_FOUND
 from fallow_bidding.domain.silence import Outage, outage_ms, outages_with_present
 from fallow_bidding.domain.supply import Health
 from fallow_bidding.signatures import verifies
@@ -34,6 +36,9 @@ from fallow_chassis.postgres import Connection, Database, UnitOfWork, notify
 from fallow_chassis.wire import to_duration, to_timestamp
 
 INVENTORY_OLD: Final = "INVENTORY_OLD"
+INVENTORY_GAP: Final = "INVENTORY_GAP"
+FULL_REPORT: Final = 0
+"""What a report follows that follows none."""
 
 
 @dataclass(slots=True)
@@ -82,7 +87,8 @@ class LinkCommands:
     async def take_inventory(
         self, provider_id: str, report: market_link_pb2.InventoryReport
     ) -> market_link_pb2.LinkReply:
-        """Take an inventory report; one that is not newer than the last is answered with the number that is known.
+        """Take an inventory report; one that is not newer than the last, or does not follow it, is answered with the number
+        that is known, and with the wish for a full one. Devices that a report leaves out stay held by their leases.
 
         Raises PROVIDER_NOT_FOUND, and INVENTORY_INVALID for a report that cannot be true.
         """
@@ -92,7 +98,12 @@ class LinkCommands:
             known = held.provider.inventory_sequence
             if report.sequence <= known:
                 return _inventory_reply(known, INVENTORY_OLD if report.sequence < known else "")
-            await providers.replace_nodes(unit.connection, provider_id, nodes, devices)
+            if report.base_sequence not in {FULL_REPORT, known}:
+                return _inventory_reply(known, INVENTORY_GAP)
+            if report.base_sequence == FULL_REPORT:
+                await providers.replace_nodes(unit.connection, provider_id, nodes, devices)
+            else:
+                await _change_nodes(unit.connection, provider_id, nodes, devices, report.removed_node_ids)
             await providers.record_inventory(unit.connection, provider_id, report.sequence, unit.clock.now())
             failed = {device[0] for device in devices if device[6] == Health.FAILED}
             for lease in list(held.leases.values()):
@@ -247,8 +258,29 @@ async def _own_outage_ms(connection: Connection, since: datetime, now: datetime)
     return outage_ms(present, since, now)
 
 
+async def _change_nodes(
+    connection: Connection,
+    provider_id: str,
+    nodes: Sequence[NodeRow],
+    devices: Sequence[DeviceRow],
+    removed: Sequence[str],
+) -> None:
+    """Put changed nodes in the place of their last state; the whole must be true afterwards."""
+    await providers.delete_some_nodes(connection, provider_id, [*removed, *(node[0] for node in nodes)])
+    held = {row["device_id"] for row in await providers.load_devices(connection, [provider_id])}
+    twice = sorted(held & {device[0] for device in devices})
+    if twice:
+        raise DomainError(INVENTORY_INVALID, f"the device id {twice[0]!r} stands at another node too")
+    await providers.insert_nodes(connection, provider_id, nodes, devices)
+    count = len(await providers.load_nodes(connection, [provider_id]))
+    if count > MAX_NODES:
+        raise DomainError(INVENTORY_INVALID, f"a provider has at most {MAX_NODES} nodes, and this makes {count}")
+
+
 def _inventory_reply(sequence: int, reason: str) -> market_link_pb2.LinkReply:
     """The answer to an inventory report."""
     return market_link_pb2.LinkReply(
-        inventory=market_link_pb2.InventoryAcknowledgement(sequence=sequence, reason=reason)
+        inventory=market_link_pb2.InventoryAcknowledgement(
+            sequence=sequence, reason=reason, inventory_wanted=bool(reason)
+        )
     )

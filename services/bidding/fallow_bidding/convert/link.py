@@ -169,6 +169,8 @@ def command_answer(payload: bytes, command_id: str) -> CommandAnswer:
 
 def inventory_rows(report: market_link_pb2.InventoryReport) -> tuple[list[NodeRow], list[DeviceRow]]:
     """A report's nodes and devices; INVENTORY_INVALID where it cannot be true."""
+    if not 0 <= report.base_sequence < max(report.sequence, 1):
+        raise _invalid("a report of changes follows an earlier one")
     if len(report.nodes) > MAX_NODES:
         raise _invalid(f"a provider has at most {MAX_NODES} nodes")
     nodes: list[NodeRow] = []

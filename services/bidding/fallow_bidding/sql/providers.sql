@@ -56,6 +56,9 @@ UPDATE provider SET inventory_sequence = $2, inventory_time = $3 WHERE provider_
 -- name: delete_nodes
 DELETE FROM node WHERE provider_id = $1
 
+-- name: delete_some_nodes
+DELETE FROM node WHERE provider_id = $1 AND node_id = ANY($2::text[])
+
 -- name: insert_node
 INSERT INTO node (provider_id, node_id, cpu_milli, memory_bytes, storage_bytes_by_class, drivers)
 VALUES ($1, $2, $3, $4, $5, $6)

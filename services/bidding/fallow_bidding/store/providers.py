@@ -112,12 +112,27 @@ async def replace_nodes(
     nodes: Sequence[tuple[str, int, int, dict[str, int], list[str]]],
     devices: Sequence[tuple[str, str, str, str, int, str, str, str]],
 ) -> None:
-    """Put a report's nodes and devices in the place of the last one's.
+    """Put a report's nodes and devices in the place of the last one's."""
+    await connection.execute(QUERIES.get("delete_nodes"), provider_id)
+    await insert_nodes(connection, provider_id, nodes, devices)
+
+
+async def delete_some_nodes(connection: Connection, provider_id: str, node_ids: Sequence[str]) -> None:
+    """Drop nodes with their devices."""
+    await connection.execute(QUERIES.get("delete_some_nodes"), provider_id, list(node_ids))
+
+
+async def insert_nodes(
+    connection: Connection,
+    provider_id: str,
+    nodes: Sequence[tuple[str, int, int, dict[str, int], list[str]]],
+    devices: Sequence[tuple[str, str, str, str, int, str, str, str]],
+) -> None:
+    """Store nodes and devices that are not there yet.
 
     A node is (node id, cpu milli, memory bytes, storage by class, drivers), a device (device id, node id, vendor,
     model, VRAM bytes, interface, health, source).
     """
-    await connection.execute(QUERIES.get("delete_nodes"), provider_id)
     await connection.executemany(QUERIES.get("insert_node"), [(provider_id, *node) for node in nodes])
     await connection.executemany(QUERIES.get("insert_device"), [(provider_id, *device) for device in devices])
 

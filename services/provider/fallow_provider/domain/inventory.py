@@ -81,6 +81,13 @@ class Site:
         return next((node for node in self.nodes if node.node_id == node_id), None)
 
 
+def changed_nodes(before: tuple[Node, ...], after: tuple[Node, ...]) -> tuple[list[Node], list[str]]:
+    """The nodes that are new or have changed, and the ids of those that are gone."""
+    known = {node.node_id: node for node in before}
+    present = {node.node_id for node in after}
+    return [node for node in after if known.get(node.node_id) != node], sorted(known.keys() - present)
+
+
 def worst_health(healths: list[DeviceHealth]) -> DeviceHealth:
     """The worst of some devices' health; healthy where there are none, unknown only where nothing worse is known."""
     return max(healths, default=DeviceHealth.HEALTHY, key=_badness)

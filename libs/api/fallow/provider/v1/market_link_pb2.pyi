@@ -514,7 +514,9 @@ Global___HeartbeatAcknowledgement: _TypeAlias = HeartbeatAcknowledgement  # noqa
 
 @_typing.final
 class InventoryReport(_message.Message):
-    """A provider's nodes and devices."""
+    """A provider's nodes and devices, in full or as changes of the last report. A report that leaves out a device under a lease does
+    not free it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -522,17 +524,27 @@ class InventoryReport(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     REPORT_TIME_FIELD_NUMBER: _builtins.int
+    BASE_SEQUENCE_FIELD_NUMBER: _builtins.int
+    REMOVED_NODE_IDS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Provider, `providers/{provider}`."""
     sequence: _builtins.int
     """Number of the report, growing over restarts."""
+    base_sequence: _builtins.int
+    """0 (default) in a full report. In a report of changes the number of the report that it follows: it is taken if that is the
+    last one that the market took.
+    """
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Node]:
-        """All nodes."""
+        """All nodes; in a report of changes those that are new or have changed, each in full."""
 
     @_builtins.property
     def report_time(self) -> _timestamp_pb2.Timestamp:
         """When it was taken."""
+
+    @_builtins.property
+    def removed_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In a report of changes, the nodes that are gone."""
 
     def __init__(
         self,
@@ -541,10 +553,12 @@ class InventoryReport(_message.Message):
         sequence: _builtins.int = ...,
         nodes: _abc.Iterable[_resources_pb2.Node] | None = ...,
         report_time: _timestamp_pb2.Timestamp | None = ...,
+        base_sequence: _builtins.int = ...,
+        removed_node_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "provider", b"provider", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_sequence", b"base_sequence", "nodes", b"nodes", "provider", b"provider", "removed_node_ids", b"removed_node_ids", "report_time", b"report_time", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -558,19 +572,25 @@ class InventoryAcknowledgement(_message.Message):
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    INVENTORY_WANTED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the report that is now known."""
     reason: _builtins.str
-    """Reason of a refusal; empty when it was taken."""
+    """Reason of a refusal; empty when it was taken. `INVENTORY_OLD`: a later report is known already. `INVENTORY_GAP`: it follows a
+    report that is not the last one.
+    """
+    inventory_wanted: _builtins.bool
+    """True when the market asks for a full report, numbered above `sequence`."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         reason: _builtins.str = ...,
+        inventory_wanted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inventory_wanted", b"inventory_wanted", "reason", b"reason", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
