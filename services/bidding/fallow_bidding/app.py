@@ -9,6 +9,8 @@ from fallow.bidding.v1 import (
     market_service_pb2_grpc,
     provider_service_pb2_grpc,
 )
+from fallow_bidding.auction_queries import AuctionQueries
+from fallow_bidding.commands.auctions import AuctionCommands
 from fallow_bidding.commands.delivery import DeliveryCommands
 from fallow_bidding.commands.link import LinkCommands
 from fallow_bidding.commands.matching import MatchingCommands
@@ -19,12 +21,13 @@ from fallow_bidding.commands.reputation import ReputationCommands
 from fallow_bidding.commands.watching import WatchCommands
 from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
-from fallow_bidding.jobs import Courier, Engine, Watch
+from fallow_bidding.jobs import Announcer, Courier, Engine, Watch
 from fallow_bidding.link import LinkServer
 from fallow_bidding.market_data import MarketData
 from fallow_bidding.queries import Queries
+from fallow_bidding.rpc.auctions import AuctionServicer
 from fallow_bidding.rpc.leases import LeaseServicer
-from fallow_bidding.rpc.market import AuctionServicer, MatchServicer
+from fallow_bidding.rpc.market import MatchServicer
 from fallow_bidding.rpc.market_data import MarketDataServicer
 from fallow_bidding.rpc.registry import ProviderRegistryServicer
 from fallow_bidding.settings import BiddingSettings
@@ -57,6 +60,13 @@ async def build(application: Application[BiddingSettings]) -> None:
     delivery = DeliveryCommands(database, policy, application.signer, settings.required("order_address"))
     signals = application.signals()
     application.background(Engine(database, signals, matching, lock_key("leader", policy.market)).run, name="engine")
+    auctions = AuctionCommands(database, policy, matching)
+    application.server.add(
+        market_service_pb2_grpc.add_AuctionServiceServicer_to_server,
+        AuctionServicer(auctions, AuctionQueries(database, policy)),
+        "fallow.bidding.v1.AuctionService",
+    )
+    application.background(Announcer(signals, link, auctions).run, name="announcer")
     application.background(Courier(signals, link, delivery).run, name="courier")
     application.every(WATCH_SECONDS, Watch(link, watching, orders).run_once, name="watch")
     application.every(SWEEP_SECONDS, data.sweep, name="trades")
@@ -103,11 +113,6 @@ def _add_servicers(
         market_service_pb2_grpc.add_MatchServiceServicer_to_server,
         MatchServicer(queries),
         "fallow.bidding.v1.MatchService",
-    )
-    server.add(
-        market_service_pb2_grpc.add_AuctionServiceServicer_to_server,
-        AuctionServicer(),
-        "fallow.bidding.v1.AuctionService",
     )
     server.add(
         market_service_pb2_grpc.add_MarketDataServiceServicer_to_server,

@@ -4,9 +4,11 @@ A signal of the database makes the engine and the courier look sooner; each also
 """
 
 import asyncio
+import re
 from typing import Final
 
 from fallow_bidding.channels import COMMAND_CHANNEL, MARKET_CHANNEL
+from fallow_bidding.commands.auctions import AuctionCommands
 from fallow_bidding.commands.delivery import DeliveryCommands, Outgoing
 from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.commands.orders import OrderCommands
@@ -25,12 +27,15 @@ ENGINE_POLL_SECONDS: Final = 1.0
 """How often the leader looks without being woken: holds run out, offers expire, providers come back."""
 STANDBY_POLL_SECONDS: Final = 0.5
 """How often a standby tries to lead."""
+ANNOUNCER_POLL_SECONDS: Final = 2.0
 COURIER_POLL_SECONDS: Final = 0.5
 REQUEST_SECONDS: Final = 2.0
 """How long an agent has to answer a command before it is sent again."""
 COMMANDS_IN_FLIGHT: Final = 64
 """The most commands that wait for an answer at one time."""
 
+_NOT_OF_A_TOKEN: Final = re.compile(r"[^A-Za-z0-9_-]")
+"""What a token of a NATS subject cannot hold, or should not."""
 _log = get_logger(__name__)
 
 
@@ -65,7 +70,7 @@ class Engine:
                     if made:
                         self._leases.add(made)
                         _log.info("leases_made", leases=made)
-                    await self._bell.wait(ENGINE_POLL_SECONDS)
+                    await self._bell.wait(min(ENGINE_POLL_SECONDS, await self._matching.seconds_to_close()))
             finally:
                 self.is_leading = False
         raise ConnectionError("the session that held the lead is gone")
@@ -124,6 +129,37 @@ class Courier:
             reason=answer.reason,
         )
         await self._commands.take_answer(outgoing, answer)
+
+
+class Announcer:
+    """Tells providers of new rounds. A hint: who misses it finds the round by ListAuctions."""
+
+    def __init__(self, signals: Signals, link: NatsLink, commands: AuctionCommands) -> None:
+        """Take the signals that wake it, the link, and the use-cases."""
+        self._bell = signals.bell(MARKET_CHANNEL)
+        self._link = link
+        self._commands = commands
+
+    async def run(self) -> None:
+        """Announce until cancelled."""
+        with self._bell:
+            await keep_trying("announcer", self._announce)
+
+    async def _announce(self) -> None:
+        """Tell of what is new, whenever something is."""
+        while True:
+            taken = await self._commands.take_unannounced()
+            for announcement in taken:
+                payload = announcement.message.SerializeToString()
+                for region, model in announcement.audience:
+                    await self._link.publish(announcement_subject(region, model), payload)
+            if not taken:
+                await self._bell.wait(ANNOUNCER_POLL_SECONDS)
+
+
+def announcement_subject(region: str, model: str) -> str:
+    """Where rounds for a GPU model in a region are told of; ``none`` is a group without GPUs."""
+    return f"fallow.market.auction.{_NOT_OF_A_TOKEN.sub('_', region)}.{model or 'none'}"
 
 
 class Watch:

@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from fallow.bidding.v1 import events_pb2 as bidding_events
+from fallow.order.v1 import order_pb2
 from fallow.settlement.v1 import charge_pb2
 from fallow.settlement.v1 import events_pb2 as settlement_events
 from fallow_chassis.events import ReceivedEvent
@@ -45,6 +46,23 @@ async def lease_created(unit: UnitOfWork, _event: ReceivedEvent, message: biddin
     # A lease that was made before workloads had revisions is on the first.
     order_id, revision = lease.key.order.removeprefix("orders/"), max(1, lease.group_revision)
     await update_store.note_lease_revision(unit.connection, order_id, lease.key.group, lease.key.generation, revision)
+
+
+async def auction_opened(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.AuctionOpened) -> None:
+    """A round of bids has begun."""
+    if message.match_mode == order_pb2.MATCH_MODE_MANUAL:
+        what = "bids may be picked until"
+    else:
+        what = f"round {message.round} of sealed bids until"
+    told = f"{message.group_id}: {what} {message.close_time.ToJsonString()} ({message.auction})"
+    await _fold(unit, message.order, lambda order, now: orders.noted(order, told, _instant(message.create_time, now)))
+
+
+async def auction_closed(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.AuctionClosed) -> None:
+    """A round of bids is over."""
+    outcome = f"won by {message.winning_bid}" if message.winning_bid else f"nobody won: {message.detail}"
+    told = f"{message.group_id}: round {message.round} closed with {message.bids} bids, {outcome}"
+    await _fold(unit, message.order, lambda order, now: orders.noted(order, told, _instant(message.decide_time, now)))
 
 
 async def lease_running(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseRunning) -> None:
@@ -151,6 +169,8 @@ async def escrow_closed(unit: UnitOfWork, _event: ReceivedEvent, message: settle
 def handlers() -> dict[type[Message], Handler]:
     """Which message goes where."""
     return {
+        bidding_events.AuctionOpened: auction_opened,
+        bidding_events.AuctionClosed: auction_closed,
         bidding_events.LeaseCreated: lease_created,
         bidding_events.LeaseRunning: lease_running,
         bidding_events.LeaseSuspended: lease_suspended,

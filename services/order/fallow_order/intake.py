@@ -1,8 +1,7 @@
 """From what a tenant sent to a draft: one order of checks, the same for orders that come as messages and as SDL.
 
 The order of precedence: a source is there; SDL converts (SDL_INVALID, every problem with path and line); the contract's
-field rules hold (UNKNOWN_FIELD, INVALID_FIELD); nothing is asked for that is not built yet (NOT_YET_AVAILABLE); the
-parts fit together (INVALID_FIELD). Fields that the service sets itself are cleared, not refused (AIP-203). No reason
+field rules hold (UNKNOWN_FIELD, INVALID_FIELD); the parts fit together (INVALID_FIELD). Fields that the service sets itself are cleared, not refused (AIP-203). No reason
 ever repeats a value of the workload.
 """
 
@@ -11,7 +10,7 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.type.v1 import resources_pb2, workload_pb2
-from fallow_chassis.errors import DomainError, FieldViolation, invalid_field, not_yet_available
+from fallow_chassis.errors import DomainError, FieldViolation, invalid_field
 from fallow_chassis.validation import validate
 from fallow_chassis.wire import from_duration, to_duration
 from fallow_order.domain.draft import (
@@ -20,7 +19,9 @@ from fallow_order.domain.draft import (
     MAX_LABEL_VALUE_CHARACTERS,
     MAX_MATCH_TIMEOUT_MS,
     MAX_TERM_MS,
+    MAX_WINDOW_MS,
     MIN_DURATION_MS,
+    MIN_WINDOW_MS,
     OrderDraft,
 )
 from fallow_order.domain.reasons import SDL_INVALID
@@ -39,6 +40,12 @@ def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSetti
         order.labels[key] = value
     if request.HasField("terms"):
         order.terms.CopyFrom(request.terms)
+    if request.match_mode:
+        order.match_mode = request.match_mode
+    if request.auction_rule:
+        order.auction_rule = request.auction_rule
+    if request.HasField("auction_window"):
+        order.auction_window.CopyFrom(request.auction_window)
     return draft_of_order(order)
 
 
@@ -99,15 +106,12 @@ def _sdl_invalid(error: SdlError) -> DomainError:
 
 def draft_of_order(order: order_pb2.Order) -> OrderDraft:
     """The draft of an order whose fields are within the contract's bounds."""
-    _check_built(order)
     check_labels(order.labels, "order.labels")
     _check_groups(order)
     asset = order.groups[0].price_limit.asset
     match_timeout_ms, term_ms = _check_terms(order.terms, asset)
-    bare = order_pb2.Order(
-        group_binding=order.group_binding or order_pb2.GROUP_BINDING_ALL_OR_NONE,
-        match_mode=order_pb2.MATCH_MODE_INSTANT,
-    )
+    bare = order_pb2.Order(group_binding=order.group_binding or order_pb2.GROUP_BINDING_ALL_OR_NONE)
+    _take_mode(order, bare, match_timeout_ms)
     for group in order.groups:
         bare.groups.add(
             group_id=group.group_id,
@@ -116,7 +120,7 @@ def draft_of_order(order: order_pb2.Order) -> OrderDraft:
             replica_sets=[_replica_set(container) for container in group.workload.containers],
         )
     bare.terms.CopyFrom(order.terms)
-    bare.terms.kind = order_pb2.TERM_KIND_ON_DEMAND
+    bare.terms.kind = order.terms.kind or order_pb2.TERM_KIND_ON_DEMAND
     bare.terms.overlap = order.terms.overlap or order_pb2.OVERLAP_ALLOWED
     bare.terms.match_timeout.CopyFrom(to_duration(match_timeout_ms))
     specification = bare.SerializeToString(deterministic=True)
@@ -136,18 +140,22 @@ def draft_of_order(order: order_pb2.Order) -> OrderDraft:
     )
 
 
-def _check_built(order: order_pb2.Order) -> None:
-    """Refuse what stands in the contract and is not built yet."""
-    if order.match_mode == order_pb2.MATCH_MODE_AUCTION:
-        raise not_yet_available("order.match_mode AUCTION")
-    if order.match_mode == order_pb2.MATCH_MODE_MANUAL:
-        raise not_yet_available("order.match_mode MANUAL")
-    if order.terms.kind == order_pb2.TERM_KIND_SPOT:
-        raise not_yet_available("order.terms.kind SPOT")
-    if order.terms.kind == order_pb2.TERM_KIND_RESERVED:
-        raise not_yet_available("order.terms.kind RESERVED")
-    if order.auction_rule or order.HasField("auction_window"):
-        raise invalid_field("order.auction_rule", "goes with match_mode AUCTION only")
+def _take_mode(order: order_pb2.Order, bare: order_pb2.Order, match_timeout_ms: int) -> None:
+    """How the order meets offers; rule and window go with an auction only, and it needs a window."""
+    bare.match_mode = order.match_mode or order_pb2.MATCH_MODE_INSTANT
+    if bare.match_mode != order_pb2.MATCH_MODE_AUCTION:
+        if order.auction_rule:
+            raise invalid_field("order.auction_rule", "goes with match_mode AUCTION only")
+        if order.HasField("auction_window"):
+            raise invalid_field("order.auction_window", "goes with match_mode AUCTION only")
+        return
+    window_ms = from_duration(order.auction_window) if order.HasField("auction_window") else 0
+    if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
+        raise invalid_field("order.auction_window", "must be from 250 ms to 10 min")
+    if window_ms > match_timeout_ms:
+        raise invalid_field("order.auction_window", "must be no longer than terms.match_timeout")
+    bare.auction_rule = order.auction_rule or order_pb2.AUCTION_RULE_FIRST_PRICE
+    bare.auction_window.CopyFrom(to_duration(window_ms))
 
 
 def _check_groups(order: order_pb2.Order) -> None:
@@ -202,6 +210,8 @@ def _check_terms(terms: order_pb2.Terms, asset: str) -> tuple[int, int | None]:
         term_ms = from_duration(terms.duration)
         if not MIN_DURATION_MS <= term_ms <= MAX_TERM_MS:
             raise invalid_field("order.terms.duration", "must be from 1 s to 5 years")
+    if terms.kind == order_pb2.TERM_KIND_RESERVED and term_ms is None:
+        raise invalid_field("order.terms.duration", "must be set with kind RESERVED: the term is what is reserved")
     if terms.HasField("budget"):
         if terms.budget.asset != asset:
             raise invalid_field("order.terms.budget.asset", "must be the price limits'")

@@ -47,6 +47,8 @@ def draft_of_update(
     wanted = order_pb2.Order.FromString(order.specification)
     for group, workload in zip(wanted.groups, workloads, strict=True):
         group.workload.ParseFromString(workload)
+    if wanted.terms.kind == order_pb2.TERM_KIND_RESERVED and "terms.duration" in paths:
+        raise invalid_field("order.terms.duration", "is fixed: the order's discount was given for it")
     source = request.order.labels if "labels" in paths else dict(order.labels)
     for key, value in source.items():
         wanted.labels[key] = value

@@ -10,10 +10,11 @@ from google.protobuf.message import Message
 
 from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.convert import leases as convert
+from fallow_bidding.domain.auctions import ORDER_ENDED
 from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState, ended, released
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
-from fallow_bidding.store import delivery, leases, orders
+from fallow_bidding.store import auctions, delivery, leases, orders
 from fallow_bidding.topics import LEASES_TOPIC
 from fallow_chassis.events import EventDraft
 from fallow_chassis.postgres import UnitOfWork, notify
@@ -123,7 +124,9 @@ async def end_group(unit: UnitOfWork, order: MarketOrder, group: MarketGroup, re
     assert not order.together, "groups that belong together end together"
     assert group.state is not GroupState.ENDED, "a group ends once"
     await orders.save_group(unit.connection, replace(group, state=GroupState.ENDED, hold_until=None))
-    await emit_fact(unit, order.order_id, convert.group_ended(group, reason, detail, unit.clock.now()))
+    now = unit.clock.now()
+    await auctions.fail_open_auctions(unit.connection, order.order_id, group.group_index, ORDER_ENDED, now)
+    await emit_fact(unit, order.order_id, convert.group_ended(group, reason, detail, now))
     groups = (await orders.load_groups(unit.connection, [order.order_id]))[order.order_id]
     if all(other.state is GroupState.ENDED for other in groups):
         await end_order(unit, order, reason, detail)
@@ -158,5 +161,6 @@ async def end_order(unit: UnitOfWork, order: MarketOrder, reason: EndReason, det
         else:
             told.append(lease)
     await orders.end_order(unit.connection, order.order_id, reason, detail, now)
+    await auctions.fail_open_auctions(unit.connection, order.order_id, None, ORDER_ENDED, now)
     await emit_fact(unit, order.order_id, convert.order_ended(order.order_id, reason, detail, now))
     return told

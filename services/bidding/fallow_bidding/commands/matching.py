@@ -4,6 +4,7 @@ A transaction-level advisory lock lets one pass run at a time, whoever believes 
 held, so two writers can never sell one device twice. The database's own check stands behind that.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -11,22 +12,27 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2
 from fallow_bidding.commands import lifecycle
+from fallow_bidding.commands.rounds import close_rounds, load_bids
 from fallow_bidding.commands.succession import Succession
 from fallow_bidding.commands.trades import state_trades
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import market as convert
-from fallow_bidding.domain.demand import ReplicaSet
+from fallow_bidding.domain.auctions import Auction, AuctionRule, with_bids
+from fallow_bidding.domain.demand import OrderDemand, ReplicaSet
 from fallow_bidding.domain.leases import GenerationKey, Lease
 from fallow_bidding.domain.matching import Decision, GroupMatch, Market, decide
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Provider
-from fallow_bidding.store import QUERIES, delivery, leases, orders
+from fallow_bidding.store import QUERIES, auctions, delivery, leases, orders
 from fallow_bidding.store.suppliers import load_suppliers
 from fallow_chassis.postgres import Database, UnitOfWork
 
 ORDER_BATCH: Final = 500
 """The most open orders in one pass; the oldest come first."""
+
+MIN_PAUSE_SECONDS: Final = 0.005
+"""The engine never looks again sooner than this."""
 
 
 class MatchingCommands:
@@ -41,24 +47,40 @@ class MatchingCommands:
     async def match_open_orders(self) -> int:
         """One pass; returns how many leases it made."""
         async with self._database.transaction() as unit:
-            await unit.connection.execute(QUERIES.get("lock_decisions"), self._lock_key)
+            await self.lock(unit)
             now = unit.clock.now()
-            found = await orders.lock_open_orders(unit.connection, self._policy.market, ORDER_BATCH)
+            found = await orders.lock_open_orders(unit.connection, self._policy.market, now, ORDER_BATCH)
             groups = await orders.load_groups(unit.connection, [order.order_id for order in found])
+            rounds = await auctions.lock_open_auctions(unit.connection, [order.order_id for order in found])
             if not any(_needs_decision(group, now) for order in found for group in groups[order.order_id]):
                 return 0
-            loaded = await load_suppliers(unit.connection, self._policy, now)
-            market = Market([supplier for _, supplier in loaded])
-            providers = {provider.provider_id: provider for provider, _ in loaded}
+            market, providers = await self.load_market(unit)
             groups = await Succession(unit, self._policy, market, providers).run(found, groups)
             # A group that has given up its lease for a new workload comes before all others.
             found.sort(key=lambda order: not any(group.succeeds for group in groups[order.order_id]))
             made = 0
             for order in found:
-                parts = _parts(groups[order.order_id], now)
-                for part in parts:
-                    made += await self._match(unit, market, providers, order, part)
+                for part in _parts(order, groups[order.order_id], rounds[order.order_id], now):
+                    made += await self._match(unit, market, providers, order, part, rounds[order.order_id])
             return made
+
+    async def seconds_to_close(self) -> float:
+        """How long until the next round closes that the engine decides; without any, for ever."""
+        async with self._database.read() as connection:
+            close_time = await auctions.next_close_time(connection)
+        if close_time is None:
+            return math.inf
+        return max(MIN_PAUSE_SECONDS, (close_time - self._database.clock.now()).total_seconds())
+
+    async def lock(self, unit: UnitOfWork) -> None:
+        """Hold the market's decisions until the transaction ends."""
+        await unit.connection.execute(QUERIES.get("lock_decisions"), self._lock_key)
+
+    async def load_market(self, unit: UnitOfWork) -> tuple[Market, dict[str, Provider]]:
+        """The market as it is now, and its providers by their ids."""
+        loaded = await load_suppliers(unit.connection, self._policy, unit.clock.now())
+        market = Market([supplier for _, supplier in loaded])
+        return market, {provider.provider_id: provider for provider, _ in loaded}
 
     async def _match(
         self,
@@ -67,17 +89,36 @@ class MatchingCommands:
         providers: Mapping[str, Provider],
         order: MarketOrder,
         part: Mapping[int, MarketGroup],
+        rounds: Mapping[int, Auction],
     ) -> int:
-        """Decide about groups of one order and write what was decided."""
+        """Decide about groups of one order and write what was decided; those with a round are decided by its bids."""
         assert order.body is not None, "an open order has a body"
         body = order_pb2.Order.FromString(order.body)
         demand = convert.order_demand(body, part)
+        due = {index: rounds[index] for index in part if index in rounds}
+        bids = await load_bids(unit, due)
+        if due:
+            second_price = any(auction.rule is AuctionRule.SECOND_PRICE for auction in due.values())
+            demand = with_bids(demand, bids, second_price=second_price)
         decision: Decision = decide(demand, market)
         if not decision.matches and any(group.may_return(unit.clock.now()) for group in part.values()):
             assert len(part) == 1, "a group that lost its lease is decided alone"
             forgiven = {index: replace(group, excluded_providers=frozenset()) for index, group in part.items()}
             demand = convert.order_demand(body, forgiven)
             decision = decide(demand, market)
+        await close_rounds(unit, order, body, part, due, bids, decision)
+        return await self.write(unit, providers, order, part, demand, decision)
+
+    async def write(
+        self,
+        unit: UnitOfWork,
+        providers: Mapping[str, Provider],
+        order: MarketOrder,
+        part: Mapping[int, MarketGroup],
+        demand: OrderDemand,
+        decision: Decision,
+    ) -> int:
+        """Write what was decided about groups of one order; returns how many leases that made."""
         for story in decision.explanations:
             await orders.save_decision(unit.connection, order.order_id, story)
         sets = {group.index: group.replica_sets for group in demand.groups}
@@ -131,10 +172,17 @@ def _needs_decision(group: MarketGroup, now: datetime) -> bool:
     return group.is_matchable(now) or group.is_changed or group.awaits_release
 
 
-def _parts(groups: list[MarketGroup], now: datetime) -> list[dict[int, MarketGroup]]:
-    """What is decided together: the groups that never had a lease; each group that lost its lease on its own."""
+def _parts(
+    order: MarketOrder, groups: list[MarketGroup], rounds: Mapping[int, Auction], now: datetime
+) -> list[dict[int, MarketGroup]]:
+    """What is decided together: the groups that never had a lease; each group that lost its lease on its own.
+
+    In an order that takes bids a group's first lease is decided only when its round is due.
+    """
     open_groups = [group for group in groups if group.is_matchable(now)]
     first = {group.group_index: group for group in open_groups if group.generation == 0}
+    if order.auction_mode is not None:
+        first = {index: group for index, group in first.items() if index in rounds and rounds[index].is_due(now)}
     again = [{group.group_index: group} for group in open_groups if group.generation > 0]
     return [first, *again] if first else again
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2
 from fallow_bidding.channels import MARKET_CHANNEL
-from fallow_bidding.commands import lifecycle
+from fallow_bidding.commands import lifecycle, rounds
 from fallow_bidding.convert import leases as convert
+from fallow_bidding.convert.auctions import mode_of
 from fallow_bidding.convert.market import gpu_models, order_demand
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
@@ -40,6 +41,7 @@ async def open_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Order,
     assert groups, "an order has a group"
     is_new = await orders.insert_order(unit.connection, order, groups)
     if is_new:
+        await rounds.open_rounds(unit, order, message, groups)
         await notify(unit.connection, MARKET_CHANNEL)
     return is_new
 
@@ -49,7 +51,12 @@ async def update_order(unit: UnitOfWork, policy: Policy, message: order_pb2.Orde
     order = _order_of(policy, message, unit, unit.clock.now())
     known = (await orders.lock_orders(unit.connection, [order.order_id])).get(order.order_id)
     if known is not None and not known.ended:
+        groups = (await orders.load_groups(unit.connection, [order.order_id]))[order.order_id]
+        waiting = [group for group in groups if group.waits]
+        is_other = any(_revision(message.groups[group.group_index]) > group.revision for group in waiting)
         await orders.update_body(unit.connection, order, [_revision(group) for group in message.groups])
+        if is_other:
+            await rounds.restart_rounds(unit, known, message, waiting)
         await notify(unit.connection, MARKET_CHANNEL)
 
 
@@ -128,5 +135,6 @@ def _order_of(policy: Policy, message: order_pb2.Order, unit: UnitOfWork, open_t
         together=message.group_binding != order_pb2.GROUP_BINDING_EACH,
         gpu_models=gpu_models(message),
         term_ms=from_duration(terms.duration) or None if terms.HasField("duration") else None,
+        auction_mode=mode_of(body),
         forbids_overlap=terms.overlap == order_pb2.OVERLAP_FORBIDDEN,
     )

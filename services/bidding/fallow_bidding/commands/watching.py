@@ -6,14 +6,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from fallow_bidding.commands import lifecycle
+from fallow_bidding.commands.rounds import away_ms
 from fallow_bidding.convert.leases import OBSERVER
 from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState
 from fallow_bidding.domain.orders import judge_wait
 from fallow_bidding.domain.policy import Policy
-from fallow_bidding.domain.silence import OUTAGE_AFTER, Outage, heard_since, outage_ms, outages_with_present
-from fallow_bidding.store import leases, orders, outages, providers
+from fallow_bidding.domain.silence import OUTAGE_AFTER, Outage, heard_since, outages_with_present
+from fallow_bidding.store import auctions, leases, orders, outages, providers
 from fallow_chassis.postgres import Connection, Database, UnitOfWork
 
+ROUND_PAUSE: Final = timedelta(seconds=1)
+"""How long an order whose round is about to be decided is left alone."""
 BATCH: Final = 200
 """The most providers or leases that one pass looks at."""
 
@@ -91,12 +94,11 @@ class WatchCommands:
         now = unit.clock.now()
         order = (await orders.lock_orders(unit.connection, [order_id]))[order_id]
         groups = (await orders.load_groups(unit.connection, [order_id]))[order_id]
-        away = 0
-        if order.open_time is not None:
-            recorded = await outages.load_outages(unit.connection, order.open_time)
-            present = outages_with_present(recorded, await outages.load_pulse(unit.connection), now)
-            away = outage_ms(present, order.open_time, now)
-        wait = judge_wait(order, groups, away, now)
+        if await auctions.has_sealed_auction(unit.connection, order_id):
+            # The last round closes with the wait, and the engine decides it before anything ends.
+            await orders.set_match_due(unit.connection, order_id, now + ROUND_PAUSE)
+            return 0
+        wait = judge_wait(order, groups, await away_ms(unit, order), now)
         await orders.set_match_due(unit.connection, order_id, wait.next_time)
         if not wait.over:
             return 0

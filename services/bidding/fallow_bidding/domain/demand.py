@@ -68,7 +68,10 @@ class ReplicaSet:
 
 @dataclass(frozen=True, slots=True)
 class GroupDemand:
-    """A part of an order that one provider must take whole. ``excluded`` holds provider ids."""
+    """A part of an order that one provider must take whole. ``excluded`` holds provider ids.
+
+    ``bids`` are prices for the whole group, by provider id, that stand in the place of what schedules make.
+    """
 
     index: int
     group_id: str
@@ -81,14 +84,19 @@ class GroupDemand:
     auditors_all_of: tuple[str, ...] = ()
     excluded: frozenset[str] = frozenset()
     reputation_milli_min: int = 0
+    bids: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class OrderDemand:
-    """The groups of an order that look for a provider now. ``together``: all of them, or none."""
+    """The groups of an order that look for a provider now. ``together``: all of them, or none.
+
+    ``second_price``: the winner of a group is paid the next best price that fits, or, alone, the price limit.
+    """
 
     order_id: str
     groups: tuple[GroupDemand, ...]
     together: bool = True
     term_kind: TermKind = TermKind.ON_DEMAND
     duration_ms: int | None = None
+    second_price: bool = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 MAX_OFFERS_EXPLAINED: Final = 100
-"""The most offers that one explanation keeps, best first."""
+"""The most offers that a stored explanation keeps, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class GroupExplanation:
             ],
             "offers": [
                 [offer.offer_id, offer.provider_id, offer.price_micros, offer.won, offer.loss_reason]
-                for offer in self.offers
+                for offer in self.offers[:MAX_OFFERS_EXPLAINED]
             ],
             "matching_price_micros": self.matching_price_micros,
             "advice": self.advice,

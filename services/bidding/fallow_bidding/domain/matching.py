@@ -14,7 +14,6 @@ from typing import Final
 from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
 from fallow_bidding.domain.explanation import (
     ADVICE,
-    MAX_OFFERS_EXPLAINED,
     FunnelStep,
     GroupExplanation,
     WeighedOffer,
@@ -149,12 +148,24 @@ def decide(order: OrderDemand, market: Market) -> Decision:
         if weighing.fits:
             best = weighing.fits[0]
             draft.set_room(best.supplier.provider_id, best.room)
-            matches.append(_match(group, best))
+            matches.append(_match(order, group, weighing.fits))
         elif order.together:
             return Decision((), tuple(_without_winner(stories, order, group)))
     market.adopt(draft)
     matches.sort(key=lambda match: match.group_index)
     return Decision(tuple(matches), tuple(stories[group.index] for group in order.groups))
+
+
+def obstacle(order: OrderDemand, group: GroupDemand, market: Market) -> str:
+    """The constraint that keeps every provider of a market from a group, whatever it may cost; empty where one fits."""
+    funnel = weigh(order, replace(group, price_limit_micros=MAX_PRICE_MICROS), market).explanation.funnel
+    return next((step.constraint for step in funnel if not step.providers_after), "")
+
+
+def fitting(order: OrderDemand, group: GroupDemand, market: Market) -> list[tuple[Supplier, frozenset[str]]]:
+    """The providers that could take a group, whatever it may cost, each with the GPU models that it would give."""
+    fits = weigh(order, replace(group, price_limit_micros=MAX_PRICE_MICROS), market).fits
+    return [(fit.supplier, frozenset(placement.model for placement in fit.placements)) for fit in fits]
 
 
 def weigh(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
@@ -184,12 +195,14 @@ def weigh(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
     return _Weighing(tuple(fits), _explain(group, views, placed, fits, losses, funnel))
 
 
-def _match(group: GroupDemand, fit: _Fit) -> GroupMatch:
+def _match(order: OrderDemand, group: GroupDemand, fits: Sequence[_Fit]) -> GroupMatch:
     """The match of a group with the provider that won it."""
-    assert fit.price_micros <= group.price_limit_micros, "a match never costs more than the tenant's limit"
-    return GroupMatch(
-        group.index, fit.supplier.provider_id, fit.offer.offer_id, group.asset, fit.price_micros, fit.placements
-    )
+    fit = fits[0]
+    paid = fit.price_micros
+    if order.second_price:
+        paid = fits[1].price_micros if len(fits) > 1 else group.price_limit_micros
+    assert fit.price_micros <= paid <= group.price_limit_micros, "a winner gets its price, within the tenant's limit"
+    return GroupMatch(group.index, fit.supplier.provider_id, fit.offer.offer_id, group.asset, paid, fit.placements)
 
 
 def _without_winner(
@@ -217,12 +230,14 @@ def _fit(view: _View, candidates: Candidates | None) -> _Fit | None:
     if placements is None:
         return None
     sets = {replica_set.service: replica_set for replica_set in view.group.replica_sets}
-    price = group_price_micros(
-        view.offer.prices,
-        ((sets[placement.service], placement.model) for placement in placements),
-        term_kind=view.order.term_kind,
-        duration_ms=view.order.duration_ms,
-    )
+    price = view.group.bids.get(view.supplier.provider_id)
+    if price is None:
+        price = group_price_micros(
+            view.offer.prices,
+            ((sets[placement.service], placement.model) for placement in placements),
+            term_kind=view.order.term_kind,
+            duration_ms=view.order.duration_ms,
+        )
     return _Fit(view.supplier, view.offer, price, placements, room)
 
 
@@ -257,7 +272,7 @@ def _explain(
         group_id=group.group_id,
         asset=group.asset,
         funnel=tuple(funnel),
-        offers=tuple(offer for _, offer in weighed[:MAX_OFFERS_EXPLAINED]),
+        offers=tuple(offer for _, offer in weighed),
         matching_price_micros=min(
             (fit.price_micros for fit in placed if fit.price_micros <= MAX_PRICE_MICROS), default=None
         ),

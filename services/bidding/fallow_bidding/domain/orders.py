@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from fallow_bidding.domain.auctions import AuctionMode
 from fallow_bidding.domain.leases import EndReason
 
 UNTIL_RELEASED: Final = datetime(9999, 1, 1, tzinfo=UTC)
@@ -25,6 +26,7 @@ class MarketOrder:
     """An order as bidding knows it. ``body`` is the event's order, None where the order was ended unheard.
 
     ``together`` says that its groups are leased, and end, all or none. ``gpu_models`` are those that it asks for, sorted.
+    ``auction_mode`` says how its first leases are found; None is against standing offers at once.
     """
 
     order_id: str
@@ -43,6 +45,7 @@ class MarketOrder:
     match_timeout_ms: int | None = None
     together: bool = True
     gpu_models: tuple[str, ...] = ()
+    auction_mode: AuctionMode | None = None
 
     def __post_init__(self) -> None:
         """What may wait knows for how long."""

@@ -52,6 +52,36 @@ AUDITOR_SIGNATURE_INVALID: Final = ErrorReason(
     "An auditor's signature does not verify over the provider's key and the attributes that stand beside it.",
     "Ask the auditor to sign them (`fallow provider sign-attributes`), or leave the signature that the violation names out.",
 )
+AUCTION_NOT_FOUND: Final = ErrorReason(
+    "AUCTION_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such auction, or the caller may not see it.",
+    "Check the name; an auction shows to its order's tenant and to owners of providers.",
+)
+AUCTION_CLOSED: Final = ErrorReason(
+    "AUCTION_CLOSED",
+    "FAILED_PRECONDITION",
+    "The auction is over, and nothing was placed or picked.",
+    "Look for the next round of the order by ListAuctions.",
+)
+AUCTION_NOT_MANUAL: Final = ErrorReason(
+    "AUCTION_NOT_MANUAL",
+    "FAILED_PRECONDITION",
+    "The market decides this auction at its close; nobody picks a bid.",
+    "Wait for the close, or order with match_mode MANUAL.",
+)
+BID_NOT_FOUND: Final = ErrorReason(
+    "BID_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such bid in the auction any more.",
+    "List the bids again and pick another.",
+)
+BID_DOES_NOT_FIT: Final = ErrorReason(
+    "BID_DOES_NOT_FIT",
+    "FAILED_PRECONDITION",
+    "The provider cannot take the group now: the metadata names the constraint that it does not meet.",
+    "Bid with another provider, or mend its offer or inventory; a tenant picks another bid.",
+)
 INVENTORY_INVALID: Final = ErrorReason(
     "INVENTORY_INVALID",
     "INVALID_ARGUMENT",
@@ -74,6 +104,11 @@ REASONS: Final = (
     LEASE_ENDED,
     ORDER_NOT_FOUND,
     AUDITOR_SIGNATURE_INVALID,
+    AUCTION_NOT_FOUND,
+    AUCTION_CLOSED,
+    AUCTION_NOT_MANUAL,
+    BID_NOT_FOUND,
+    BID_DOES_NOT_FIT,
     INVENTORY_INVALID,
     LINK_MESSAGE_INVALID,
 )

@@ -1,8 +1,8 @@
 -- name: insert_order
 INSERT INTO market_order (
     order_id, tenant, market, body, state, term_ms, forbids_overlap, end_reason, end_detail, end_time, create_time,
-    open_time, match_timeout_ms, match_due_time, together, gpu_models
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+    open_time, match_timeout_ms, match_due_time, together, gpu_models, auction_mode
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
 ON CONFLICT (order_id) DO NOTHING
 RETURNING order_id
 
@@ -21,7 +21,12 @@ SELECT * FROM market_order WHERE order_id = ANY($1::text[]) ORDER BY order_id FO
 -- name: lock_open_orders
 SELECT * FROM market_order
 WHERE market = $1 AND state = 'OPEN' AND order_id IN (
-    SELECT order_id FROM order_group WHERE state = 'OPEN'
+    SELECT order_id FROM order_group
+    WHERE state = 'OPEN' AND NOT EXISTS (
+        SELECT 1 FROM auction
+        WHERE auction.order_id = order_group.order_id AND auction.group_index = order_group.group_index
+            AND auction.state = 'OPEN' AND (auction.mode = 'MANUAL' OR auction.close_time > $3)
+    )
     UNION
     SELECT order_id FROM order_group WHERE state = 'LEASED' AND leased_revision < revision
 )

@@ -6,6 +6,7 @@ from typing import Final
 
 import asyncpg
 
+from fallow_bidding.domain.auctions import AuctionMode
 from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.leases import EndReason, GenerationKey
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
@@ -36,6 +37,7 @@ async def insert_order(connection: Connection, order: MarketOrder, groups: Seque
         order.match_deadline,
         order.together,
         list(order.gpu_models),
+        order.auction_mode,
     )
     if inserted is None:
         return False
@@ -70,11 +72,11 @@ async def lock_orders(connection: Connection, order_ids: Sequence[str]) -> dict[
     return {row["order_id"]: _order_of(row) for row in rows}
 
 
-async def lock_open_orders(connection: Connection, market: str, limit: int) -> list[MarketOrder]:
-    """Orders with a group that looks for a provider, or runs an older workload than it should, oldest id first (as
-    everybody locks them), their rows held.
+async def lock_open_orders(connection: Connection, market: str, now: datetime, limit: int) -> list[MarketOrder]:
+    """Orders with a group that looks for a provider now, or runs an older workload than it should, oldest id first (as
+    everybody locks them), their rows held. A group whose round of bids still runs does not look yet.
     """
-    return [_order_of(row) for row in await connection.fetch(QUERIES.get("lock_open_orders"), market, limit)]
+    return [_order_of(row) for row in await connection.fetch(QUERIES.get("lock_open_orders"), market, limit, now)]
 
 
 async def load_groups(connection: Connection, order_ids: Sequence[str]) -> dict[str, list[MarketGroup]]:
@@ -188,6 +190,7 @@ def _order_of(row: asyncpg.Record) -> MarketOrder:
         match_timeout_ms=row["match_timeout_ms"],
         together=row["together"],
         gpu_models=tuple(row["gpu_models"]),
+        auction_mode=AuctionMode(row["auction_mode"]) if row["auction_mode"] else None,
     )
 
 

@@ -342,6 +342,14 @@ def escrow_closed(order: Order, charged_micros: int, refunded_micros: int, now: 
     return _closed_if_done(done, now)
 
 
+def noted(order: Order, what: str, now: datetime) -> Order:
+    """The order with a note in its history, of something that changes no state; an ended one takes none."""
+    if order.state in ENDING:
+        return order
+    note = Change(order.sequence + 1, order.state, order.state, what, now)
+    return replace(order, sequence=note.sequence, changes=(*order.changes, note))
+
+
 def labelled(order: Order, labels: tuple[tuple[str, str], ...]) -> Order:
     """The order with other labels."""
     assert order.state not in ENDING, "an ended order takes no change"

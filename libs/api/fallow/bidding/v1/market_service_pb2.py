@@ -32,7 +32,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&fallow/bidding/v1/market_service.proto\x12\x11\x66\x61llow.bidding.v1\x1a\x1b\x66\x61llow/order/v1/order.proto\x1a#fallow/order/v1/order_service.proto\x1a fallow/type/v1/annotations.proto\x1a\x1a\x66\x61llow/type/v1/money.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\x14\x45stimateMatchRequest\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.OrderB\x06\xf2\xe0\x18\x02\x08\x01\"\xbb\x01\n\x15\x45stimateMatchResponse\x12)\n\nbest_price\x18\x01 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12*\n\x0bworst_price\x18\x02 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x19\n\x11\x66itting_providers\x18\x03 \x01(\x05\x12\x30\n\rtime_to_match\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x13\x45xplainMatchRequest\x12\x34\n\x05order\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\"^\n\x14\x45xplainMatchResponse\x12\x46\n\x06groups\x18\x01 \x03(\x0b\x32\x36.fallow.order.v1.ExplainOrderResponse.GroupExplanation\"\x8c\x03\n\x07\x41uction\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\r\n\x05order\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\x05\x12*\n\x04rule\x18\x04 \x01(\x0e\x32\x1c.fallow.order.v1.AuctionRule\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.fallow.bidding.v1.AuctionStateB\x04\xe2\x41\x01\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0bwinning_bid\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x0creplica_sets\x18\t \x03(\x0b\x32\x1b.fallow.order.v1.ReplicaSet:>\xea\x41;\n\x12\x66\x61llow.dev/Auction\x12\x12\x61uctions/{auction}*\x08\x61uctions2\x07\x61uction\"\xc1\x02\n\x03\x42id\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x08provider\x18\x02 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\x12,\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.PriceB\x06\xf2\xe0\x18\x02\x08\x01\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32\x1b.fallow.bidding.v1.BidStateB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:=\xea\x41:\n\x0e\x66\x61llow.dev/Bid\x12\x1d\x61uctions/{auction}/bids/{bid}*\x04\x62ids2\x03\x62id\"+\n\x11GetAuctionRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\"P\n\x13ListAuctionsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"]\n\x14ListAuctionsResponse\x12,\n\x08\x61uctions\x18\x01 \x03(\x0b\x32\x1a.fallow.bidding.v1.Auction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x10\x43reateBidRequest\x12\x18\n\x06parent\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12+\n\x03\x62id\x18\x02 \x01(\x0b\x32\x16.fallow.bidding.v1.BidB\x06\xf2\xe0\x18\x02\x08\x01\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"f\n\x0fListBidsRequest\x12\x18\n\x06parent\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"Q\n\x10ListBidsResponse\x12$\n\x04\x62ids\x18\x01 \x03(\x0b\x32\x16.fallow.bidding.v1.Bid\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x10\x41\x63\x63\x65ptBidRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"b\n\x0eGetBookRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"\xd5\x01\n\x04\x42ook\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.fallow.bidding.v1.Book.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x83\x01\n\x05\x45ntry\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12$\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x14\n\x0c\x66ree_devices\x18\x04 \x01(\x05\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\r\n\x05offer\x18\x06 \x01(\t\"h\n\x14GetPriceIndexRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"\xed\x02\n\nPriceIndex\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.fallow.bidding.v1.PriceIndex.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x8f\x02\n\x05\x45ntry\x12\r\n\x05model\x18\x01 \x01(\t\x12#\n\x04\x62\x65st\x18\x02 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12%\n\x06median\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12#\n\x04last\x18\x04 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\'\n\x08mean_day\x18\x05 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12(\n\tmean_week\x18\x06 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x33\n\x0flast_trade_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x15GetUtilisationRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x11\n\tby_region\x18\x02 \x01(\x08\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x04 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"\xc5\x01\n\x0bUtilisation\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.fallow.bidding.v1.Utilisation.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x66\n\x05\x45ntry\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\x03\x12\x14\n\x0cleased_milli\x18\x03 \x01(\x03\x12\x17\n\x0fhealthy_devices\x18\x04 \x01(\x03\x12\x0e\n\x06region\x18\x05 \x01(\t\"L\n\x13StreamTradesRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x1e\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\"\xb5\x01\n\x14StreamTradesResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\x05\x12$\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12.\n\ntrade_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x05 \x01(\x03\x12\x15\n\rdevices_milli\x18\x06 \x01(\x03*v\n\x0c\x41uctionState\x12\x1d\n\x19\x41UCTION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UCTION_STATE_OPEN\x10\x01\x12\x15\n\x11\x41UCTION_STATE_WON\x10\x02\x12\x18\n\x14\x41UCTION_STATE_FAILED\x10\x03*y\n\x08\x42idState\x12\x19\n\x15\x42ID_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42ID_STATE_PLACED\x10\x01\x12\x11\n\rBID_STATE_WON\x10\x02\x12\x12\n\x0e\x42ID_STATE_LOST\x10\x03\x12\x15\n\x11\x42ID_STATE_REFUSED\x10\x04\x32\xf3\x01\n\x0cMatchService\x12r\n\rEstimateMatch\x12\'.fallow.bidding.v1.EstimateMatchRequest\x1a(.fallow.bidding.v1.EstimateMatchResponse\"\x0e\xea\xe0\x18\n\n\x01\x03\x1a\x05order\x12o\n\x0c\x45xplainMatch\x12&.fallow.bidding.v1.ExplainMatchRequest\x1a\'.fallow.bidding.v1.ExplainMatchResponse\"\x0e\xea\xe0\x18\n\n\x01\x03\x1a\x05order2\xa1\x04\n\x0e\x41uctionService\x12\x64\n\nGetAuction\x12$.fallow.bidding.v1.GetAuctionRequest\x1a\x1a.fallow.bidding.v1.Auction\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12u\n\x0cListAuctions\x12&.fallow.bidding.v1.ListAuctionsRequest\x1a\'.fallow.bidding.v1.ListAuctionsResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12\x62\n\tCreateBid\x12#.fallow.bidding.v1.CreateBidRequest\x1a\x16.fallow.bidding.v1.Bid\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12i\n\x08ListBids\x12\".fallow.bidding.v1.ListBidsRequest\x1a#.fallow.bidding.v1.ListBidsResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12\x63\n\tAcceptBid\x12#.fallow.bidding.v1.AcceptBidRequest\x1a\x1a.fallow.bidding.v1.Auction\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write2\x9a\x03\n\x11MarketDataService\x12O\n\x07GetBook\x12!.fallow.bidding.v1.GetBookRequest\x1a\x17.fallow.bidding.v1.Book\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x12\x61\n\rGetPriceIndex\x12\'.fallow.bidding.v1.GetPriceIndexRequest\x1a\x1d.fallow.bidding.v1.PriceIndex\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x12\x64\n\x0eGetUtilisation\x12(.fallow.bidding.v1.GetUtilisationRequest\x1a\x1e.fallow.bidding.v1.Utilisation\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x12k\n\x0cStreamTrades\x12&.fallow.bidding.v1.StreamTradesRequest\x1a\'.fallow.bidding.v1.StreamTradesResponse\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&fallow/bidding/v1/market_service.proto\x12\x11\x66\x61llow.bidding.v1\x1a\x1b\x66\x61llow/order/v1/order.proto\x1a#fallow/order/v1/order_service.proto\x1a fallow/type/v1/annotations.proto\x1a\x1a\x66\x61llow/type/v1/money.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"E\n\x14\x45stimateMatchRequest\x12-\n\x05order\x18\x01 \x01(\x0b\x32\x16.fallow.order.v1.OrderB\x06\xf2\xe0\x18\x02\x08\x01\"\xbb\x01\n\x15\x45stimateMatchResponse\x12)\n\nbest_price\x18\x01 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12*\n\x0bworst_price\x18\x02 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x19\n\x11\x66itting_providers\x18\x03 \x01(\x05\x12\x30\n\rtime_to_match\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"K\n\x13\x45xplainMatchRequest\x12\x34\n\x05order\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1dorders/[0-9a-hjkmnp-tv-z]{26}\"^\n\x14\x45xplainMatchResponse\x12\x46\n\x06groups\x18\x01 \x03(\x0b\x32\x36.fallow.order.v1.ExplainOrderResponse.GroupExplanation\"\xb5\x04\n\x07\x41uction\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\r\n\x05order\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\x05\x12*\n\x04rule\x18\x04 \x01(\x0e\x32\x1c.fallow.order.v1.AuctionRule\x12\x34\n\x05state\x18\x05 \x01(\x0e\x32\x1f.fallow.bidding.v1.AuctionStateB\x04\xe2\x41\x01\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x0bwinning_bid\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x0creplica_sets\x18\t \x03(\x0b\x32\x1b.fallow.order.v1.ReplicaSet\x12.\n\nmatch_mode\x18\n \x01(\x0e\x32\x1a.fallow.order.v1.MatchMode\x12\r\n\x05round\x18\x0b \x01(\x05\x12,\n\tterm_kind\x18\x0c \x01(\x0e\x32\x19.fallow.order.v1.TermKind\x12+\n\x08\x64uration\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x61sset\x18\x0e \x01(\t:>\xea\x41;\n\x12\x66\x61llow.dev/Auction\x12\x12\x61uctions/{auction}*\x08\x61uctions2\x07\x61uction\"\xdb\x02\n\x03\x42id\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x08provider\x18\x02 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\x12,\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.PriceB\x06\xf2\xe0\x18\x02\x08\x01\x12\x30\n\x05state\x18\x04 \x01(\x0e\x32\x1b.fallow.bidding.v1.BidStateB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\nfrom_offer\x18\x07 \x01(\x08\x42\x04\xe2\x41\x01\x03:=\xea\x41:\n\x0e\x66\x61llow.dev/Bid\x12\x1d\x61uctions/{auction}/bids/{bid}*\x04\x62ids2\x03\x62id\"+\n\x11GetAuctionRequest\x12\x16\n\x04name\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\"g\n\x13ListAuctionsRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\x12\x15\n\x05order\x18\x03 \x01(\tB\x06\xf2\xe0\x18\x02 @\"]\n\x14ListAuctionsResponse\x12,\n\x08\x61uctions\x18\x01 \x03(\x0b\x32\x1a.fallow.bidding.v1.Auction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x10\x43reateBidRequest\x12\x18\n\x06parent\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12+\n\x03\x62id\x18\x02 \x01(\x0b\x32\x16.fallow.bidding.v1.BidB\x06\xf2\xe0\x18\x02\x08\x01\x12\x1d\n\nrequest_id\x18\x03 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"f\n\x0fListBidsRequest\x12\x18\n\x06parent\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"Q\n\x10ListBidsResponse\x12$\n\x04\x62ids\x18\x01 \x03(\x0b\x32\x16.fallow.bidding.v1.Bid\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x10\x41\x63\x63\x65ptBidRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"b\n\x0eGetBookRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"\xd5\x01\n\x04\x42ook\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.fallow.bidding.v1.Book.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x83\x01\n\x05\x45ntry\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12$\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x14\n\x0c\x66ree_devices\x18\x04 \x01(\x05\x12\x0e\n\x06region\x18\x05 \x01(\t\x12\r\n\x05offer\x18\x06 \x01(\t\"h\n\x14GetPriceIndexRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"\xed\x02\n\nPriceIndex\x12\x34\n\x07\x65ntries\x18\x01 \x03(\x0b\x32#.fallow.bidding.v1.PriceIndex.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x8f\x02\n\x05\x45ntry\x12\r\n\x05model\x18\x01 \x01(\t\x12#\n\x04\x62\x65st\x18\x02 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12%\n\x06median\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12#\n\x04last\x18\x04 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\'\n\x08mean_day\x18\x05 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12(\n\tmean_week\x18\x06 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12\x33\n\x0flast_trade_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x15GetUtilisationRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x11\n\tby_region\x18\x02 \x01(\x08\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x04 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\"\xc5\x01\n\x0bUtilisation\x12\x35\n\x07\x65ntries\x18\x01 \x03(\x0b\x32$.fallow.bidding.v1.Utilisation.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x1a\x66\n\x05\x45ntry\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\x03\x12\x14\n\x0cleased_milli\x18\x03 \x01(\x03\x12\x17\n\x0fhealthy_devices\x18\x04 \x01(\x03\x12\x0e\n\x06region\x18\x05 \x01(\t\"L\n\x13StreamTradesRequest\x12\x15\n\x05model\x18\x01 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x1e\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\"\xb5\x01\n\x14StreamTradesResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\x05\x12$\n\x05price\x18\x03 \x01(\x0b\x32\x15.fallow.type.v1.Price\x12.\n\ntrade_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sequence\x18\x05 \x01(\x03\x12\x15\n\rdevices_milli\x18\x06 \x01(\x03*v\n\x0c\x41uctionState\x12\x1d\n\x19\x41UCTION_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UCTION_STATE_OPEN\x10\x01\x12\x15\n\x11\x41UCTION_STATE_WON\x10\x02\x12\x18\n\x14\x41UCTION_STATE_FAILED\x10\x03*y\n\x08\x42idState\x12\x19\n\x15\x42ID_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42ID_STATE_PLACED\x10\x01\x12\x11\n\rBID_STATE_WON\x10\x02\x12\x12\n\x0e\x42ID_STATE_LOST\x10\x03\x12\x15\n\x11\x42ID_STATE_REFUSED\x10\x04\x32\xf3\x01\n\x0cMatchService\x12r\n\rEstimateMatch\x12\'.fallow.bidding.v1.EstimateMatchRequest\x1a(.fallow.bidding.v1.EstimateMatchResponse\"\x0e\xea\xe0\x18\n\n\x01\x03\x1a\x05order\x12o\n\x0c\x45xplainMatch\x12&.fallow.bidding.v1.ExplainMatchRequest\x1a\'.fallow.bidding.v1.ExplainMatchResponse\"\x0e\xea\xe0\x18\n\n\x01\x03\x1a\x05order2\xa1\x04\n\x0e\x41uctionService\x12\x64\n\nGetAuction\x12$.fallow.bidding.v1.GetAuctionRequest\x1a\x1a.fallow.bidding.v1.Auction\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12u\n\x0cListAuctions\x12&.fallow.bidding.v1.ListAuctionsRequest\x1a\'.fallow.bidding.v1.ListAuctionsResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12\x62\n\tCreateBid\x12#.fallow.bidding.v1.CreateBidRequest\x1a\x16.fallow.bidding.v1.Bid\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12i\n\x08ListBids\x12\".fallow.bidding.v1.ListBidsRequest\x1a#.fallow.bidding.v1.ListBidsResponse\"\x14\xea\xe0\x18\x10\n\x01\x02\x12\x0borders.read\x12\x63\n\tAcceptBid\x12#.fallow.bidding.v1.AcceptBidRequest\x1a\x1a.fallow.bidding.v1.Auction\"\x15\xea\xe0\x18\x11\n\x01\x02\x12\x0corders.write2\x9a\x03\n\x11MarketDataService\x12O\n\x07GetBook\x12!.fallow.bidding.v1.GetBookRequest\x1a\x17.fallow.bidding.v1.Book\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x12\x61\n\rGetPriceIndex\x12\'.fallow.bidding.v1.GetPriceIndexRequest\x1a\x1d.fallow.bidding.v1.PriceIndex\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x12\x64\n\x0eGetUtilisation\x12(.fallow.bidding.v1.GetUtilisationRequest\x1a\x1e.fallow.bidding.v1.Utilisation\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x12k\n\x0cStreamTrades\x12&.fallow.bidding.v1.StreamTradesRequest\x1a\'.fallow.bidding.v1.StreamTradesResponse\"\x08\xea\xe0\x18\x04\n\x02\x01\x02\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -63,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BID'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
   _globals['_BID'].fields_by_name['create_time']._loaded_options = None
   _globals['_BID'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_BID'].fields_by_name['from_offer']._loaded_options = None
+  _globals['_BID'].fields_by_name['from_offer']._serialized_options = b'\342A\001\003'
   _globals['_BID']._loaded_options = None
   _globals['_BID']._serialized_options = b'\352A:\n\016fallow.dev/Bid\022\035auctions/{auction}/bids/{bid}*\004bids2\003bid'
   _globals['_GETAUCTIONREQUEST'].fields_by_name['name']._loaded_options = None
@@ -71,6 +73,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTAUCTIONSREQUEST'].fields_by_name['page_size']._serialized_options = b'\362\340\030\005\020\000\030\350\007'
   _globals['_LISTAUCTIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTAUCTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\362\340\030\003 \200\010'
+  _globals['_LISTAUCTIONSREQUEST'].fields_by_name['order']._loaded_options = None
+  _globals['_LISTAUCTIONSREQUEST'].fields_by_name['order']._serialized_options = b'\362\340\030\002 @'
   _globals['_CREATEBIDREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATEBIDREQUEST'].fields_by_name['parent']._serialized_options = b'\362\340\030\004\010\001 @'
   _globals['_CREATEBIDREQUEST'].fields_by_name['bid']._loaded_options = None
@@ -131,10 +135,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MARKETDATASERVICE'].methods_by_name['GetUtilisation']._serialized_options = b'\352\340\030\004\n\002\001\002'
   _globals['_MARKETDATASERVICE'].methods_by_name['StreamTrades']._loaded_options = None
   _globals['_MARKETDATASERVICE'].methods_by_name['StreamTrades']._serialized_options = b'\352\340\030\004\n\002\001\002'
-  _globals['_AUCTIONSTATE']._serialized_start=3456
-  _globals['_AUCTIONSTATE']._serialized_end=3574
-  _globals['_BIDSTATE']._serialized_start=3576
-  _globals['_BIDSTATE']._serialized_end=3697
+  _globals['_AUCTIONSTATE']._serialized_start=3674
+  _globals['_AUCTIONSTATE']._serialized_end=3792
+  _globals['_BIDSTATE']._serialized_start=3794
+  _globals['_BIDSTATE']._serialized_end=3915
   _globals['_ESTIMATEMATCHREQUEST']._serialized_start=314
   _globals['_ESTIMATEMATCHREQUEST']._serialized_end=383
   _globals['_ESTIMATEMATCHRESPONSE']._serialized_start=386
@@ -144,49 +148,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINMATCHRESPONSE']._serialized_start=652
   _globals['_EXPLAINMATCHRESPONSE']._serialized_end=746
   _globals['_AUCTION']._serialized_start=749
-  _globals['_AUCTION']._serialized_end=1145
-  _globals['_BID']._serialized_start=1148
-  _globals['_BID']._serialized_end=1469
-  _globals['_GETAUCTIONREQUEST']._serialized_start=1471
-  _globals['_GETAUCTIONREQUEST']._serialized_end=1514
-  _globals['_LISTAUCTIONSREQUEST']._serialized_start=1516
-  _globals['_LISTAUCTIONSREQUEST']._serialized_end=1596
-  _globals['_LISTAUCTIONSRESPONSE']._serialized_start=1598
-  _globals['_LISTAUCTIONSRESPONSE']._serialized_end=1691
-  _globals['_CREATEBIDREQUEST']._serialized_start=1693
-  _globals['_CREATEBIDREQUEST']._serialized_end=1813
-  _globals['_LISTBIDSREQUEST']._serialized_start=1815
-  _globals['_LISTBIDSREQUEST']._serialized_end=1917
-  _globals['_LISTBIDSRESPONSE']._serialized_start=1919
-  _globals['_LISTBIDSRESPONSE']._serialized_end=2000
-  _globals['_ACCEPTBIDREQUEST']._serialized_start=2002
-  _globals['_ACCEPTBIDREQUEST']._serialized_end=2076
-  _globals['_GETBOOKREQUEST']._serialized_start=2078
-  _globals['_GETBOOKREQUEST']._serialized_end=2176
-  _globals['_BOOK']._serialized_start=2179
-  _globals['_BOOK']._serialized_end=2392
-  _globals['_BOOK_ENTRY']._serialized_start=2261
-  _globals['_BOOK_ENTRY']._serialized_end=2392
-  _globals['_GETPRICEINDEXREQUEST']._serialized_start=2394
-  _globals['_GETPRICEINDEXREQUEST']._serialized_end=2498
-  _globals['_PRICEINDEX']._serialized_start=2501
-  _globals['_PRICEINDEX']._serialized_end=2866
-  _globals['_PRICEINDEX_ENTRY']._serialized_start=2595
-  _globals['_PRICEINDEX_ENTRY']._serialized_end=2866
-  _globals['_GETUTILISATIONREQUEST']._serialized_start=2868
-  _globals['_GETUTILISATIONREQUEST']._serialized_end=2992
-  _globals['_UTILISATION']._serialized_start=2995
-  _globals['_UTILISATION']._serialized_end=3192
-  _globals['_UTILISATION_ENTRY']._serialized_start=3090
-  _globals['_UTILISATION_ENTRY']._serialized_end=3192
-  _globals['_STREAMTRADESREQUEST']._serialized_start=3194
-  _globals['_STREAMTRADESREQUEST']._serialized_end=3270
-  _globals['_STREAMTRADESRESPONSE']._serialized_start=3273
-  _globals['_STREAMTRADESRESPONSE']._serialized_end=3454
-  _globals['_MATCHSERVICE']._serialized_start=3700
-  _globals['_MATCHSERVICE']._serialized_end=3943
-  _globals['_AUCTIONSERVICE']._serialized_start=3946
-  _globals['_AUCTIONSERVICE']._serialized_end=4491
-  _globals['_MARKETDATASERVICE']._serialized_start=4494
-  _globals['_MARKETDATASERVICE']._serialized_end=4904
+  _globals['_AUCTION']._serialized_end=1314
+  _globals['_BID']._serialized_start=1317
+  _globals['_BID']._serialized_end=1664
+  _globals['_GETAUCTIONREQUEST']._serialized_start=1666
+  _globals['_GETAUCTIONREQUEST']._serialized_end=1709
+  _globals['_LISTAUCTIONSREQUEST']._serialized_start=1711
+  _globals['_LISTAUCTIONSREQUEST']._serialized_end=1814
+  _globals['_LISTAUCTIONSRESPONSE']._serialized_start=1816
+  _globals['_LISTAUCTIONSRESPONSE']._serialized_end=1909
+  _globals['_CREATEBIDREQUEST']._serialized_start=1911
+  _globals['_CREATEBIDREQUEST']._serialized_end=2031
+  _globals['_LISTBIDSREQUEST']._serialized_start=2033
+  _globals['_LISTBIDSREQUEST']._serialized_end=2135
+  _globals['_LISTBIDSRESPONSE']._serialized_start=2137
+  _globals['_LISTBIDSRESPONSE']._serialized_end=2218
+  _globals['_ACCEPTBIDREQUEST']._serialized_start=2220
+  _globals['_ACCEPTBIDREQUEST']._serialized_end=2294
+  _globals['_GETBOOKREQUEST']._serialized_start=2296
+  _globals['_GETBOOKREQUEST']._serialized_end=2394
+  _globals['_BOOK']._serialized_start=2397
+  _globals['_BOOK']._serialized_end=2610
+  _globals['_BOOK_ENTRY']._serialized_start=2479
+  _globals['_BOOK_ENTRY']._serialized_end=2610
+  _globals['_GETPRICEINDEXREQUEST']._serialized_start=2612
+  _globals['_GETPRICEINDEXREQUEST']._serialized_end=2716
+  _globals['_PRICEINDEX']._serialized_start=2719
+  _globals['_PRICEINDEX']._serialized_end=3084
+  _globals['_PRICEINDEX_ENTRY']._serialized_start=2813
+  _globals['_PRICEINDEX_ENTRY']._serialized_end=3084
+  _globals['_GETUTILISATIONREQUEST']._serialized_start=3086
+  _globals['_GETUTILISATIONREQUEST']._serialized_end=3210
+  _globals['_UTILISATION']._serialized_start=3213
+  _globals['_UTILISATION']._serialized_end=3410
+  _globals['_UTILISATION_ENTRY']._serialized_start=3308
+  _globals['_UTILISATION_ENTRY']._serialized_end=3410
+  _globals['_STREAMTRADESREQUEST']._serialized_start=3412
+  _globals['_STREAMTRADESREQUEST']._serialized_end=3488
+  _globals['_STREAMTRADESRESPONSE']._serialized_start=3491
+  _globals['_STREAMTRADESRESPONSE']._serialized_end=3672
+  _globals['_MATCHSERVICE']._serialized_start=3918
+  _globals['_MATCHSERVICE']._serialized_end=4161
+  _globals['_AUCTIONSERVICE']._serialized_start=4164
+  _globals['_AUCTIONSERVICE']._serialized_end=4709
+  _globals['_MARKETDATASERVICE']._serialized_start=4712
+  _globals['_MARKETDATASERVICE']._serialized_end=5122
 # @@protoc_insertion_point(module_scope)

@@ -67,7 +67,7 @@ class _BidStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BidState.Val
     BID_STATE_LOST: _BidState.ValueType  # 3
     """Lost."""
     BID_STATE_REFUSED: _BidState.ValueType  # 4
-    """Refused; `reason` says why."""
+    """Not used: a bid that cannot be taken is an error of CreateBid."""
 
 class BidState(_BidState, metaclass=_BidStateEnumTypeWrapper):
     """State of a bid."""
@@ -81,7 +81,7 @@ BID_STATE_WON: BidState.ValueType  # 2
 BID_STATE_LOST: BidState.ValueType  # 3
 """Lost."""
 BID_STATE_REFUSED: BidState.ValueType  # 4
-"""Refused; `reason` says why."""
+"""Not used: a bid that cannot be taken is an error of CreateBid."""
 Global___BidState: _TypeAlias = BidState  # noqa: Y015
 
 @_typing.final
@@ -211,18 +211,31 @@ class Auction(_message.Message):
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
     WINNING_BID_FIELD_NUMBER: _builtins.int
     REPLICA_SETS_FIELD_NUMBER: _builtins.int
+    MATCH_MODE_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    TERM_KIND_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    ASSET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `auctions/{auction}`."""
     order: _builtins.str
-    """Order, `orders/{order}`."""
+    """Order, `orders/{order}`; shown to its tenant only."""
     group: _builtins.int
     """Index of the group, from 0."""
     rule: _order_pb2.AuctionRule.ValueType
-    """Rule."""
+    """Rule; a manual auction pays the bid that is picked."""
     state: Global___AuctionState.ValueType
     """State."""
     winning_bid: _builtins.str
     """Winning bid, `auctions/{auction}/bids/{bid}`."""
+    match_mode: _order_pb2.MatchMode.ValueType
+    """AUCTION, decided at `close_time`, or MANUAL, decided by the tenant until then."""
+    round: _builtins.int
+    """Number of the round of this group, from 1."""
+    term_kind: _order_pb2.TermKind.ValueType
+    """Kind of the order's term."""
+    asset: _builtins.str
+    """Asset that the order is paid in, and that bids must name."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it opened."""
@@ -233,7 +246,11 @@ class Auction(_message.Message):
 
     @_builtins.property
     def replica_sets(self) -> _containers.RepeatedCompositeFieldContainer[_order_pb2.ReplicaSet]:
-        """What is asked for."""
+        """What is asked for, without images."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Longest running time that the order asks for; unset means until closed."""
 
     def __init__(
         self,
@@ -247,10 +264,15 @@ class Auction(_message.Message):
         close_time: _timestamp_pb2.Timestamp | None = ...,
         winning_bid: _builtins.str = ...,
         replica_sets: _abc.Iterable[_order_pb2.ReplicaSet] | None = ...,
+        match_mode: _order_pb2.MatchMode.ValueType = ...,
+        round: _builtins.int = ...,
+        term_kind: _order_pb2.TermKind.ValueType = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        asset: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "create_time", b"create_time", "group", b"group", "name", b"name", "order", b"order", "replica_sets", b"replica_sets", "rule", b"rule", "state", b"state", "winning_bid", b"winning_bid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "close_time", b"close_time", "create_time", b"create_time", "duration", b"duration", "group", b"group", "match_mode", b"match_mode", "name", b"name", "order", b"order", "replica_sets", b"replica_sets", "round", b"round", "rule", b"rule", "state", b"state", "term_kind", b"term_kind", "winning_bid", b"winning_bid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -268,6 +290,7 @@ class Bid(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FROM_OFFER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `auctions/{auction}/bids/{bid}`."""
     provider: _builtins.str
@@ -275,7 +298,11 @@ class Bid(_message.Message):
     state: Global___BidState.ValueType
     """State."""
     reason: _builtins.str
-    """Why it lost or was refused."""
+    """Why it lost: `dearer`, `reputation`, `younger`, `price_limit`, `other_group`, `not_chosen`, `replaced`,
+    `order_changed`, `order_ended`, or the constraint that it met no more.
+    """
+    from_offer: _builtins.bool
+    """True for a standing offer that takes part by itself; its id is the offer's."""
     @_builtins.property
     def price(self) -> _money_pb2.Price:
         """Price for the whole group."""
@@ -293,10 +320,11 @@ class Bid(_message.Message):
         state: Global___BidState.ValueType = ...,
         reason: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        from_offer: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "name", b"name", "price", b"price", "provider", b"provider", "reason", b"reason", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "from_offer", b"from_offer", "name", b"name", "price", b"price", "provider", b"provider", "reason", b"reason", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,19 +360,23 @@ class ListAuctionsRequest(_message.Message):
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most auctions in the answer, 1 to 1,000; default 50."""
     page_token: _builtins.str
     """Token of the page; empty means the first."""
+    order: _builtins.str
+    """Order of the caller, `orders/{order}`; empty lists auctions of all."""
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        order: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -187,37 +187,40 @@ class AuctionServiceServicer:
     """
 
     def GetAuction(self, request, context):
-        """Returns an auction; bids show only after its close. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE.
+        """Returns an auction, to the order's tenant and to owners of providers. Errors: AUCTION_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAuctions(self, request, context):
-        """Lists auctions, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE.
+        """Lists auctions, newest first: of the caller's own orders, and, for owners of providers, all. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateBid(self, request, context):
-        """Places a sealed bid, or replaces the provider's own. Idempotent by `request_id`.
-        Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT, NOT_YET_AVAILABLE.
+        """Places a sealed bid, or replaces the provider's own. Whether it is within the tenant's limit is told after the close.
+        Idempotent by `request_id`. Errors: PROVIDER_NOT_FOUND, AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT,
+        INVALID_FIELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListBids(self, request, context):
-        """Lists the bids of a closed or manual auction. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE.
+        """Lists bids, best first: to owners those of their own providers; to the tenant all, once the auction is closed or while
+        it is a manual one. Standing offers that take part show as bids. Errors: AUCTION_NOT_FOUND, PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcceptBid(self, request, context):
-        """Picks the winner of a manual auction. Idempotent by `request_id`.
-        Errors: AUCTION_NOT_FOUND, BID_NOT_FOUND, NOT_YET_AVAILABLE.
+        """Picks the winner of a manual auction. Where the groups of the order are leased all or none, the lease is made with the
+        last choice. Idempotent by `request_id`.
+        Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_NOT_FOUND, BID_DOES_NOT_FIT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

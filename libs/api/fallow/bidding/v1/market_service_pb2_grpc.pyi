@@ -77,18 +77,22 @@ class AuctionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuctionServiceAsyncStub: ...
     GetAuction: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.GetAuctionRequest, _market_service_pb2.Auction]
-    """Returns an auction; bids show only after its close. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE."""
+    """Returns an auction, to the order's tenant and to owners of providers. Errors: AUCTION_NOT_FOUND."""
     ListAuctions: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.ListAuctionsRequest, _market_service_pb2.ListAuctionsResponse]
-    """Lists auctions, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+    """Lists auctions, newest first: of the caller's own orders, and, for owners of providers, all. Errors: PAGE_TOKEN_INVALID."""
     CreateBid: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.CreateBidRequest, _market_service_pb2.Bid]
-    """Places a sealed bid, or replaces the provider's own. Idempotent by `request_id`.
-    Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT, NOT_YET_AVAILABLE.
+    """Places a sealed bid, or replaces the provider's own. Whether it is within the tenant's limit is told after the close.
+    Idempotent by `request_id`. Errors: PROVIDER_NOT_FOUND, AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT,
+    INVALID_FIELD.
     """
     ListBids: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.ListBidsRequest, _market_service_pb2.ListBidsResponse]
-    """Lists the bids of a closed or manual auction. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE."""
+    """Lists bids, best first: to owners those of their own providers; to the tenant all, once the auction is closed or while
+    it is a manual one. Standing offers that take part show as bids. Errors: AUCTION_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
     AcceptBid: _grpc.UnaryUnaryMultiCallable[_market_service_pb2.AcceptBidRequest, _market_service_pb2.Auction]
-    """Picks the winner of a manual auction. Idempotent by `request_id`.
-    Errors: AUCTION_NOT_FOUND, BID_NOT_FOUND, NOT_YET_AVAILABLE.
+    """Picks the winner of a manual auction. Where the groups of the order are leased all or none, the lease is made with the
+    last choice. Idempotent by `request_id`.
+    Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_NOT_FOUND, BID_DOES_NOT_FIT.
     """
 
 @_typing.type_check_only
@@ -97,18 +101,22 @@ class AuctionServiceAsyncStub(AuctionServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAuction: _aio.UnaryUnaryMultiCallable[_market_service_pb2.GetAuctionRequest, _market_service_pb2.Auction]  # type: ignore[assignment]
-    """Returns an auction; bids show only after its close. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE."""
+    """Returns an auction, to the order's tenant and to owners of providers. Errors: AUCTION_NOT_FOUND."""
     ListAuctions: _aio.UnaryUnaryMultiCallable[_market_service_pb2.ListAuctionsRequest, _market_service_pb2.ListAuctionsResponse]  # type: ignore[assignment]
-    """Lists auctions, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+    """Lists auctions, newest first: of the caller's own orders, and, for owners of providers, all. Errors: PAGE_TOKEN_INVALID."""
     CreateBid: _aio.UnaryUnaryMultiCallable[_market_service_pb2.CreateBidRequest, _market_service_pb2.Bid]  # type: ignore[assignment]
-    """Places a sealed bid, or replaces the provider's own. Idempotent by `request_id`.
-    Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT, NOT_YET_AVAILABLE.
+    """Places a sealed bid, or replaces the provider's own. Whether it is within the tenant's limit is told after the close.
+    Idempotent by `request_id`. Errors: PROVIDER_NOT_FOUND, AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT,
+    INVALID_FIELD.
     """
     ListBids: _aio.UnaryUnaryMultiCallable[_market_service_pb2.ListBidsRequest, _market_service_pb2.ListBidsResponse]  # type: ignore[assignment]
-    """Lists the bids of a closed or manual auction. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE."""
+    """Lists bids, best first: to owners those of their own providers; to the tenant all, once the auction is closed or while
+    it is a manual one. Standing offers that take part show as bids. Errors: AUCTION_NOT_FOUND, PAGE_TOKEN_INVALID.
+    """
     AcceptBid: _aio.UnaryUnaryMultiCallable[_market_service_pb2.AcceptBidRequest, _market_service_pb2.Auction]  # type: ignore[assignment]
-    """Picks the winner of a manual auction. Idempotent by `request_id`.
-    Errors: AUCTION_NOT_FOUND, BID_NOT_FOUND, NOT_YET_AVAILABLE.
+    """Picks the winner of a manual auction. Where the groups of the order are leased all or none, the lease is made with the
+    last choice. Idempotent by `request_id`.
+    Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_NOT_FOUND, BID_DOES_NOT_FIT.
     """
 
 class AuctionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -120,7 +128,7 @@ class AuctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.GetAuctionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.Auction, _abc.Awaitable[_market_service_pb2.Auction]]:
-        """Returns an auction; bids show only after its close. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE."""
+        """Returns an auction, to the order's tenant and to owners of providers. Errors: AUCTION_NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListAuctions(
@@ -128,7 +136,7 @@ class AuctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.ListAuctionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.ListAuctionsResponse, _abc.Awaitable[_market_service_pb2.ListAuctionsResponse]]:
-        """Lists auctions, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+        """Lists auctions, newest first: of the caller's own orders, and, for owners of providers, all. Errors: PAGE_TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
     def CreateBid(
@@ -136,8 +144,9 @@ class AuctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.CreateBidRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.Bid, _abc.Awaitable[_market_service_pb2.Bid]]:
-        """Places a sealed bid, or replaces the provider's own. Idempotent by `request_id`.
-        Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT, NOT_YET_AVAILABLE.
+        """Places a sealed bid, or replaces the provider's own. Whether it is within the tenant's limit is told after the close.
+        Idempotent by `request_id`. Errors: PROVIDER_NOT_FOUND, AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_DOES_NOT_FIT,
+        INVALID_FIELD.
         """
 
     @_abc_1.abstractmethod
@@ -146,7 +155,9 @@ class AuctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.ListBidsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.ListBidsResponse, _abc.Awaitable[_market_service_pb2.ListBidsResponse]]:
-        """Lists the bids of a closed or manual auction. Errors: AUCTION_NOT_FOUND, NOT_YET_AVAILABLE."""
+        """Lists bids, best first: to owners those of their own providers; to the tenant all, once the auction is closed or while
+        it is a manual one. Standing offers that take part show as bids. Errors: AUCTION_NOT_FOUND, PAGE_TOKEN_INVALID.
+        """
 
     @_abc_1.abstractmethod
     def AcceptBid(
@@ -154,8 +165,9 @@ class AuctionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _market_service_pb2.AcceptBidRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_market_service_pb2.Auction, _abc.Awaitable[_market_service_pb2.Auction]]:
-        """Picks the winner of a manual auction. Idempotent by `request_id`.
-        Errors: AUCTION_NOT_FOUND, BID_NOT_FOUND, NOT_YET_AVAILABLE.
+        """Picks the winner of a manual auction. Where the groups of the order are leased all or none, the lease is made with the
+        last choice. Idempotent by `request_id`.
+        Errors: AUCTION_NOT_FOUND, AUCTION_CLOSED, BID_NOT_FOUND, BID_DOES_NOT_FIT.
         """
 
 def add_AuctionServiceServicer_to_server(servicer: AuctionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -64,7 +64,7 @@ class _AuctionRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuctionRu
     AUCTION_RULE_FIRST_PRICE: _AuctionRule.ValueType  # 1
     """The winner is paid its bid."""
     AUCTION_RULE_SECOND_PRICE: _AuctionRule.ValueType  # 2
-    """The winner is paid the second best price."""
+    """The winner is paid the second best price that fits, or, alone, the price limit."""
 
 class AuctionRule(_AuctionRule, metaclass=_AuctionRuleEnumTypeWrapper):
     """Pricing rule of an auction."""
@@ -74,7 +74,7 @@ AUCTION_RULE_UNSPECIFIED: AuctionRule.ValueType  # 0
 AUCTION_RULE_FIRST_PRICE: AuctionRule.ValueType  # 1
 """The winner is paid its bid."""
 AUCTION_RULE_SECOND_PRICE: AuctionRule.ValueType  # 2
-"""The winner is paid the second best price."""
+"""The winner is paid the second best price that fits, or, alone, the price limit."""
 Global___AuctionRule: _TypeAlias = AuctionRule  # noqa: Y015
 
 class _TermKind:
@@ -90,7 +90,7 @@ class _TermKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TermKind.Val
     TERM_KIND_SPOT: _TermKind.ValueType  # 2
     """Cheaper, pre-emptible with notice and a minimum run time."""
     TERM_KIND_RESERVED: _TermKind.ValueType  # 3
-    """Fixed term at a tiered discount."""
+    """Fixed term at a tiered discount; needs a duration."""
 
 class TermKind(_TermKind, metaclass=_TermKindEnumTypeWrapper):
     """Terms under which a lease runs."""
@@ -102,7 +102,7 @@ TERM_KIND_ON_DEMAND: TermKind.ValueType  # 1
 TERM_KIND_SPOT: TermKind.ValueType  # 2
 """Cheaper, pre-emptible with notice and a minimum run time."""
 TERM_KIND_RESERVED: TermKind.ValueType  # 3
-"""Fixed term at a tiered discount."""
+"""Fixed term at a tiered discount; needs a duration."""
 Global___TermKind: _TypeAlias = TermKind  # noqa: Y015
 
 class _Overlap:
@@ -581,7 +581,7 @@ class Order(_message.Message):
 
     @_builtins.property
     def auction_window(self) -> _duration_pb2.Duration:
-        """Auction's window, 250 ms to 10 min; only with AUCTION."""
+        """Auction's window, 250 ms to 10 min and no longer than the match timeout; needed with AUCTION, and only there."""
 
     @_builtins.property
     def terms(self) -> Global___Terms:

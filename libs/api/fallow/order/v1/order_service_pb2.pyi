@@ -55,10 +55,17 @@ class CreateOrderRequest(_message.Message):
     SDL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
+    MATCH_MODE_FIELD_NUMBER: _builtins.int
+    AUCTION_RULE_FIELD_NUMBER: _builtins.int
+    AUCTION_WINDOW_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Caller's id of this request, such as a UUID; 1 to 128 characters."""
     sdl: _builtins.str
     """Text in Akash's Stack Definition Language, 2.0 or 2.1; at most 1 MiB."""
+    match_mode: _order_pb2.MatchMode.ValueType
+    """How the order meets offers; set, it replaces that of the order; for orders that come as text."""
+    auction_rule: _order_pb2.AuctionRule.ValueType
+    """Auction's rule; with `match_mode` AUCTION only."""
     @_builtins.property
     def order(self) -> _order_pb2.Order:
         """The order itself."""
@@ -71,6 +78,10 @@ class CreateOrderRequest(_message.Message):
     def terms(self) -> _order_pb2.Terms:
         """Terms that replace those of the order; for orders that come as text."""
 
+    @_builtins.property
+    def auction_window(self) -> _duration_pb2.Duration:
+        """Auction's window; with `match_mode` AUCTION only."""
+
     def __init__(
         self,
         *,
@@ -79,10 +90,13 @@ class CreateOrderRequest(_message.Message):
         sdl: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         terms: _order_pb2.Terms | None = ...,
+        match_mode: _order_pb2.MatchMode.ValueType = ...,
+        auction_rule: _order_pb2.AuctionRule.ValueType = ...,
+        auction_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "sdl", b"sdl", "source", b"source", "terms", b"terms"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auction_window", b"auction_window", "order", b"order", "sdl", b"sdl", "source", b"source", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "order", b"order", "request_id", b"request_id", "sdl", b"sdl", "source", b"source", "terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auction_rule", b"auction_rule", "auction_window", b"auction_window", "labels", b"labels", "match_mode", b"match_mode", "order", b"order", "request_id", b"request_id", "sdl", b"sdl", "source", b"source", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["order", "sdl"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015

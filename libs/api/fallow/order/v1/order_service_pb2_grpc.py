@@ -84,7 +84,7 @@ class OrderServiceServicer:
 
     def CreateOrder(self, request, context):
         """Checks and stores an order, holds its funds, opens it to the market. Idempotent by `request_id`.
-        Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED, NOT_YET_AVAILABLE.
+        Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class OrderServiceStub:
     def __new__(cls, channel: _aio.Channel) -> OrderServiceAsyncStub: ...
     CreateOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderRequest, _order_pb2.Order]
     """Checks and stores an order, holds its funds, opens it to the market. Idempotent by `request_id`.
-    Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED, NOT_YET_AVAILABLE.
+    Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
     GetOrder: _grpc.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_pb2.Order]
     """Returns an order. Errors: ORDER_NOT_FOUND."""
@@ -73,7 +73,7 @@ class OrderServiceAsyncStub(OrderServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.CreateOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Checks and stores an order, holds its funds, opens it to the market. Idempotent by `request_id`.
-    Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED, NOT_YET_AVAILABLE.
+    Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
     """
     GetOrder: _aio.UnaryUnaryMultiCallable[_order_service_pb2.GetOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     """Returns an order. Errors: ORDER_NOT_FOUND."""
@@ -113,7 +113,7 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]:
         """Checks and stores an order, holds its funds, opens it to the market. Idempotent by `request_id`.
-        Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED, NOT_YET_AVAILABLE.
+        Errors: INVALID_FIELD, UNKNOWN_FIELD, SDL_INVALID, INSUFFICIENT_FUNDS, REQUEST_ID_REUSED.
         """
 
     @_abc_1.abstractmethod
