@@ -20,6 +20,8 @@ from fallow.bidding.v1 import (
     lease_pb2,
     lease_service_pb2,
     lease_service_pb2_grpc,
+    market_service_pb2,
+    market_service_pb2_grpc,
     provider_pb2,
     provider_service_pb2,
     provider_service_pb2_grpc,
@@ -83,6 +85,15 @@ class Endpoints:
     settlement: str
 
 
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How an order meets offers: at once by default; by an auction, with its rule and window; or by the tenant's choice."""
+
+    match_mode: "order_pb2.MatchMode.ValueType" = order_pb2.MATCH_MODE_UNSPECIFIED
+    auction_rule: "order_pb2.AuctionRule.ValueType" = order_pb2.AUCTION_RULE_UNSPECIFIED
+    auction_window: timedelta | None = None
+
+
 def _now() -> datetime:
     """The present instant."""
     return datetime.now(UTC)  # noqa: TID251 - the SDK stands without the chassis and its clock
@@ -115,6 +126,7 @@ class Client:
         self._sessions = session_service_pb2_grpc.SessionServiceStub(order)
         self._orders = order_service_pb2_grpc.OrderServiceStub(order)
         self._leases = lease_service_pb2_grpc.LeaseServiceStub(bidding)
+        self._auctions = market_service_pb2_grpc.AuctionServiceStub(bidding)
         self._registry = provider_service_pb2_grpc.ProviderRegistryServiceStub(bidding)
         self._funds = settlement_service_pb2_grpc.FundsServiceStub(settlement)
         self._receipts = settlement_service_pb2_grpc.ReceiptServiceStub(settlement)
@@ -237,11 +249,29 @@ class Client:
         return await self._call(self._orders.EstimateOrder, order_service_pb2.EstimateOrderRequest(sdl=sdl))
 
     async def create_order(
-        self, *, sdl: str | None = None, order: order_pb2.Order | None = None, request_id: str = ""
+        self,
+        *,
+        sdl: str | None = None,
+        order: order_pb2.Order | None = None,
+        mode: Mode | None = None,
+        terms: order_pb2.Terms | None = None,
+        request_id: str = "",
     ) -> order_pb2.Order:
-        """Place an order, from SDL text or from an Order; the same `request_id` never places two."""
+        """Place an order, from SDL text or from an Order; the same `request_id` never places two.
+
+        A `mode` says how it meets offers, and `terms` replace those of the order; both are for orders that come as text.
+        """
         assert (sdl is None) != (order is None), "give the text or the order"
-        request = order_service_pb2.CreateOrderRequest(request_id=request_id or new_request_id(), order=order)
+        wanted = mode or Mode()
+        request = order_service_pb2.CreateOrderRequest(
+            request_id=request_id or new_request_id(),
+            order=order,
+            match_mode=wanted.match_mode,
+            auction_rule=wanted.auction_rule,
+            terms=terms,
+        )
+        if wanted.auction_window is not None:
+            request.auction_window.FromTimedelta(wanted.auction_window)
         if sdl is not None:
             request.sdl = sdl
         return await self._call(self._orders.CreateOrder, request)
@@ -370,6 +400,38 @@ class Client:
                     yield line
             except grpc.aio.AioRpcError as error:
                 raise FallowError.from_rpc(error) from error
+
+    # Auctions
+
+    async def list_auctions(self, order: str = "") -> list[market_service_pb2.Auction]:
+        """Auctions, newest first: of one of the account's orders, or all that it may see."""
+        request = market_service_pb2.ListAuctionsRequest(order=order)
+        return await self._list(self._auctions.ListAuctions, request, lambda page: page.auctions)
+
+    async def get_auction(self, name: str) -> market_service_pb2.Auction:
+        """The auction `auctions/{auction}` as it is now."""
+        return await self._call(self._auctions.GetAuction, market_service_pb2.GetAuctionRequest(name=name))
+
+    async def list_bids(self, auction: str) -> list[market_service_pb2.Bid]:
+        """The bids of an auction that the account may read, best first."""
+        request = market_service_pb2.ListBidsRequest(parent=auction)
+        return await self._list(self._auctions.ListBids, request, lambda page: page.bids)
+
+    async def create_bid(
+        self, auction: str, provider: str, price: money_pb2.Price, *, request_id: str = ""
+    ) -> market_service_pb2.Bid:
+        """Place a sealed bid of a provider of the account, in the place of the one that it had."""
+        request = market_service_pb2.CreateBidRequest(
+            parent=auction,
+            bid=market_service_pb2.Bid(provider=provider, price=price),
+            request_id=request_id or new_request_id(),
+        )
+        return await self._call(self._auctions.CreateBid, request)
+
+    async def accept_bid(self, bid: str, *, request_id: str = "") -> market_service_pb2.Auction:
+        """Pick the bid `auctions/{auction}/bids/{bid}` of a manual auction."""
+        request = market_service_pb2.AcceptBidRequest(name=bid, request_id=request_id or new_request_id())
+        return await self._call(self._auctions.AcceptBid, request)
 
     # Market
 

@@ -28,7 +28,6 @@ class Kind(Enum):
     SERVICE = "PERMISSION_DENIED: for services, or for a scope that no account has by itself"
     OWNER = "PERMISSION_DENIED: an agent is its owner's, and no secret"
     GRANT = "PERMISSION_DENIED, whoever calls without a grant on that very generation"
-    NOT_BUILT = "UNIMPLEMENTED, after the same checks"
 
 
 REQUEST_ID = {"request_id": "$request"}
@@ -43,18 +42,18 @@ METHODS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "fallow.bidding.v1.LeaseService/EndOrder": (Kind.SERVICE, {"order": "$order", "reason": 1, **REQUEST_ID}),
     "fallow.bidding.v1.MatchService/EstimateMatch": (Kind.SERVICE, {}),
     "fallow.bidding.v1.MatchService/ExplainMatch": (Kind.SERVICE, {"order": "$order"}),
-    "fallow.bidding.v1.AuctionService/GetAuction": (Kind.NOT_BUILT, {"name": "auctions/$id"}),
-    "fallow.bidding.v1.AuctionService/ListAuctions": (Kind.NOT_BUILT, {}),
+    "fallow.bidding.v1.AuctionService/GetAuction": (Kind.HIDDEN, {"name": "$auction"}),
+    "fallow.bidding.v1.AuctionService/ListAuctions": (Kind.MINE, {}),
     "fallow.bidding.v1.AuctionService/CreateBid": (
-        Kind.NOT_BUILT,
+        Kind.HIDDEN,
         {
-            "parent": "auctions/$id",
+            "parent": "$auction",
             "bid": {"provider": "$provider", "price": {"asset": "usdc", "micros_per_hour": "1"}},
             **REQUEST_ID,
         },
     ),
-    "fallow.bidding.v1.AuctionService/ListBids": (Kind.NOT_BUILT, {"parent": "auctions/$id"}),
-    "fallow.bidding.v1.AuctionService/AcceptBid": (Kind.NOT_BUILT, {"name": "auctions/$id/bids/$id", **REQUEST_ID}),
+    "fallow.bidding.v1.AuctionService/ListBids": (Kind.HIDDEN, {"parent": "$auction"}),
+    "fallow.bidding.v1.AuctionService/AcceptBid": (Kind.HIDDEN, {"name": "$auction/bids/$id", **REQUEST_ID}),
     "fallow.bidding.v1.MarketDataService/GetBook": (Kind.PUBLIC, {}),
     "fallow.bidding.v1.MarketDataService/GetPriceIndex": (Kind.PUBLIC, {}),
     "fallow.bidding.v1.MarketDataService/GetUtilisation": (Kind.PUBLIC, {}),

@@ -1,4 +1,4 @@
-"""`fallow order`: place, look at, watch, explain, change and close orders."""
+"""`fallow order`: place, look at, watch, explain, change and close orders, and pick among bids."""
 
 import asyncio
 from pathlib import Path
@@ -8,9 +8,11 @@ import typer
 
 import fallow_sdl
 from fallow.order.v1 import order_pb2
+from fallow_sdk.commands.bid_tables import bids_table, round_title
 from fallow_sdk.commands.connection import as_json, as_json_line, console, show_rows, signed_in
 from fallow_sdk.commands.order_change import Wishes, change_of
 from fallow_sdk.commands.order_filters import parse_labels, parse_states, parse_time
+from fallow_sdk.commands.order_modes import mode_of, terms_of
 from fallow_sdk.commands.order_tables import (
     explanation_tables,
     history_table,
@@ -54,17 +56,27 @@ def read_sdl(file: Path) -> str:
 @app.command()
 def create(
     file: Annotated[Path, typer.Argument(help="SDL file.", exists=True, dir_okay=False, readable=True)],
-    wait: Annotated[bool, typer.Option(help="Wait until the order runs.")] = True,
+    wait: Annotated[
+        bool | None, typer.Option("--wait/--no-wait", help="Wait until the order runs; not by default with --manual.")
+    ] = None,
+    auction: Annotated[str, typer.Option(help="Take sealed bids: `first` or `second` price.")] = "",
+    window: Annotated[str, typer.Option(help="How long bids are taken, such as 30s or 500ms; with --auction.")] = "",
+    manual: Annotated[bool, typer.Option("--manual", help="Pick a bid yourself: `fallow order bids`.")] = False,
+    spot: Annotated[bool, typer.Option("--spot", help="Cheaper; others may take the devices after notice.")] = False,
+    reserved: Annotated[str, typer.Option(help="Fixed term at the tier's discount, such as 30d.")] = "",
     request_id: Annotated[str, typer.Option(help="Id of this request; the same id never orders twice.")] = "",
     json: Json = False,
 ) -> None:
     """Place the order that an SDL file describes."""
     text = read_sdl(file)
+    mode = mode_of(auction, window, manual=manual)
+    terms = terms_of(spot=spot, reserved=reserved)
+    waits = not manual if wait is None else wait
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            order = await client.create_order(sdl=text, request_id=request_id)
-            if wait:
+            order = await client.create_order(sdl=text, mode=mode, terms=terms, request_id=request_id)
+            if waits:
                 with console.status(f"{order.name}: looking for a match", spinner="line") as status:
                     order = await client.wait_order(
                         order.name,
@@ -169,6 +181,45 @@ def explain(name: Name, json: Json = False) -> None:
                 for group in explanation.groups:
                     if group.advice:
                         console.print(f"{group.group_id}: {group.advice}")
+
+    asyncio.run(run())
+
+
+@app.command()
+def bids(name: Name, json: Json = False) -> None:
+    """Show the bids for an order: of auctions that are over, and those that you may pick from."""
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            auctions = await client.list_auctions(name)
+            found = [(auction, await client.list_bids(auction.name)) for auction in auctions]
+            if json:
+                typer.echo(as_json([bid for _, offered in found for bid in offered]))
+            else:
+                for auction, offered in found:
+                    console.print(round_title(auction))
+                    show_rows(bids_table(offered))
+
+    asyncio.run(run())
+
+
+@app.command()
+def accept(
+    bid: Annotated[str, typer.Argument(help="Bid, `auctions/{auction}/bids/{bid}`.")],
+    request_id: Annotated[str, typer.Option(help="Id of this request; the same id never picks twice.")] = "",
+    json: Json = False,
+) -> None:
+    """Pick a bid for an order that was created with --manual."""
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            auction = await client.accept_bid(bid, request_id=request_id)
+            if json:
+                typer.echo(as_json(auction))
+            elif auction.winning_bid:
+                console.print(f"{auction.winning_bid} won; `fallow order watch {auction.order}` shows the start")
+            else:
+                console.print(f"{bid} is picked; pick one for each other group of {auction.order} too")
 
     asyncio.run(run())
 

@@ -29,6 +29,8 @@ from fallow.order.v1 import order_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2, money_pb2, resources_pb2
 from fallow_bidding.app import lock_key
+from fallow_bidding.auction_queries import AuctionQueries
+from fallow_bidding.commands.auctions import AuctionCommands
 from fallow_bidding.commands.delivery import DeliveryCommands
 from fallow_bidding.commands.link import LinkCommands
 from fallow_bidding.commands.matching import MatchingCommands
@@ -39,12 +41,13 @@ from fallow_bidding.commands.reputation import ReputationCommands
 from fallow_bidding.commands.watching import WatchCommands
 from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
-from fallow_bidding.jobs import Courier, Engine, Watch
+from fallow_bidding.jobs import Announcer, Courier, Engine, Watch
 from fallow_bidding.link import LinkServer
 from fallow_bidding.market_data import MarketData
 from fallow_bidding.queries import Queries
+from fallow_bidding.rpc.auctions import AuctionServicer
 from fallow_bidding.rpc.leases import LeaseServicer
-from fallow_bidding.rpc.market import AuctionServicer, MatchServicer
+from fallow_bidding.rpc.market import MatchServicer
 from fallow_bidding.rpc.market_data import MarketDataServicer
 from fallow_bidding.rpc.registry import ProviderRegistryServicer
 from fallow_bidding.topics import LEASES_TOPIC, MARKET_TOPIC, ORDERS_TOPIC, PROOFS_TOPIC
@@ -61,7 +64,7 @@ from fallow_stack.engines import Nats
 GIB = 1 << 30
 ORDER_ADDRESS = "127.0.0.1:7001"
 OWNER_SCOPES = ("providers.read", "providers.write")
-TENANT_SCOPES = ("orders.read", "leases.grant")
+TENANT_SCOPES = ("orders.read", "orders.write", "leases.grant")
 _IDS = RandomIds(SystemClock())
 _TOPICS = (LEASES_TOPIC, MARKET_TOPIC, PROOFS_TOPIC)
 
@@ -76,6 +79,7 @@ class Agent:
     """A scripted provider: it answers commands as ``outcomes`` says, and speaks when the test makes it speak."""
 
     provider_id: str
+    owner: str
     key: Ed25519PrivateKey
     link: NatsLink
     commands: list[market_link_pb2.Command] = field(default_factory=list)
@@ -207,6 +211,9 @@ class House:
         self.signals = Signals(self.database)
         self.data = MarketData(self.database, self.policy)
         self.engine = Engine(self.database, self.signals, self.matching, lock_key("leader", self.policy.market))
+        self.auctions = AuctionCommands(self.database, self.policy, self.matching)
+        self.auction_queries = AuctionQueries(self.database, self.policy)
+        self.announcer = Announcer(self.signals, self.link, self.auctions)
         self.courier = Courier(self.signals, self.link, self.delivery)
         self.links = LinkServer(self.link, LinkCommands(self.database, self.policy))
         self.consumer = Consumer(
@@ -214,13 +221,16 @@ class House:
         )
 
     @asynccontextmanager
-    async def running(self, *, engine: bool = True, courier: bool = True) -> AsyncIterator[None]:
+    async def running(
+        self, *, engine: bool = True, courier: bool = True, announcer: bool = False
+    ) -> AsyncIterator[None]:
         """Listen to agents, match and send while the block runs."""
         await self.links.start()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.signals.run())]
             tasks += [group.create_task(self.engine.run())] if engine else []
             tasks += [group.create_task(self.courier.run())] if courier else []
+            tasks += [group.create_task(self.announcer.run())] if announcer else []
             try:
                 yield
             finally:
@@ -243,11 +253,12 @@ class House:
             self.clock,
         )
         data = MarketDataServicer(self.data, self.signals)
+        auctions = AuctionServicer(self.auctions, self.auction_queries)
         services: list[tuple[Callable[[Any, Any], None], Any, str]] = [
             (provider_service_pb2_grpc.add_ProviderRegistryServiceServicer_to_server, registry, "ProviderRegistry"),
             (lease_service_pb2_grpc.add_LeaseServiceServicer_to_server, leases, "Lease"),
             (market_service_pb2_grpc.add_MatchServiceServicer_to_server, MatchServicer(self.queries), "Match"),
-            (market_service_pb2_grpc.add_AuctionServiceServicer_to_server, AuctionServicer(), "Auction"),
+            (market_service_pb2_grpc.add_AuctionServiceServicer_to_server, auctions, "Auction"),
             (market_service_pb2_grpc.add_MarketDataServiceServicer_to_server, data, "MarketData"),
         ]
         wired = [
@@ -274,7 +285,7 @@ class House:
         credentials = self.folder / f"{provider.provider_id}.creds"
         credentials.write_text(self.nats.provider_credentials(provider.provider_id), "ascii")
         link = await NatsLink.connect(self.nats.url, str(credentials), name=provider.provider_id)
-        agent = Agent(provider.provider_id, key, link)
+        agent = Agent(provider.provider_id, owner, key, link)
         self.agents.append(agent)
         await agent.start()
         if online:

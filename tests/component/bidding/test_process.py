@@ -83,7 +83,8 @@ async def _register(process: ServiceProcess, identity: TestIdentity, folder: Pat
     credentials = folder / "agent.creds"
     credentials.write_text(issued.nats_credentials, "ascii")
     provider_id = provider.name.removeprefix("providers/")
-    return Agent(provider_id, key, await NatsLink.connect(issued.nats_url, str(credentials), name=provider_id))
+    link = await NatsLink.connect(issued.nats_url, str(credentials), name=provider_id)
+    return Agent(provider_id, provider.account, key, link)
 
 
 async def _open(stream: EventStream, order: order_pb2.Order) -> None:

@@ -9,8 +9,6 @@ from fallow.bidding.v1 import (
     events_pb2,
     lease_service_pb2,
     lease_service_pb2_grpc,
-    market_service_pb2,
-    market_service_pb2_grpc,
     provider_pb2,
     provider_service_pb2,
     provider_service_pb2_grpc,
@@ -282,22 +280,3 @@ async def test_only_the_tenant_gets_a_grant(house: House) -> None:
             with pytest.raises(DomainError) as refused:
                 await stub.IssueGrant(request)
             assert refused.value.reason.reason == "LEASE_ENDED"
-
-
-async def test_what_is_not_built_says_so(house: House) -> None:
-    """Goal: no method pretends. Method: call each that is not built yet."""
-    async with (
-        house.served() as address,
-        channel(
-            address, house.identity.as_account(new_name("accounts"), (*OWNER_SCOPES, *TENANT_SCOPES))
-        ) as connection,
-    ):
-        auctions = market_service_pb2_grpc.AuctionServiceStub(connection)
-        calls: list[tuple[Any, Any]] = [
-            (auctions.GetAuction, market_service_pb2.GetAuctionRequest(name="auctions/a")),
-            (auctions.ListAuctions, market_service_pb2.ListAuctionsRequest()),
-        ]
-        for method, request in calls:
-            with pytest.raises(DomainError) as refused:
-                await method(request)
-            assert (refused.value.code, refused.value.reason.reason) == ("UNIMPLEMENTED", "NOT_YET_AVAILABLE")

@@ -4,6 +4,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from fallow.bidding.v1 import events_pb2 as bidding_events
 from fallow.bidding.v1 import lease_pb2 as bidding_lease
+from fallow.order.v1 import order_pb2
 from fallow.settlement.v1 import charge_pb2
 from fallow.settlement.v1 import events_pb2 as settlement_events
 from fallow.type.v1 import lease_pb2, money_pb2, workload_pb2
@@ -73,4 +74,32 @@ def escrow_closed(order: str, charged: int, refunded: int) -> settlement_events.
             charged=money_pb2.Amount(asset="usdc", micros=charged),
             refunded=money_pb2.Amount(asset="usdc", micros=refunded),
         )
+    )
+
+
+def auction_opened(order: str, *, number: int = 1, seconds: int = 0) -> bidding_events.AuctionOpened:
+    """A round of sealed bids has begun."""
+    return bidding_events.AuctionOpened(
+        auction=f"auctions/a{number}",
+        order=order,
+        group_id="main",
+        round=number,
+        match_mode=order_pb2.MATCH_MODE_AUCTION,
+        rule=order_pb2.AUCTION_RULE_FIRST_PRICE,
+        create_time=Timestamp(seconds=seconds) if seconds else None,
+        close_time=Timestamp(seconds=READY_SECONDS),
+    )
+
+
+def auction_closed(order: str, *, number: int = 1, winner: str = "", detail: str = "") -> bidding_events.AuctionClosed:
+    """A round is over."""
+    return bidding_events.AuctionClosed(
+        auction=f"auctions/a{number}",
+        order=order,
+        group_id="main",
+        round=number,
+        winning_bid=winner,
+        bids=3,
+        detail=detail,
+        decide_time=Timestamp(seconds=READY_SECONDS),
     )

@@ -40,6 +40,11 @@ def _order(**changes: Any) -> order_pb2.Order:
     return order
 
 
+def _auction(window_ms: int, **changes: Any) -> order_pb2.Order:
+    changes = {"match_mode": order_pb2.MATCH_MODE_AUCTION, **changes}
+    return _order(auction_window=to_duration(window_ms), **changes)
+
+
 def _with_group(change: Any) -> order_pb2.Order:
     order = small_order()
     change(order.groups[0])
@@ -82,9 +87,13 @@ def _with_group(change: Any) -> order_pb2.Order:
             "INVALID_FIELD",
             "order.terms.duration",
         ),
-        (_order(match_mode=order_pb2.MATCH_MODE_AUCTION), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
-        (_order(match_mode=order_pb2.MATCH_MODE_MANUAL), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
+        (_order(match_mode=order_pb2.MATCH_MODE_AUCTION), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
         (_order(terms=order_pb2.Terms(kind=order_pb2.TERM_KIND_SPOT)), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
+        (_auction(249), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
+        (_auction(600_001), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
+        (_auction(2_000, terms=order_pb2.Terms(match_timeout=to_duration(1_999))), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
+        (_auction(2_000, match_mode=order_pb2.MATCH_MODE_MANUAL), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
+        (_order(terms=order_pb2.Terms(kind=order_pb2.TERM_KIND_RESERVED)), "INVALID_ARGUMENT", "INVALID_FIELD", "order.terms.duration"),
         (_order(auction_rule=order_pb2.AUCTION_RULE_FIRST_PRICE), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_rule"),
     ],
 )  # fmt: skip
