@@ -118,8 +118,8 @@ def test_a_bid_that_does_not_fit_never_wins_and_sets_no_price() -> None:
     assert obstacle(order(), group(), Market([full])) == "device_free"
     assert obstacle(order(), group(price_limit_micros=1), Market([supplier("p2")])) == "", "the limit is not looked at"
     assert [(item.provider_id, models) for item, models in fitting(order(), group(), Market(sellers))] == [
-        ("p2", {"h100"}),
-        ("p3", {"h100"}),
+        ("p2", frozenset({"h100"})),
+        ("p3", frozenset({"h100"})),
     ]
 
 
