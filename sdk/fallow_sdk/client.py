@@ -439,10 +439,14 @@ class Client:
         """One provider; anybody may ask."""
         return await self._call(self._registry.GetProvider, provider_service_pb2.GetProviderRequest(name=name))
 
-    async def list_providers(self) -> list[provider_pb2.Provider]:
-        """All providers, newest first."""
-        request = provider_service_pb2.ListProvidersRequest()
-        return await self._list(self._registry.ListProviders, request, lambda page: page.providers)
+    async def list_providers(
+        self, request: provider_service_pb2.ListProvidersRequest | None = None
+    ) -> list[provider_pb2.Provider]:
+        """Providers, newest first: all, or those that the request's filters name."""
+        wanted = provider_service_pb2.ListProvidersRequest()
+        if request is not None:
+            wanted.CopyFrom(request)
+        return await self._list(self._registry.ListProviders, wanted, lambda page: page.providers)
 
     async def list_offers(self) -> list[provider_pb2.Offer]:
         """All offers, newest first."""

@@ -13,7 +13,7 @@ from fallow_bidding.domain.leases import Lease, LeaseState
 from fallow_bidding.domain.matching import Market, decide
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.pricing import total_micros
-from fallow_bidding.domain.providers import Offer, Provider
+from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter
 from fallow_bidding.domain.reasons import LEASE_NOT_FOUND, OFFER_NOT_FOUND, ORDER_NOT_FOUND, PROVIDER_NOT_FOUND
 from fallow_bidding.store import leases, orders, providers
 from fallow_bidding.store.suppliers import load_suppliers
@@ -54,10 +54,10 @@ class Queries:
             raise DomainError(PROVIDER_NOT_FOUND, "there is no such provider of yours", metadata={"provider": name})
         return provider
 
-    async def providers(self, account: str, before: str, limit: int) -> list[Provider]:
-        """Providers, newest first, of one owner or of all."""
+    async def providers(self, wanted: ProviderFilter, before: str, limit: int) -> list[Provider]:
+        """The wanted providers, newest first."""
         async with self._database.read() as connection:
-            return await providers.list_providers(connection, account, before, limit)
+            return await providers.list_providers(connection, wanted, before, limit)
 
     async def inventory(self, name: str, account: str) -> provider_pb2.Inventory:
         """What a provider of the caller has and what is reserved of it."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from eth_account import Account
 
 from fallow.bidding.v1 import (
     events_pb2,
@@ -20,6 +21,8 @@ from fallow_chassis.errors import DomainError
 from fallow_chassis.grpc_client import channel
 from fallow_chassis.nats_link import NatsLink
 from fallow_chassis.wire import to_duration, to_timestamp
+from fallow_sdk.audits import sign_attributes
+from fallow_sdk.wallet import Wallet
 from tests.component.bidding.conftest import (
     OWNER_SCOPES,
     TENANT_SCOPES,
@@ -280,3 +283,74 @@ async def test_only_the_tenant_gets_a_grant(house: House) -> None:
             with pytest.raises(DomainError) as refused:
                 await stub.IssueGrant(request)
             assert refused.value.reason.reason == "LEASE_ENDED"
+
+
+async def test_providers_are_listed_by_what_they_are(house: House) -> None:
+    """Goal: each filter narrows the list to what it names, all together too, page by page. Method: providers of each state and
+    kind, each filter alone and combined, one that nobody meets, and one that is none.
+    """
+    auditor = Wallet(Account.create())
+    async with house.running(engine=False, courier=False), house.served() as address:
+        online = await house.add_agent(node(model="h100"))
+        unreachable = await house.add_agent(node(model="a100"))
+        registered = await house.add_agent(online=False)
+        draining = await house.add_agent(node("a", model="h100"), node("b", model="l4"))
+        owner = (await house.queries.provider(draining.name)).account
+        await house.registry.set_draining(draining.name, owner, draining=True)
+        for _ in range(5):
+            house.clock.advance(seconds=4)
+            for agent in (online, draining):
+                await agent.beat()
+            await house.watch.run_once()
+        wanted = provider_pb2.Provider(
+            name=draining.name,
+            attributes={"tier": "gold"},
+            auditor_signatures=[
+                sign_attributes(auditor, draining.key.public_key().public_bytes_raw(), {"tier": "gold", "a": "b"})
+            ],
+        )
+        await house.registry.update_provider(wanted, ["attributes", "auditor_signatures"], owner)
+        async with house.database.transaction() as unit:
+            await unit.connection.execute(
+                "UPDATE provider SET region = 'us-east', reputation_milli = 700 WHERE provider_id = $1",
+                unreachable.provider_id,
+            )
+        async with channel(address) as connection:
+            stub = provider_service_pb2_grpc.ProviderRegistryServiceStub(connection)
+
+            async def listed(**fields: Any) -> list[str]:
+                request = provider_service_pb2.ListProvidersRequest(page_size=1, **fields)
+                found = []
+                while True:
+                    page = await stub.ListProviders(request)
+                    found += [provider.name for provider in page.providers]
+                    if not page.next_page_token:
+                        return found
+                    request.page_token = page.next_page_token
+
+            newest_first = [agent.name for agent in (draining, registered, unreachable, online)]
+            assert await listed() == newest_first
+            assert await listed(account=owner) == [draining.name]
+            for agent, state in (
+                (online, provider_pb2.PROVIDER_STATE_ONLINE),
+                (unreachable, provider_pb2.PROVIDER_STATE_UNREACHABLE),
+                (registered, provider_pb2.PROVIDER_STATE_REGISTERED),
+                (draining, provider_pb2.PROVIDER_STATE_DRAINING),
+            ):
+                assert await listed(states=[state]) == [agent.name]
+            both = [provider_pb2.PROVIDER_STATE_ONLINE, provider_pb2.PROVIDER_STATE_DRAINING]
+            assert await listed(states=both) == [draining.name, online.name]
+            assert await listed(regions=["us-east", "mars"]) == [unreachable.name]
+            assert await listed(gpu_models=["h100"]) == [draining.name, online.name]
+            assert await listed(gpu_models=["l4", "a100"]) == [draining.name, unreachable.name]
+            assert await listed(reputation_milli_min=501) == [unreachable.name]
+            assert await listed(auditor=auditor.address) == [draining.name]
+            assert await listed(auditor=Account.create().address) == []
+            assert await listed(gpu_models=["h100"], auditor=auditor.address, states=both) == [draining.name]
+            assert await listed(gpu_models=["a100"], auditor=auditor.address) == []
+            with pytest.raises(DomainError) as refused:
+                await listed(states=[provider_pb2.PROVIDER_STATE_DELETED])
+            assert [item.field for item in refused.value.violations] == ["states"]
+            wanted.attributes["tier"] = "silver"
+            await house.registry.update_provider(wanted, ["attributes"], owner)
+            assert await listed(auditor=auditor.address) == []

@@ -6,7 +6,7 @@ from typing import Final
 
 import asyncpg
 
-from fallow.bidding.v1 import provider_pb2
+from fallow.bidding.v1 import provider_pb2, provider_service_pb2
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.type.v1 import money_pb2, resources_pb2
 from fallow_bidding.domain.audits import AuditorSignature, audit_text, auditor_of
@@ -20,7 +20,7 @@ from fallow_bidding.domain.demand import (
 )
 from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.orders import MarketGroup
-from fallow_bidding.domain.providers import Offer, Provider
+from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter, ProviderState
 from fallow_bidding.domain.reasons import AUDITOR_SIGNATURE_INVALID
 from fallow_bidding.domain.reputation import Reputation
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, PriceSchedule, ReservedTier
@@ -58,6 +58,22 @@ def provider_message(provider: Provider) -> provider_pb2.Provider:
     if provider.heartbeat_time is not None:
         message.heartbeat_time.CopyFrom(to_timestamp(provider.heartbeat_time))
     return message
+
+
+def provider_filter_of(request: provider_service_pb2.ListProvidersRequest) -> ProviderFilter:
+    """Which providers a request lists; INVALID_FIELD for a state that no provider here has."""
+    names = [provider_pb2.ProviderState.Name(number).removeprefix("PROVIDER_STATE_") for number in request.states]
+    unknown = [name for name in names if name not in ProviderState.__members__]
+    if unknown:
+        raise invalid_field("states", f"{unknown[0]} is no state to list by")
+    return ProviderFilter(
+        account=request.account,
+        states=tuple(ProviderState(name) for name in names),
+        regions=tuple(request.regions),
+        gpu_models=tuple(request.gpu_models),
+        reputation_milli_min=request.reputation_milli_min,
+        auditor=request.auditor.lower(),
+    )
 
 
 def _reputation_message(reputation: Reputation) -> provider_pb2.Reputation:

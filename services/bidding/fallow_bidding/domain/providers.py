@@ -75,6 +75,18 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderFilter:
+    """Which providers to list; what is empty narrows nothing. ``auditor`` is in lower case."""
+
+    account: str = ""
+    states: tuple[ProviderState, ...] = ()
+    regions: tuple[str, ...] = ()
+    gpu_models: tuple[str, ...] = ()
+    reputation_milli_min: int = 0
+    auditor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A provider's standing ask."""
 

@@ -42,9 +42,9 @@ class ProviderRegistryServicer(provider_service_pb2_grpc.ProviderRegistryService
     async def ListProviders(
         self, request: provider_service_pb2.ListProvidersRequest, context: Any
     ) -> provider_service_pb2.ListProvidersResponse:
-        """List providers, newest first."""
+        """List providers, newest first, narrowed by what the request names."""
         page = Page(request)
-        found = await self._queries.providers(request.account, page.after_text(), page.limit)
+        found = await self._queries.providers(convert.provider_filter_of(request), page.after_text(), page.limit)
         shown, token = page.cut(found, lambda provider: provider.provider_id)
         return provider_service_pb2.ListProvidersResponse(
             providers=[convert.provider_message(provider) for provider in shown], next_page_token=token

@@ -16,7 +16,23 @@ SELECT * FROM provider WHERE public_key = $1
 
 -- name: list_providers
 SELECT * FROM provider
-WHERE ($1 = '' OR account = $1) AND ($2 = '' OR provider_id < $2)
+WHERE ($1 = '' OR account = $1)
+    AND ($2 = '' OR provider_id < $2)
+    AND (cardinality($4::text[]) = 0 OR CASE
+        WHEN heartbeat_time IS NULL THEN CASE WHEN draining THEN 'DRAINING' ELSE 'REGISTERED' END
+        WHEN NOT reachable THEN 'UNREACHABLE'
+        WHEN draining THEN 'DRAINING'
+        ELSE 'ONLINE'
+    END = ANY($4::text[]))
+    AND (cardinality($5::text[]) = 0 OR region = ANY($5::text[]))
+    AND (cardinality($6::text[]) = 0 OR EXISTS (
+        SELECT 1 FROM device WHERE device.provider_id = provider.provider_id AND device.model = ANY($6::text[])
+    ))
+    AND reputation_milli >= $7
+    AND ($8 = '' OR EXISTS (
+        SELECT 1 FROM jsonb_array_elements(auditor_signatures) AS signature, jsonb_each_text(signature -> 1) AS signed
+        WHERE signature ->> 0 = $8 AND attributes ->> signed.key = signed.value
+    ))
 ORDER BY provider_id DESC
 LIMIT $3
 

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 
 from fallow_bidding.domain.audits import AuditorSignature
-from fallow_bidding.domain.providers import Offer, Provider
+from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter
 from fallow_bidding.domain.reputation import Reputation
 from fallow_bidding.domain.supply import PriceSchedule, ReservedTier
 from fallow_bidding.store import QUERIES
@@ -47,9 +47,19 @@ async def load_provider_by_key(connection: Connection, public_key: bytes) -> Pro
     return _provider(await connection.fetchrow(QUERIES.get("load_provider_by_key"), public_key))
 
 
-async def list_providers(connection: Connection, account: str, before: str, limit: int) -> list[Provider]:
-    """Providers, newest first, of one owner or of all, after the id ``before``."""
-    rows = await connection.fetch(QUERIES.get("list_providers"), account, before, limit)
+async def list_providers(connection: Connection, wanted: ProviderFilter, before: str, limit: int) -> list[Provider]:
+    """The wanted providers, newest first, after the id ``before``."""
+    rows = await connection.fetch(
+        QUERIES.get("list_providers"),
+        wanted.account,
+        before,
+        limit,
+        [state.value for state in wanted.states],
+        list(wanted.regions),
+        list(wanted.gpu_models),
+        wanted.reputation_milli_min,
+        wanted.auditor,
+    )
     return [_provider_of(row) for row in rows]
 
 

@@ -27,7 +27,7 @@ from fallow.type.v1 import annotations_pb2 as fallow_dot_type_dot_v1_dot_annotat
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(fallow/bidding/v1/provider_service.proto\x12\x11\x66\x61llow.bidding.v1\x1a fallow/bidding/v1/provider.proto\x1a fallow/type/v1/annotations.proto\x1a google/protobuf/field_mask.proto\"m\n\x15\x43reateProviderRequest\x12\x35\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.ProviderB\x06\xf2\xe0\x18\x02\x08\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"L\n\x12GetProviderRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"j\n\x14ListProvidersRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\x12\x17\n\x07\x61\x63\x63ount\x18\x03 \x01(\tB\x06\xf2\xe0\x18\x02 @\"`\n\x15ListProvidersResponse\x12.\n\tproviders\x18\x01 \x03(\x0b\x32\x1b.fallow.bidding.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x15UpdateProviderRequest\x12\x35\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.ProviderB\x06\xf2\xe0\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"N\n\x14\x44rainProviderRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"O\n\x15ResumeProviderRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"Y\n\x1fIssueProviderCredentialsRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"N\n IssueProviderCredentialsResponse\x12\x18\n\x10nats_credentials\x18\x01 \x01(\t\x12\x10\n\x08nats_url\x18\x02 \x01(\t\"W\n\x13GetInventoryRequest\x12@\n\x04name\x18\x01 \x01(\tB2\xf2\xe0\x18.\x08\x01\x32*providers/[0-9a-hjkmnp-tv-z]{26}/inventory\"d\n\x12\x43reateOfferRequest\x12/\n\x05offer\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.OfferB\x06\xf2\xe0\x18\x02\x08\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"F\n\x0fGetOfferRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1doffers/[0-9a-hjkmnp-tv-z]{26}\"h\n\x11ListOffersRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\x12\x18\n\x08provider\x18\x03 \x01(\tB\x06\xf2\xe0\x18\x02 @\"W\n\x12ListOffersResponse\x12(\n\x06offers\x18\x01 \x03(\x0b\x32\x18.fallow.bidding.v1.Offer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x14WithdrawOfferRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1doffers/[0-9a-hjkmnp-tv-z]{26}2\xd4\n\n\x17ProviderRegistryService\x12q\n\x0e\x43reateProvider\x12(.fallow.bidding.v1.CreateProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12]\n\x0bGetProvider\x12%.fallow.bidding.v1.GetProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\n\xea\xe0\x18\x06\n\x04\x01\x02\x03\x04\x12n\n\rListProviders\x12\'.fallow.bidding.v1.ListProvidersRequest\x1a(.fallow.bidding.v1.ListProvidersResponse\"\n\xea\xe0\x18\x06\n\x04\x01\x02\x03\x04\x12q\n\x0eUpdateProvider\x12(.fallow.bidding.v1.UpdateProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12o\n\rDrainProvider\x12\'.fallow.bidding.v1.DrainProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12q\n\x0eResumeProvider\x12(.fallow.bidding.v1.ResumeProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12\x9d\x01\n\x18IssueProviderCredentials\x12\x32.fallow.bidding.v1.IssueProviderCredentialsRequest\x1a\x33.fallow.bidding.v1.IssueProviderCredentialsResponse\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12m\n\x0cGetInventory\x12&.fallow.bidding.v1.GetInventoryRequest\x1a\x1c.fallow.bidding.v1.Inventory\"\x17\xea\xe0\x18\x13\n\x01\x02\x12\x0eproviders.read\x12h\n\x0b\x43reateOffer\x12%.fallow.bidding.v1.CreateOfferRequest\x1a\x18.fallow.bidding.v1.Offer\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12S\n\x08GetOffer\x12\".fallow.bidding.v1.GetOfferRequest\x1a\x18.fallow.bidding.v1.Offer\"\t\xea\xe0\x18\x05\n\x03\x01\x02\x03\x12\x64\n\nListOffers\x12$.fallow.bidding.v1.ListOffersRequest\x1a%.fallow.bidding.v1.ListOffersResponse\"\t\xea\xe0\x18\x05\n\x03\x01\x02\x03\x12l\n\rWithdrawOffer\x12\'.fallow.bidding.v1.WithdrawOfferRequest\x1a\x18.fallow.bidding.v1.Offer\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.writeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(fallow/bidding/v1/provider_service.proto\x12\x11\x66\x61llow.bidding.v1\x1a fallow/bidding/v1/provider.proto\x1a fallow/type/v1/annotations.proto\x1a google/protobuf/field_mask.proto\"m\n\x15\x43reateProviderRequest\x12\x35\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.ProviderB\x06\xf2\xe0\x18\x02\x08\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"L\n\x12GetProviderRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"\xa0\x02\n\x14ListProvidersRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\x12\x17\n\x07\x61\x63\x63ount\x18\x03 \x01(\tB\x06\xf2\xe0\x18\x02 @\x12\x38\n\x06states\x18\x04 \x03(\x0e\x32 .fallow.bidding.v1.ProviderStateB\x06\xf2\xe0\x18\x02(\x10\x12\x19\n\x07regions\x18\x05 \x03(\tB\x08\xf2\xe0\x18\x04 ?(@\x12\x1c\n\ngpu_models\x18\x06 \x03(\tB\x08\xf2\xe0\x18\x04 @(@\x12\'\n\x14reputation_milli_min\x18\x07 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x18\n\x07\x61uditor\x18\x08 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x01\"`\n\x15ListProvidersResponse\x12.\n\tproviders\x18\x01 \x03(\x0b\x32\x1b.fallow.bidding.v1.Provider\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x15UpdateProviderRequest\x12\x35\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.ProviderB\x06\xf2\xe0\x18\x02\x08\x01\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"N\n\x14\x44rainProviderRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"O\n\x15ResumeProviderRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"Y\n\x1fIssueProviderCredentialsRequest\x12\x36\n\x04name\x18\x01 \x01(\tB(\xf2\xe0\x18$\x08\x01\x32 providers/[0-9a-hjkmnp-tv-z]{26}\"N\n IssueProviderCredentialsResponse\x12\x18\n\x10nats_credentials\x18\x01 \x01(\t\x12\x10\n\x08nats_url\x18\x02 \x01(\t\"W\n\x13GetInventoryRequest\x12@\n\x04name\x18\x01 \x01(\tB2\xf2\xe0\x18.\x08\x01\x32*providers/[0-9a-hjkmnp-tv-z]{26}/inventory\"d\n\x12\x43reateOfferRequest\x12/\n\x05offer\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.OfferB\x06\xf2\xe0\x18\x02\x08\x01\x12\x1d\n\nrequest_id\x18\x02 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\"F\n\x0fGetOfferRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1doffers/[0-9a-hjkmnp-tv-z]{26}\"h\n\x11ListOffersRequest\x12\x1c\n\tpage_size\x18\x01 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe8\x07\x12\x1b\n\npage_token\x18\x02 \x01(\tB\x07\xf2\xe0\x18\x03 \x80\x08\x12\x18\n\x08provider\x18\x03 \x01(\tB\x06\xf2\xe0\x18\x02 @\"W\n\x12ListOffersResponse\x12(\n\x06offers\x18\x01 \x03(\x0b\x32\x18.fallow.bidding.v1.Offer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x14WithdrawOfferRequest\x12\x33\n\x04name\x18\x01 \x01(\tB%\xf2\xe0\x18!\x08\x01\x32\x1doffers/[0-9a-hjkmnp-tv-z]{26}2\xd4\n\n\x17ProviderRegistryService\x12q\n\x0e\x43reateProvider\x12(.fallow.bidding.v1.CreateProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12]\n\x0bGetProvider\x12%.fallow.bidding.v1.GetProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\n\xea\xe0\x18\x06\n\x04\x01\x02\x03\x04\x12n\n\rListProviders\x12\'.fallow.bidding.v1.ListProvidersRequest\x1a(.fallow.bidding.v1.ListProvidersResponse\"\n\xea\xe0\x18\x06\n\x04\x01\x02\x03\x04\x12q\n\x0eUpdateProvider\x12(.fallow.bidding.v1.UpdateProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12o\n\rDrainProvider\x12\'.fallow.bidding.v1.DrainProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12q\n\x0eResumeProvider\x12(.fallow.bidding.v1.ResumeProviderRequest\x1a\x1b.fallow.bidding.v1.Provider\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12\x9d\x01\n\x18IssueProviderCredentials\x12\x32.fallow.bidding.v1.IssueProviderCredentialsRequest\x1a\x33.fallow.bidding.v1.IssueProviderCredentialsResponse\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12m\n\x0cGetInventory\x12&.fallow.bidding.v1.GetInventoryRequest\x1a\x1c.fallow.bidding.v1.Inventory\"\x17\xea\xe0\x18\x13\n\x01\x02\x12\x0eproviders.read\x12h\n\x0b\x43reateOffer\x12%.fallow.bidding.v1.CreateOfferRequest\x1a\x18.fallow.bidding.v1.Offer\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.write\x12S\n\x08GetOffer\x12\".fallow.bidding.v1.GetOfferRequest\x1a\x18.fallow.bidding.v1.Offer\"\t\xea\xe0\x18\x05\n\x03\x01\x02\x03\x12\x64\n\nListOffers\x12$.fallow.bidding.v1.ListOffersRequest\x1a%.fallow.bidding.v1.ListOffersResponse\"\t\xea\xe0\x18\x05\n\x03\x01\x02\x03\x12l\n\rWithdrawOffer\x12\'.fallow.bidding.v1.WithdrawOfferRequest\x1a\x18.fallow.bidding.v1.Offer\"\x18\xea\xe0\x18\x14\n\x01\x02\x12\x0fproviders.writeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\362\340\030\003 \200\010'
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['account']._loaded_options = None
   _globals['_LISTPROVIDERSREQUEST'].fields_by_name['account']._serialized_options = b'\362\340\030\002 @'
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['states']._loaded_options = None
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['states']._serialized_options = b'\362\340\030\002(\020'
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['regions']._loaded_options = None
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['regions']._serialized_options = b'\362\340\030\004 ?(@'
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['gpu_models']._loaded_options = None
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['gpu_models']._serialized_options = b'\362\340\030\004 @(@'
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['reputation_milli_min']._loaded_options = None
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['reputation_milli_min']._serialized_options = b'\362\340\030\005\020\000\030\350\007'
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['auditor']._loaded_options = None
+  _globals['_LISTPROVIDERSREQUEST'].fields_by_name['auditor']._serialized_options = b'\362\340\030\003 \200\001'
   _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['provider']._loaded_options = None
   _globals['_UPDATEPROVIDERREQUEST'].fields_by_name['provider']._serialized_options = b'\362\340\030\002\010\001'
   _globals['_DRAINPROVIDERREQUEST'].fields_by_name['name']._loaded_options = None
@@ -98,32 +108,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEPROVIDERREQUEST']._serialized_end=274
   _globals['_GETPROVIDERREQUEST']._serialized_start=276
   _globals['_GETPROVIDERREQUEST']._serialized_end=352
-  _globals['_LISTPROVIDERSREQUEST']._serialized_start=354
-  _globals['_LISTPROVIDERSREQUEST']._serialized_end=460
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=462
-  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=558
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=560
-  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=687
-  _globals['_DRAINPROVIDERREQUEST']._serialized_start=689
-  _globals['_DRAINPROVIDERREQUEST']._serialized_end=767
-  _globals['_RESUMEPROVIDERREQUEST']._serialized_start=769
-  _globals['_RESUMEPROVIDERREQUEST']._serialized_end=848
-  _globals['_ISSUEPROVIDERCREDENTIALSREQUEST']._serialized_start=850
-  _globals['_ISSUEPROVIDERCREDENTIALSREQUEST']._serialized_end=939
-  _globals['_ISSUEPROVIDERCREDENTIALSRESPONSE']._serialized_start=941
-  _globals['_ISSUEPROVIDERCREDENTIALSRESPONSE']._serialized_end=1019
-  _globals['_GETINVENTORYREQUEST']._serialized_start=1021
-  _globals['_GETINVENTORYREQUEST']._serialized_end=1108
-  _globals['_CREATEOFFERREQUEST']._serialized_start=1110
-  _globals['_CREATEOFFERREQUEST']._serialized_end=1210
-  _globals['_GETOFFERREQUEST']._serialized_start=1212
-  _globals['_GETOFFERREQUEST']._serialized_end=1282
-  _globals['_LISTOFFERSREQUEST']._serialized_start=1284
-  _globals['_LISTOFFERSREQUEST']._serialized_end=1388
-  _globals['_LISTOFFERSRESPONSE']._serialized_start=1390
-  _globals['_LISTOFFERSRESPONSE']._serialized_end=1477
-  _globals['_WITHDRAWOFFERREQUEST']._serialized_start=1479
-  _globals['_WITHDRAWOFFERREQUEST']._serialized_end=1554
-  _globals['_PROVIDERREGISTRYSERVICE']._serialized_start=1557
-  _globals['_PROVIDERREGISTRYSERVICE']._serialized_end=2921
+  _globals['_LISTPROVIDERSREQUEST']._serialized_start=355
+  _globals['_LISTPROVIDERSREQUEST']._serialized_end=643
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_start=645
+  _globals['_LISTPROVIDERSRESPONSE']._serialized_end=741
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_start=743
+  _globals['_UPDATEPROVIDERREQUEST']._serialized_end=870
+  _globals['_DRAINPROVIDERREQUEST']._serialized_start=872
+  _globals['_DRAINPROVIDERREQUEST']._serialized_end=950
+  _globals['_RESUMEPROVIDERREQUEST']._serialized_start=952
+  _globals['_RESUMEPROVIDERREQUEST']._serialized_end=1031
+  _globals['_ISSUEPROVIDERCREDENTIALSREQUEST']._serialized_start=1033
+  _globals['_ISSUEPROVIDERCREDENTIALSREQUEST']._serialized_end=1122
+  _globals['_ISSUEPROVIDERCREDENTIALSRESPONSE']._serialized_start=1124
+  _globals['_ISSUEPROVIDERCREDENTIALSRESPONSE']._serialized_end=1202
+  _globals['_GETINVENTORYREQUEST']._serialized_start=1204
+  _globals['_GETINVENTORYREQUEST']._serialized_end=1291
+  _globals['_CREATEOFFERREQUEST']._serialized_start=1293
+  _globals['_CREATEOFFERREQUEST']._serialized_end=1393
+  _globals['_GETOFFERREQUEST']._serialized_start=1395
+  _globals['_GETOFFERREQUEST']._serialized_end=1465
+  _globals['_LISTOFFERSREQUEST']._serialized_start=1467
+  _globals['_LISTOFFERSREQUEST']._serialized_end=1571
+  _globals['_LISTOFFERSRESPONSE']._serialized_start=1573
+  _globals['_LISTOFFERSRESPONSE']._serialized_end=1660
+  _globals['_WITHDRAWOFFERREQUEST']._serialized_start=1662
+  _globals['_WITHDRAWOFFERREQUEST']._serialized_end=1737
+  _globals['_PROVIDERREGISTRYSERVICE']._serialized_start=1740
+  _globals['_PROVIDERREGISTRYSERVICE']._serialized_end=3104
 # @@protoc_insertion_point(module_scope)

@@ -79,22 +79,48 @@ class ListProvidersRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    REGIONS_FIELD_NUMBER: _builtins.int
+    GPU_MODELS_FIELD_NUMBER: _builtins.int
+    REPUTATION_MILLI_MIN_FIELD_NUMBER: _builtins.int
+    AUDITOR_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Most providers in the answer, 1 to 1,000; default 50."""
     page_token: _builtins.str
     """Token of the page; empty means the first."""
     account: _builtins.str
     """Owner to list, `accounts/{account}`; empty lists all."""
+    reputation_milli_min: _builtins.int
+    """Least score of reputation in thousandths, 0 (default) to 1,000."""
+    auditor: _builtins.str
+    """Auditor that vouches for an attribute of the provider as it is now; empty lists all."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_provider_pb2.ProviderState.ValueType]:
+        """States to list; empty lists all."""
+
+    @_builtins.property
+    def regions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Regions to list; empty lists all."""
+
+    @_builtins.property
+    def gpu_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Models of which a provider has a device, such as `h100`; empty lists all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         account: _builtins.str = ...,
+        states: _abc.Iterable[_provider_pb2.ProviderState.ValueType] | None = ...,
+        regions: _abc.Iterable[_builtins.str] | None = ...,
+        gpu_models: _abc.Iterable[_builtins.str] | None = ...,
+        reputation_milli_min: _builtins.int = ...,
+        auditor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "auditor", b"auditor", "gpu_models", b"gpu_models", "page_size", b"page_size", "page_token", b"page_token", "regions", b"regions", "reputation_milli_min", b"reputation_milli_min", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,8 @@
+"""`fallow market`: what anybody may know of the market."""
+
+import typer
+
+from fallow_sdk.commands.market_providers import providers
+
+app = typer.Typer(no_args_is_help=True, help="What anybody may know of the market.")
+app.command()(providers)
