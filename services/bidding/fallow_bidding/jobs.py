@@ -7,6 +7,8 @@ import asyncio
 import re
 from typing import Final
 
+import asyncpg
+
 from fallow_bidding.channels import COMMAND_CHANNEL, MARKET_CHANNEL
 from fallow_bidding.commands.auctions import AuctionCommands
 from fallow_bidding.commands.delivery import DeliveryCommands, Outgoing
@@ -28,6 +30,10 @@ ENGINE_POLL_SECONDS: Final = 1.0
 STANDBY_POLL_SECONDS: Final = 0.5
 """How often a standby tries to lead."""
 ANNOUNCER_POLL_SECONDS: Final = 2.0
+SILENCE_SECONDS: Final = 3.0
+"""A leader that says nothing for this long leads no more."""
+PING_SECONDS: Final = 1.0
+"""How often the leader says something."""
 COURIER_POLL_SECONDS: Final = 0.5
 REQUEST_SECONDS: Final = 2.0
 """How long an agent has to answer a command before it is sent again."""
@@ -57,23 +63,41 @@ class Engine:
             await keep_trying("engine", self._lead)
 
     async def _lead(self) -> None:
-        """Wait for the lead, then match whenever something changed, as long as the session lives."""
+        """Wait for the lead, then match as long as the session lives.
+
+        A leader that is silent for ``SILENCE_SECONDS`` (its host is dead, its process is stopped) loses the session by
+        the server's own clock. Whoever leads next first ends what the last one left half done: nothing of a pass is
+        seen before it commits, and one that goes on after all reads everything anew under the decisions lock.
+        """
         async with self._database.session() as session:
-            session.add_termination_listener(lambda _: self._bell.ring())
+            await session.execute(QUERIES.get("limit_silence"), str(round(SILENCE_SECONDS * 1_000)))
             while not await session.fetchval(QUERIES.get("try_lead"), self._leader_lock_key):
                 await self._bell.wait(STANDBY_POLL_SECONDS)
-            _log.info("engine_leads")
+            ended = await session.fetch(QUERIES.get("end_other_passes"), self._matching.lock_key)
+            _log.info("engine_leads", passes_ended=len(ended))
             self.is_leading = True
             try:
-                while not session.is_closed():
-                    made = await self._matching.match_open_orders()
-                    if made:
-                        self._leases.add(made)
-                        _log.info("leases_made", leases=made)
-                    await self._bell.wait(min(ENGINE_POLL_SECONDS, await self._matching.seconds_to_close()))
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._keep_lead(session))
+                    group.create_task(self._match())
             finally:
                 self.is_leading = False
-        raise ConnectionError("the session that held the lead is gone")
+
+    async def _keep_lead(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Say something on the session that holds the lead; fails, and ends the pass, once it is gone."""
+        while True:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                await session.fetchval("SELECT 1")
+            await asyncio.sleep(PING_SECONDS)
+
+    async def _match(self) -> None:
+        """Match whenever something changed."""
+        while True:
+            made = await self._matching.match_open_orders()
+            if made:
+                self._leases.add(made)
+                _log.info("leases_made", leases=made)
+            await self._bell.wait(min(ENGINE_POLL_SECONDS, await self._matching.seconds_to_close()))
 
 
 class Courier:

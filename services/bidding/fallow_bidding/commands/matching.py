@@ -42,7 +42,7 @@ class MatchingCommands:
         """Take the database, the market's rules and its lock."""
         self._database = database
         self._policy = policy
-        self._lock_key = lock_key
+        self.lock_key = lock_key
 
     async def match_open_orders(self) -> int:
         """One pass; returns how many leases it made."""
@@ -74,7 +74,7 @@ class MatchingCommands:
 
     async def lock(self, unit: UnitOfWork) -> None:
         """Hold the market's decisions until the transaction ends."""
-        await unit.connection.execute(QUERIES.get("lock_decisions"), self._lock_key)
+        await unit.connection.execute(QUERIES.get("lock_decisions"), self.lock_key)
 
     async def load_market(self, unit: UnitOfWork) -> tuple[Market, dict[str, Provider]]:
         """The market as it is now, and its providers by their ids."""
