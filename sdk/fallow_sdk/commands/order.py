@@ -18,6 +18,7 @@ from fallow_sdk.commands.order_tables import (
     history_table,
     order_tables,
     orders_table,
+    show_time,
     state_name,
     transition_cells,
 )
@@ -181,6 +182,8 @@ def explain(name: Name, json: Json = False) -> None:
                 for group in explanation.groups:
                     if group.advice:
                         console.print(f"{group.group_id}: {group.advice}")
+                    if group.HasField("free_time"):
+                        console.print(f"{group.group_id}: as it is, it would match at {show_time(group.free_time)}")
 
     asyncio.run(run())
 

@@ -141,4 +141,16 @@ def explanation_tables(explanation: order_service_pb2.ExplainOrderResponse) -> l
             price = show_price(offer.price) if offer.HasField("price") else "-"
             offers.add_row(offer.provider, price, "won" if offer.won else f"lost: {offer.loss_reason}")
         tables += [funnel, offers]
+        if group.relaxations:
+            tables.append(_relaxations_table(group))
     return tables
+
+
+def _relaxations_table(group: order_service_pb2.ExplainOrderResponse.GroupExplanation) -> Table:
+    """Single changes with which a group would match now."""
+    table = Table(
+        "CONSTRAINT", "CHANGE", "PRICE", title=f"{group.group_id}: what would match now", box=None, title_justify="left"
+    )
+    for change in group.relaxations:
+        table.add_row(change.constraint, change.advice, show_price(change.price))
+    return table

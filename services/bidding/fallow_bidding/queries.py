@@ -8,6 +8,7 @@ from fallow.bidding.v1 import market_service_pb2, provider_pb2
 from fallow.order.v1 import order_pb2
 from fallow.type.v1 import money_pb2
 from fallow_bidding.convert import market as convert
+from fallow_bidding.convert.relaxations import add_relaxations
 from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.leases import Lease, LeaseState
 from fallow_bidding.domain.matching import Market, decide
@@ -15,6 +16,7 @@ from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.pricing import total_micros
 from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter
 from fallow_bidding.domain.reasons import LEASE_NOT_FOUND, OFFER_NOT_FOUND, ORDER_NOT_FOUND, PROVIDER_NOT_FOUND
+from fallow_bidding.relaxation_queries import load_prospect
 from fallow_bidding.store import leases, orders, providers
 from fallow_bidding.store.suppliers import load_suppliers
 from fallow_chassis.errors import DomainError
@@ -152,15 +154,22 @@ class Queries:
         async with self._database.read() as connection:
             order = await orders.load_order(connection, order_id)
             groups = (await orders.load_groups(connection, [order_id]))[order_id]
-        if order is None:
-            raise DomainError(ORDER_NOT_FOUND, "bidding has not heard of this order", metadata={"order": name})
+            if order is None:
+                raise DomainError(ORDER_NOT_FOUND, "bidding has not heard of this order", metadata={"order": name})
+            now = self._database.clock.now()
+            prospect = await load_prospect(connection, self._policy, now, order, groups)
         stories = [
             GroupExplanation(group.group_index, group.group_id, "", advice=NOT_LOOKED_AT)
             if group.decision is None
             else GroupExplanation.from_json(group.decision)
             for group in groups
         ]
-        return market_service_pb2.ExplainMatchResponse(groups=[convert.explanation_message(story) for story in stories])
+        told = {} if prospect is None else await prospect.find(self._database.clock)
+        messages = [convert.explanation_message(story) for story in stories]
+        for index, (changes, free_time) in told.items():
+            assert prospect is not None, "it was asked"
+            add_relaxations(messages[index], changes, free_time, prospect.asset(index))
+        return market_service_pb2.ExplainMatchResponse(groups=messages)
 
 
 def _fitting_prices(story: GroupExplanation) -> list[int]:

@@ -65,3 +65,17 @@ SELECT * FROM device_use WHERE provider_id = ANY($1::text[]) ORDER BY provider_i
 
 -- name: load_node_uses
 SELECT * FROM node_use WHERE provider_id = ANY($1::text[])
+
+-- name: load_fixed_ends
+-- Live leases of orders whose longest running time counts, the soonest to end first.
+SELECT lease.*, market_order.ready_time + market_order.term_ms * interval '1 millisecond' AS fixed_end
+FROM market_order
+INNER JOIN lease ON lease.order_id = market_order.order_id
+WHERE market_order.market = $1 AND market_order.state = 'OPEN' AND market_order.term_ms IS NOT NULL
+    AND market_order.ready_time IS NOT NULL AND lease.state IN ('RESERVED', 'STARTING', 'RUNNING', 'SUSPENDED')
+ORDER BY fixed_end, lease.lease_id
+LIMIT $2
+
+-- name: load_node_uses_of_leases
+SELECT lease_id, node_id, cpu_milli, memory_bytes, storage_bytes_by_class FROM node_use
+WHERE lease_id = ANY($1::text[])

@@ -17,6 +17,7 @@ from fallow_bidding.domain.leases import (
     ProofMark,
 )
 from fallow_bidding.domain.placement import DeviceShare, NodeUse, Placement
+from fallow_bidding.domain.relaxation import Freeing
 from fallow_bidding.store import QUERIES
 from fallow_chassis.clock import truncate_to_millisecond
 from fallow_chassis.events import format_time, parse_time
@@ -112,6 +113,21 @@ async def load_node_uses_of_lease(connection: Connection, lease_id: str) -> list
     return [
         NodeUse(row["node_id"], row["cpu_milli"], row["memory_bytes"], row["storage_bytes_by_class"]) for row in rows
     ]
+
+
+async def load_freeings(connection: Connection, market: str, limit: int) -> list[Freeing]:
+    """What live leases with a fixed end will give back, the soonest first."""
+    rows = await connection.fetch(QUERIES.get("load_fixed_ends"), market, limit)
+    uses: dict[str, list[NodeUse]] = {row["lease_id"]: [] for row in rows}
+    for row in await connection.fetch(QUERIES.get("load_node_uses_of_leases"), list(uses)):
+        use = NodeUse(row["node_id"], row["cpu_milli"], row["memory_bytes"], row["storage_bytes_by_class"])
+        uses[row["lease_id"]].append(use)
+    freeings = []
+    for row in rows:
+        lease = _lease_of(row)
+        shares = tuple(share for placement in lease.placements for share in placement.devices)
+        freeings.append(Freeing(row["fixed_end"], lease.provider_id, shares, tuple(uses[lease.lease_id])))
+    return freeings
 
 
 async def load_order_leases(connection: Connection, order_id: str) -> list[Lease]:

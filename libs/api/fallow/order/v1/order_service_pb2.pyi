@@ -474,6 +474,8 @@ class ExplainOrderResponse(_message.Message):
         OFFERS_FIELD_NUMBER: _builtins.int
         MATCHING_PRICE_FIELD_NUMBER: _builtins.int
         ADVICE_FIELD_NUMBER: _builtins.int
+        RELAXATIONS_FIELD_NUMBER: _builtins.int
+        FREE_TIME_FIELD_NUMBER: _builtins.int
         group_id: _builtins.str
         """Name of the group."""
         advice: _builtins.str
@@ -490,6 +492,18 @@ class ExplainOrderResponse(_message.Message):
         def matching_price(self) -> _money_pb2.Price:
             """Price at which the group would match now; unset when no price would do."""
 
+        @_builtins.property
+        def relaxations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainOrderResponse.Relaxation]:
+            """Single changes with which the group by itself would match now, cheapest first; each was tried on the present
+            market. Empty for a group that has a lease, that would match as it is, or whose order takes bids. At most 32.
+            """
+
+        @_builtins.property
+        def free_time(self) -> _timestamp_pb2.Timestamp:
+            """The soonest moment at which the group would match as it is, because leases with a fixed term end, or because its
+            own wait does; unset when nothing that is known would do.
+            """
+
         def __init__(
             self,
             *,
@@ -498,10 +512,55 @@ class ExplainOrderResponse(_message.Message):
             offers: _abc.Iterable[Global___ExplainOrderResponse.WeighedOffer] | None = ...,
             matching_price: _money_pb2.Price | None = ...,
             advice: _builtins.str = ...,
+            relaxations: _abc.Iterable[Global___ExplainOrderResponse.Relaxation] | None = ...,
+            free_time: _timestamp_pb2.Timestamp | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["matching_price", b"matching_price"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["free_time", b"free_time", "matching_price", b"matching_price"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "funnel", b"funnel", "group_id", b"group_id", "matching_price", b"matching_price", "offers", b"offers"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "free_time", b"free_time", "funnel", b"funnel", "group_id", b"group_id", "matching_price", b"matching_price", "offers", b"offers", "relaxations", b"relaxations"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Relaxation(_message.Message):
+        """One change of a group with which it would match now."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CONSTRAINT_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        LIMIT_FIELD_NUMBER: _builtins.int
+        PRICE_FIELD_NUMBER: _builtins.int
+        ADVICE_FIELD_NUMBER: _builtins.int
+        constraint: _builtins.str
+        """Constraint that gives way, named as in the funnel: `price_limit`, `gpu_model`, `gpu_vendor`, `gpu_interface`,
+        `vram`, `gpu_count`, `cpu`, `memory`, `storage`, `placement` (replicas), `region`, `attributes`, `auditors`,
+        `reputation`, `term`.
+        """
+        value: _builtins.str
+        """What to accept as well (model, vendor, interface, region), the attribute to ask no more, or the storage class."""
+        limit: _builtins.int
+        """Bound that would do: micros an hour, bytes, GPUs or replicas, thousandths of a core, thousandths of reputation,
+        milliseconds of term; 0 where the constraint has none.
+        """
+        advice: _builtins.str
+        """The change, for people."""
+        @_builtins.property
+        def price(self) -> _money_pb2.Price:
+            """Price of the group with this change."""
+
+        def __init__(
+            self,
+            *,
+            constraint: _builtins.str = ...,
+            value: _builtins.str = ...,
+            limit: _builtins.int = ...,
+            price: _money_pb2.Price | None = ...,
+            advice: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "constraint", b"constraint", "limit", b"limit", "price", b"price", "value", b"value"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
