@@ -7,6 +7,9 @@ Rounds of the two take turns, so that they share the machine's moods. There is n
 it nothing) and no chain: the tenants sign in with wallets, and their deposits are posted in settlement's ledger by its
 own code, as a deposit on a chain would be.
 
+Beside rates and times it tells what a call costs: the processor time (user and system) of every process that had a part in
+it, which other work on the machine changes far less than the rates.
+
 An order counts once CreateOrder has answered OPEN. Afterwards it is checked in both databases that each request made
 one order, each order is OPEN with one escrow of the right sum, one OrderOpened and one EscrowOpened were stated, the
 books balance, and a repeat answers the same order. The last line is one JSON object. Bounded by `--orders`; whatever
@@ -84,9 +87,9 @@ class Series:
     milliseconds: list[float] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     rounds: list[float] = field(default_factory=list)
-    processor: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, answers: list[dict[str, Any]], processor: dict[str, float]) -> None:
+    def add(self, answers: list[dict[str, Any]], cpu_seconds: dict[str, float]) -> None:
         """Count one round: the clients of it ran side by side."""
         calls = sum(len(answer["milliseconds"]) for answer in answers)
         seconds = max(answer["seconds"] for answer in answers)
@@ -95,14 +98,22 @@ class Series:
         for answer in answers:
             self.milliseconds += answer["milliseconds"]
             self.names += answer["names"]
-        for name, spent in processor.items():
-            self.processor[name] = self.processor.get(name, 0.0) + spent
+        for name, spent in cpu_seconds.items():
+            self.cpu_seconds[name] = self.cpu_seconds.get(name, 0.0) + spent
 
     @property
-    def processor_ms(self) -> dict[str, float]:
-        """Milliseconds of a processor for each call, by process."""
+    def cpu_ms(self) -> float:
+        """Milliseconds of a processor for each call, in all processes together, the client's included."""
+        return sum(self.cpu_seconds.values()) * 1_000 / len(self.milliseconds)
+
+    @property
+    def cpu_ms_by_process(self) -> dict[str, float]:
+        """The same by process, and together."""
         calls = len(self.milliseconds)
-        return {name: round(spent * 1_000 / calls, 2) for name, spent in self.processor.items()}
+        return {
+            **{name: round(spent * 1_000 / calls, 2) for name, spent in self.cpu_seconds.items()},
+            "total": round(self.cpu_ms, 2),
+        }
 
     @property
     def per_second(self) -> float:
@@ -225,10 +236,10 @@ class Bench:
 
     async def round(self, series: Series, name: str, calls: int) -> None:
         """One measured round, with what it cost the processors."""
-        before = {process: processor_seconds(pid) for process, pid in self._processes.items()}
+        before = {process: cpu_seconds(pid) for process, pid in self._processes.items()}
         answers = await self.load(name, calls)
-        spent = {process: processor_seconds(pid) - before[process] for process, pid in self._processes.items()}
-        spent["client"] = sum(answer["processor_seconds"] for answer in answers)
+        spent = {process: cpu_seconds(pid) - before[process] for process, pid in self._processes.items()}
+        spent["client"] = sum(answer["cpu_seconds"] for answer in answers)
         series.add(answers, spent)
 
     @asynccontextmanager
@@ -326,7 +337,7 @@ def _hold(condition: bool, claim: str) -> None:  # noqa: FBT001 - a claim and wh
         raise CheckError(f"this should hold and does not: {claim}")
 
 
-def processor_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """What a process and its children have worked so far, those that have ended included."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()
     ticks = 0
@@ -402,8 +413,9 @@ async def run(options: Options) -> dict[str, object]:
         "tenants": options.tenants,
         "orders": len(orders.milliseconds),
         "rounds": {"orders": orders.rounds, "ceiling": ceiling.rounds},
-        "processor_ms_per_order": orders.processor_ms,
-        "processor_ms_per_ceiling_call": ceiling.processor_ms,
+        "cpu_ms_per_order": orders.cpu_ms_by_process,
+        "cpu_ms_per_call": ceiling.cpu_ms_by_process,
+        "cpu_ratio": round(orders.cpu_ms / ceiling.cpu_ms, 2),
         "events_sent_and_read_after_seconds": round(drained, 1),
         "machine": described,
     }

@@ -3,7 +3,8 @@
 `python -m benchmarks.orders_client`, told by a JSON object on the standard input (`Load`), prints one JSON object: the
 names that were answered, each call's milliseconds, the seconds from the first call to the last answer and those that its
 processor worked, what failed.
-Both the service and the ceiling are called by this very code, with the same messages.
+Both the service and the ceiling are called by this very code, with the same messages. They are made before the first call
+and answers are read after the last one, so that of the client's work only the calls are measured.
 """
 
 import asyncio
@@ -35,9 +36,18 @@ class Load:
     concurrency: int
 
 
-def request_of(number: int) -> order_service_pb2.CreateOrderRequest:
-    """The order with that number: one container with one GPU, as a small inference service asks for it."""
-    order = order_pb2.Order(labels={"team": "research", "run": str(number)})
+def requests_of(first: int, calls: int) -> list[bytes]:
+    """As many requests on the wire, alike but for their ids: one message's bytes behind another's are both merged."""
+    order = order_service_pb2.CreateOrderRequest(order=order_of()).SerializeToString()
+    return [
+        order_service_pb2.CreateOrderRequest(request_id=f"benchmark-{number}").SerializeToString() + order
+        for number in range(first, first + calls)
+    ]
+
+
+def order_of() -> order_pb2.Order:
+    """An order: one container with one GPU, as a small inference service asks for it."""
+    order = order_pb2.Order(labels={"team": "research", "run": "benchmark"})
     group = order.groups.add(
         group_id="main", price_limit=money_pb2.Price(asset="usdc", micros_per_hour=LIMIT_MICROS_PER_HOUR)
     )
@@ -55,49 +65,42 @@ def request_of(number: int) -> order_service_pb2.CreateOrderRequest:
         ),
         replicas=1,
     )
-    return order_service_pb2.CreateOrderRequest(request_id=f"benchmark-{number}", order=order)
+    return order
 
 
 async def run(load: Load) -> dict[str, object]:
     """All calls of a load, over one connection."""
     milliseconds: list[float] = []
-    names: list[str] = []
+    answers: list[bytes] = []
     failures: list[str] = []
-    numbers = iter(range(load.first, load.first + load.calls))
+    requests = iter(enumerate(requests_of(load.first, load.calls), load.first))
     headers = [(("authorization", f"Bearer {token}"),) for token in load.tokens]
 
     async with grpc.aio.insecure_channel(load.address) as channel:
         await channel.channel_ready()
-        call = channel.unary_unary(
-            load.method,
-            request_serializer=order_service_pb2.CreateOrderRequest.SerializeToString,
-            response_deserializer=order_pb2.Order.FromString if load.method == CREATE_METHOD else None,
-        )
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(load.method)
 
         async def work() -> None:
-            for number in numbers:
+            for number, request in requests:
                 started = time.perf_counter()
                 try:
-                    answer = await call(
-                        request_of(number), timeout=CALL_SECONDS, metadata=headers[number % len(headers)]
-                    )
+                    answer = await call(request, timeout=CALL_SECONDS, metadata=headers[number % len(headers)])
                 except grpc.aio.AioRpcError as error:
                     failures.append(f"{number}: {error.code().name}: {error.details()}")
                     continue
                 milliseconds.append((time.perf_counter() - started) * 1_000)
-                if load.method == CREATE_METHOD:
-                    names.append(answer.name)
+                answers.append(answer)
 
         started, worked = time.perf_counter(), time.process_time()
         async with asyncio.TaskGroup() as group:
             for _ in range(load.concurrency):
                 group.create_task(work())
-        seconds, processor_seconds = time.perf_counter() - started, time.process_time() - worked
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
     return {
         "seconds": seconds,
-        "processor_seconds": processor_seconds,
+        "cpu_seconds": cpu_seconds,
         "milliseconds": milliseconds,
-        "names": names,
+        "names": [order_pb2.Order.FromString(one).name for one in answers] if load.method == CREATE_METHOD else [],
         "failures": failures,
     }
 

@@ -4,8 +4,6 @@ The server's interceptors set them, in the task of the call; clients, the pool a
 (consumers, jobs) there is no identity, and no deadline unless ``deadline_in`` sets one.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
@@ -73,14 +71,22 @@ def current_identity() -> Identity:
     return identity
 
 
-@contextmanager
-def identity_set(identity: Identity | None) -> Iterator[None]:
-    """Make ``identity`` the caller of what runs inside."""
-    token = _identity.set(identity)
-    try:
-        yield
-    finally:
-        _identity.reset(token)
+class identity_set:  # noqa: N801 - reads as what it does: `with identity_set(identity):`
+    """Makes ``identity`` the caller of what runs inside."""
+
+    __slots__ = ("_identity", "_token")
+
+    def __init__(self, identity: Identity | None) -> None:
+        """Take the verified caller, or nobody."""
+        self._identity = identity
+
+    def __enter__(self) -> None:
+        """From here on."""
+        self._token = _identity.set(self._identity)
+
+    def __exit__(self, *_: object) -> None:
+        """Until here."""
+        _identity.reset(self._token)
 
 
 def remaining_seconds() -> float | None:
@@ -97,15 +103,23 @@ def bounded_seconds(limit_seconds: float) -> float:
     return limit_seconds if remaining is None else min(limit_seconds, remaining)
 
 
-@contextmanager
-def deadline_in(seconds: float | None) -> Iterator[None]:
-    """Give what runs inside at most ``seconds`` more; an earlier deadline from outside stays. None changes nothing."""
-    outer = _deadline_ms.get()
-    inner = None if seconds is None else _clock.monotonic_ms() + round(seconds * 1_000)
-    if inner is None or (outer is not None and outer < inner):
-        inner = outer
-    token = _deadline_ms.set(inner)
-    try:
-        yield
-    finally:
-        _deadline_ms.reset(token)
+class deadline_in:  # noqa: N801 - reads as what it does: `with deadline_in(seconds):`
+    """Gives what runs inside at most ``seconds`` more; an earlier deadline from outside stays. None changes nothing."""
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float | None) -> None:
+        """Take the seconds, which count from the entry."""
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        """From here on."""
+        outer = _deadline_ms.get()
+        inner = None if self._seconds is None else _clock.monotonic_ms() + round(self._seconds * 1_000)
+        if inner is None or (outer is not None and outer < inner):
+            inner = outer
+        self._token = _deadline_ms.set(inner)
+
+    def __exit__(self, *_: object) -> None:
+        """Until here."""
+        _deadline_ms.reset(self._token)

@@ -41,7 +41,7 @@ from fallow_chassis.errors import (
     DomainError,
 )
 from fallow_chassis.identity import TokenVerifier
-from fallow_chassis.logging import get_logger
+from fallow_chassis.logging import get_logger, is_debugged
 from fallow_chassis.rate_limit import RateLimiter, limited_caller
 from fallow_chassis.retry import is_retryable
 from fallow_chassis.settings import ServiceSettings
@@ -59,6 +59,7 @@ MAX_CONCURRENT_CALLS: Final = 2_000
 _log = get_logger(__name__)
 
 _LATE_MARGIN_SECONDS: Final = 0.01
+_AUTHORIZATION_HEADER: Final = "authorization"
 _PUBLIC_SERVICES: Final = frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME})
 _OURS_TO_ANSWER_FOR: Final = frozenset(
     {"UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED", "INTERNAL", "UNKNOWN", "DATA_LOSS", "CANCELLED"}
@@ -219,13 +220,15 @@ class _Pipeline(grpc.aio.ServerInterceptor):
 
     def _unary(self, behavior: Any, method: _Method, *, request_streaming: bool) -> Callable[..., Awaitable[Any]]:
         """A method that answers once."""
+        limit = None if request_streaming else DEFAULT_UNARY_SECONDS
 
         async def call(request: Any, context: Any) -> Any:
-            limit = None if request_streaming else DEFAULT_UNARY_SECONDS
-            async with self._around(method, context, limit):
+            async def work() -> Any:
                 checked = _checked_stream(request, method) if request_streaming else _checked(request, method)
                 result = behavior(checked, context)
                 return await result if inspect.isawaitable(result) else result
+
+            return await self._carry_out(work, method, context, limit)
 
         return call
 
@@ -235,15 +238,18 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         """
 
         async def call(request: Any, context: Any) -> None:
-            async with self._around(method, context, None), self._until_drain():
-                checked = _checked_stream(request, method) if request_streaming else _checked(request, method)
-                result = behavior(checked, context)
-                if not inspect.isasyncgen(result):
-                    await result
-                    return
-                async with aclosing(result) as responses:
-                    async for response in responses:
-                        await context.write(response)
+            async def work() -> None:
+                async with self._until_drain():
+                    checked = _checked_stream(request, method) if request_streaming else _checked(request, method)
+                    result = behavior(checked, context)
+                    if not inspect.isasyncgen(result):
+                        await result
+                        return
+                    async with aclosing(result) as responses:
+                        async for response in responses:
+                            await context.write(response)
+
+            await self._carry_out(work, method, context, None)
 
         return call
 
@@ -271,22 +277,23 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         finally:
             self._streams.discard(task)
 
-    @asynccontextmanager
-    async def _around(self, method: _Method, context: Any, default_seconds: float | None) -> AsyncIterator[None]:
-        """Everything of the pipeline but the request itself."""
-        metadata = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    async def _carry_out(
+        self, work: Callable[[], Awaitable[Any]], method: _Method, context: Any, default_seconds: float | None
+    ) -> Any:
+        """Everything of the pipeline but the request itself, around the work on that."""
+        authorization, traceparent = _headers(context)
         started_ms = self._clock.monotonic_ms()
-        with span_from(metadata.get(TRACE_HEADER, ""), method.name, kind=SpanKind.SERVER) as span:
+        with span_from(traceparent, method.name, kind=SpanKind.SERVER) as span:
             code = "OK"
             remaining = context.time_remaining()
             seconds = default_seconds if remaining is None else max(0.0, remaining)
             try:
                 with deadline_in(seconds):
                     async with asyncio.timeout(seconds):
-                        identity = self._identify(metadata.get("authorization", ""), method)
+                        identity = self._identify(authorization, method)
                         self._limit(identity, method, context)
                         with identity_set(identity):
-                            yield
+                            return await work()
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError:
@@ -332,7 +339,19 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         elapsed_ms = self._clock.monotonic_ms() - started_ms
         span.set_attribute("rpc.grpc.status_code", code)
         self._duration.record(elapsed_ms, {"method": method, "code": code})
-        _log.debug("call_ended", method=method, code=code, elapsed_ms=elapsed_ms)
+        if is_debugged():
+            _log.debug("call_ended", method=method, code=code, elapsed_ms=elapsed_ms)
+
+
+def _headers(context: Any) -> tuple[str, str]:
+    """What a call's metadata says of its caller and its trace, each empty where it says nothing."""
+    authorization = traceparent = ""
+    for name, value in context.invocation_metadata() or ():
+        if name == _AUTHORIZATION_HEADER and isinstance(value, str):
+            authorization = value
+        elif name == TRACE_HEADER and isinstance(value, str):
+            traceparent = value
+    return authorization, traceparent
 
 
 def _translate(error: Exception, method: str, *, late: bool) -> DomainError:

@@ -48,6 +48,8 @@ KEEP_INBOX: Final = timedelta(days=35)
 """How long an event that comes again is recognised; longer than a stream keeps it."""
 DELETE_BATCH_ROWS: Final = 5_000
 MAX_ERROR_CHARACTERS: Final = 500
+PASSING_SECONDS: Final = 0.005
+"""How long an event that nobody handles waits for others, so that fewer statements count them."""
 
 _QUERIES: Final = Queries.load("fallow_chassis")
 _log = get_logger(__name__)
@@ -108,7 +110,9 @@ class Consumer:
             kind.DESCRIPTOR.full_name: (kind, handler) for kind, handler in handlers.items()
         }
         self._poison = poison
-        self._passing = GroupCommit[ReceivedEvent, bool | None]("pass_over", self._count_passed)
+        self._passing = GroupCommit[ReceivedEvent, bool | None](
+            "pass_over", self._count_passed, linger_seconds=PASSING_SECONDS
+        )
         self._outcomes = meter().create_counter("fallow.inbox.events", unit="{event}")
 
     async def run(self) -> None:
@@ -121,13 +125,17 @@ class Consumer:
     async def handle(self, record: Record) -> None:
         """Bring one record to its effect: handled, dropped or parked; raises what its handler raises."""
         event = parse_event(record)
+        passed = await self._pass_over(event)
+        if passed is False:
+            return
         with span_from(
             record.headers.get(HEADER_TRACE, ""), f"handle {event.type}", attributes={"messaging.topic": event.topic}
         ):
-            with deadline_in(HANDLER_SECONDS):
-                passed = await self._pass_over(event)
-                outcome, more = await self._receive(event, record) if passed is None else ("passed_over", passed)
-            self._count(event, outcome)
+            more = passed is not None
+            if passed is None:
+                with deadline_in(HANDLER_SECONDS):
+                    outcome, more = await self._receive(event, record)
+                self._count(event, outcome)
             if more:
                 await self._release(event.topic, event.key)
 
@@ -170,7 +178,10 @@ class Consumer:
         """
         if event.type in self._handlers or event.version == 0:
             return None
-        return await self._passing.submit(event)
+        passed = await self._passing.submit(event)
+        if passed is not None:
+            self._count(event, "passed_over")
+        return passed
 
     async def _count_passed(self, events: Sequence[ReceivedEvent]) -> list[bool | Exception | None]:
         """Count the versions of events that nobody handles, by one statement."""

@@ -32,6 +32,7 @@ _SECRET_TEXT: Final = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _MAX_DEPTH: Final = 6
+_ROOT: Final = logging.getLogger()
 
 LogEvent: TypeAlias = MutableMapping[str, Any]
 
@@ -40,6 +41,11 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module: ``get_logger(__name__)``."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
+
+
+def is_debugged() -> bool:
+    """Whether debug events are written: where there is one for each call, asking is cheaper than telling."""
+    return _ROOT.isEnabledFor(logging.DEBUG)
 
 
 def configure(service: str, *, log_format: str = "console", level: str = "info", output: TextIO | None = None) -> None:
@@ -76,9 +82,8 @@ def configure(service: str, *, log_format: str = "console", level: str = "info",
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
         )
     )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    _ROOT.handlers[:] = [handler]
+    _ROOT.setLevel(level.upper())
 
 
 class _AddFacts:

@@ -11,6 +11,7 @@ so that a broker which lost its data can be filled again.
 """
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Final
 
@@ -117,8 +118,9 @@ class OutboxRelay:
         now = self._clock.now()
         async with asyncio.timeout(QUERY_SECONDS):
             await session.execute(_QUERIES.get("mark_sent"), [row["sequence"] for row in rows], now)
+        for topic, count in Counter(record.topic for record in records).items():
+            self._sent.add(count, {"topic": topic})
         for row in rows:
-            self._sent.add(1, {"topic": row["topic"]})
             self._delay.record((now - row["created_at"]) / timedelta(milliseconds=1), {"topic": row["topic"]})
         return len(rows)
 

@@ -221,16 +221,18 @@ class _Member:
         """Keep a pull open and see each record through; returns when the pull fell silent."""
         place = (topic, partition)
         inbox = self._link.client.new_inbox()
-        subscription = await self._link.client.subscribe(inbox)
+        # No more comes than was asked for, so the pull bounds what waits here.
+        messages: asyncio.Queue[Msg] = asyncio.Queue()
+        subscription = await self._link.client.subscribe(inbox, cb=messages.put)
         self._inboxes[place] = inbox
         try:
             await self._pull(place)
             due = PULL_RECORDS
             while True:
                 try:
-                    with heeding_cancellation():
-                        message = await subscription.next_msg(timeout=SILENCE_SECONDS)
-                except nats.errors.TimeoutError:
+                    async with asyncio.timeout(SILENCE_SECONDS):
+                        message = await messages.get()
+                except TimeoutError:
                     return
                 status = _status_of(message)
                 if status == _STATUS_HEARTBEAT:

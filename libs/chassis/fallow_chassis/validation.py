@@ -13,7 +13,7 @@ request has a non-empty ``update_mask``, ``required`` is held only at the top le
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,11 +54,12 @@ class FieldRulesError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _FieldCheck:
-    """What one field must hold."""
+    """What one field must hold; ``zero_fails`` says that an integer which is not there is a 0 that does not hold it."""
 
     name: str
+    number: int
     required: bool
-    has_presence: bool
+    zero_fails: bool
     repeated: bool
     map_value: FieldDescriptor | None
     is_message: bool
@@ -72,8 +73,30 @@ class _FieldCheck:
     pattern: re.Pattern[str] | None
     enum: EnumDescriptor | None
 
+    @property
+    def can_fail(self) -> bool:
+        """Whether a value of the field can break a rule at all."""
+        is_bounded = self.least is not None or self.most is not None
+        is_listed = self.repeated or self.map_value is not None
+        return (
+            is_listed
+            or self.is_message
+            or self.is_text
+            or self.is_bytes
+            or self.enum is not None
+            or (self.is_integer and is_bounded)
+        )
 
-_compiled: dict[str, tuple[_FieldCheck, ...]] = {}
+
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """What the fields of a message type must hold: when they are set, by number, and when they are not."""
+
+    by_number: Mapping[int, _FieldCheck]
+    absent: tuple[_FieldCheck, ...]
+
+
+_compiled: dict[str, _Checks] = {}
 
 
 def compile_rules(descriptor: Descriptor) -> None:
@@ -97,10 +120,11 @@ def validate(request: Message) -> None:
             f"the request holds fields that this server does not know: {unknown[0].field}",
             violations=unknown,
         )
-    invalid = _take(_violations(request, "", 0, partial=_has_mask(request)))
+    invalid: list[FieldViolation] = []
+    _look_through(request, "", 0, invalid, partial=_has_mask(request))
     if invalid:
         first = invalid[0]
-        raise DomainError(INVALID_FIELD, f"{first.field}: {first.description}", violations=invalid)
+        raise DomainError(INVALID_FIELD, f"{first.field}: {first.description}", violations=invalid[:MAX_VIOLATIONS])
 
 
 def _take(violations: Iterator[FieldViolation]) -> list[FieldViolation]:
@@ -154,88 +178,104 @@ def _inner_messages(field: FieldDescriptor, value: Any, path: str) -> Iterator[t
             yield f'{name}["{key}"]', value[key]
 
 
-def _violations(message: Message, path: str, depth: int, *, partial: bool) -> Iterator[FieldViolation]:
-    """The violations in a message and in all that it holds; ``partial`` drops ``required`` below the top."""
+def _look_through(message: Message, path: str, depth: int, found: list[FieldViolation], *, partial: bool) -> None:
+    """Find the violations in a message and in all that it holds; ``partial`` drops ``required`` below the top."""
     if depth > MAX_DEPTH:
-        yield FieldViolation(path.removesuffix("."), f"is nested more than {MAX_DEPTH} deep")
+        found.append(FieldViolation(path.removesuffix("."), f"is nested more than {MAX_DEPTH} deep"))
         return
-    for check in _checks_of(message.DESCRIPTOR):
-        # Most fields of most messages are unset, and asking is cheaper than looking.
-        if check.has_presence and not check.required and not message.HasField(check.name):
+    checks = _checks_of(message.DESCRIPTOR)
+    # Only what is set is listed: fields with presence that are there, and others that are not zero or empty.
+    fields = message.ListFields()
+    if checks.absent:
+        listed = {field.number for field, _ in fields}
+        for absent in checks.absent:
+            if absent.number in listed:
+                continue
+            if not absent.required:
+                _hold_value(absent, 0, path + absent.name, depth, found, partial=partial)
+            elif not (partial and depth > 0):
+                found.append(FieldViolation(path + absent.name, "must be set"))
+    for field, value in fields:
+        check = checks.by_number.get(field.number)
+        if check is None:
             continue
         name = path + check.name
-        value = getattr(message, check.name)
-        if check.repeated or check.map_value is not None:
-            present = len(value) > 0
-        elif check.has_presence:
-            present = message.HasField(check.name)
+        if check.repeated:
+            _look_at_items(check, value, name, depth, found, partial=partial)
+        elif check.map_value is not None:
+            _look_at_entries(check, value, name, depth, found, partial=partial)
         else:
-            present = bool(value)
-        if not present and check.required and not (partial and depth > 0):
-            yield FieldViolation(name, "must be set")
-            continue
-        if not present and (check.has_presence or check.repeated or check.map_value is not None):
-            continue
-        if not present and check.required:
-            continue
-        yield from _field_violations(check, value, name, depth, partial=partial)
+            _hold_value(check, value, name, depth, found, partial=partial)
+        if len(found) >= MAX_VIOLATIONS:
+            return
 
 
-def _field_violations(
-    check: _FieldCheck, value: Any, name: str, depth: int, *, partial: bool
-) -> Iterator[FieldViolation]:
-    """The violations of one field that is there."""
-    if not check.repeated and check.map_value is None:
-        yield from _value_violations(check, value, name, depth, partial=partial)
+def _look_at_items(
+    check: _FieldCheck, items: Any, name: str, depth: int, found: list[FieldViolation], *, partial: bool
+) -> None:
+    """Find the violations of a list."""
+    if len(items) > check.max_items:
+        found.append(FieldViolation(name, f"must have at most {check.max_items} items"))
         return
-    if len(value) > check.max_items:
-        yield FieldViolation(name, f"must have at most {check.max_items} items")
+    for index, item in enumerate(items):
+        _hold_value(check, item, f"{name}[{index}]", depth, found, partial=partial)
+        if len(found) >= MAX_VIOLATIONS:
+            return
+
+
+def _look_at_entries(
+    check: _FieldCheck, entries: Any, name: str, depth: int, found: list[FieldViolation], *, partial: bool
+) -> None:
+    """Find the violations of a map."""
+    if len(entries) > check.max_items:
+        found.append(FieldViolation(name, f"must have at most {check.max_items} items"))
         return
-    if check.map_value is None:
-        for index, item in enumerate(value):
-            yield from _value_violations(check, item, f"{name}[{index}]", depth, partial=partial)
-        return
-    for key in value:
+    for key in entries:
         if isinstance(key, str) and len(key) > MAX_TEXT_CHARACTERS:
-            yield FieldViolation(name, f"must have keys of at most {MAX_TEXT_CHARACTERS} characters")
-            continue
-        if isinstance(key, str) and "\x00" in key:
-            yield FieldViolation(name, "must not hold NUL characters in its keys")
-            continue
-        yield from _value_violations(check, value[key], f'{name}["{key}"]', depth, partial=partial)
+            found.append(FieldViolation(name, f"must have keys of at most {MAX_TEXT_CHARACTERS} characters"))
+        elif isinstance(key, str) and "\x00" in key:
+            found.append(FieldViolation(name, "must not hold NUL characters in its keys"))
+        else:
+            _hold_value(check, entries[key], f'{name}["{key}"]', depth, found, partial=partial)
+        if len(found) >= MAX_VIOLATIONS:
+            return
 
 
-def _value_violations(
-    check: _FieldCheck, value: Any, name: str, depth: int, *, partial: bool
-) -> Iterator[FieldViolation]:
-    """The violations of one value: a field's, an item's or a map entry's."""
+def _hold_value(
+    check: _FieldCheck, value: Any, name: str, depth: int, found: list[FieldViolation], *, partial: bool
+) -> None:
+    """Find the violations of one value: a field's, an item's or a map entry's."""
     if check.is_message:
-        yield from _violations(value, name + ".", depth + 1, partial=partial)
+        _look_through(value, name + ".", depth + 1, found, partial=partial)
     elif check.is_integer:
         if check.least is not None and value < check.least:
-            yield FieldViolation(name, f"must be at least {check.least}")
+            found.append(FieldViolation(name, f"must be at least {check.least}"))
         if check.most is not None and value > check.most:
-            yield FieldViolation(name, f"must be at most {check.most}")
+            found.append(FieldViolation(name, f"must be at most {check.most}"))
     elif check.is_text:
         # Postgres keeps no such text, and a C string ends there.
         if "\x00" in value:
-            yield FieldViolation(name, "must not hold NUL characters")
+            found.append(FieldViolation(name, "must not hold NUL characters"))
         if len(value) > check.max_length:
-            yield FieldViolation(name, f"must have at most {check.max_length} characters")
+            found.append(FieldViolation(name, f"must have at most {check.max_length} characters"))
         elif check.pattern is not None and value and not check.pattern.fullmatch(value):
-            yield FieldViolation(name, f"must match {check.pattern.pattern}")
+            found.append(FieldViolation(name, f"must match {check.pattern.pattern}"))
     elif check.is_bytes:
         if len(value) > check.max_length:
-            yield FieldViolation(name, f"must have at most {check.max_length} bytes")
+            found.append(FieldViolation(name, f"must have at most {check.max_length} bytes"))
     elif check.enum is not None and value not in check.enum.values_by_number:
-        yield FieldViolation(name, f"{value} is no value of {check.enum.name}")
+        found.append(FieldViolation(name, f"{value} is no value of {check.enum.name}"))
 
 
-def _checks_of(descriptor: Any) -> tuple[_FieldCheck, ...]:
+def _checks_of(descriptor: Any) -> _Checks:
     """The compiled checks of a message type."""
     checks = _compiled.get(descriptor.full_name)
     if checks is None:
-        checks = tuple(_compile(field) for field in descriptor.fields)
+        compiled = [_compile(field) for field in descriptor.fields]
+        checks = _Checks(
+            {check.number: check for check in compiled if check.can_fail},
+            tuple(check for check in compiled if check.required or check.zero_fails),
+        )
         _compiled[descriptor.full_name] = checks
     return checks
 
@@ -251,18 +291,21 @@ def _compile(field: FieldDescriptor) -> _FieldCheck:
         pattern = re.compile(rules.pattern) if rules.pattern else None
     except re.error as error:
         raise FieldRulesError(f"{field.full_name}: the pattern {rules.pattern!r} does not compile: {error}") from error
+    is_integer = value_field.type in _INTEGER_KINDS
     least = rules.min if rules.HasField("min") else None
     most = rules.max if rules.HasField("max") else None
     if least is not None and most is not None and least > most:
         raise FieldRulesError(f"{field.full_name}: the least value {least} is above the most, {most}")
+    is_zero_fine = (least is None or least <= 0) and (most is None or most >= 0)
     return _FieldCheck(
         name=field.name,
+        number=field.number,
         required=rules.required or field_behavior_pb2.REQUIRED in behaviors,
-        has_presence=field.has_presence,
+        zero_fails=is_integer and not field.is_repeated and not field.has_presence and not is_zero_fine,
         repeated=field.is_repeated and map_value is None,
         map_value=map_value,
         is_message=value_field.message_type is not None,
-        is_integer=value_field.type in _INTEGER_KINDS,
+        is_integer=is_integer,
         is_text=value_field.type == FieldDescriptor.TYPE_STRING,
         is_bytes=value_field.type == FieldDescriptor.TYPE_BYTES,
         least=least,

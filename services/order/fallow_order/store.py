@@ -69,24 +69,23 @@ async def insert_orders(connection: Connection, orders: Sequence[Order], workloa
         assert order.state is OrderState.PENDING, "an order starts PENDING"
         assert order.revision == order.event_version == 0, "a new order was never written"
         assert order.sequence == len(order.changes) == 1, "a new order has one change"
-    stored = [replace(order, revision=1) for order in orders]
-    groups = [(order.id, group) for order in stored for group in order.groups]
+    groups = [(order.id, group) for order in orders for group in order.groups]
     assert len(groups) == len(workloads), "a workload for each group"
     await connection.execute(
         QUERIES.get("insert_orders"),
-        [order.id for order in stored],
-        [order.account for order in stored],
-        [order.specification for order in stored],
-        [encode_json(dict(order.labels)) for order in stored],
-        [order.asset for order in stored],
-        [order.hold_micros for order in stored],
-        [order.budget_micros for order in stored],
-        [order.auto_top_up for order in stored],
-        [order.match_timeout_ms for order in stored],
-        [order.term_ms for order in stored],
-        [order.created_at for order in stored],
-        [due_time(order, order.created_at) for order in stored],
-        [order.changes[0].reason for order in stored],
+        [order.id for order in orders],
+        [order.account for order in orders],
+        [order.specification for order in orders],
+        [encode_json(dict(order.labels)) for order in orders],
+        [order.asset for order in orders],
+        [order.hold_micros for order in orders],
+        [order.budget_micros for order in orders],
+        [order.auto_top_up for order in orders],
+        [order.match_timeout_ms for order in orders],
+        [order.term_ms for order in orders],
+        [order.created_at for order in orders],
+        [due_time(order, order.created_at) for order in orders],
+        [order.changes[0].reason for order in orders],
         [order_id for order_id, _ in groups],
         [group.index for _, group in groups],
         [group.group_id for _, group in groups],
@@ -94,7 +93,7 @@ async def insert_orders(connection: Connection, orders: Sequence[Order], workloa
         [sealed.nonce for sealed in workloads],
         [sealed.ciphertext for sealed in workloads],
     )
-    return [replace(order, changes=()) for order in stored]
+    return [replace(order, revision=1, changes=()) for order in orders]
 
 
 async def lock_revisions(connection: Connection, order_ids: Collection[str]) -> dict[str, int]:
@@ -107,8 +106,8 @@ async def save_opened(connection: Connection, pairs: Sequence[tuple[Order, Order
     """Store what opening changed of PENDING orders, each as it was and as it is; their rows must be locked."""
     if not pairs:
         return []
-    stored = [replace(after, revision=before.revision + 1, updated_at=now) for before, after in pairs]
-    (reason,) = {change.reason for order in stored for change in order.changes}
+    (reason,) = {change.reason for _, after in pairs for change in after.changes}
+    stored = [replace(after, revision=before.revision + 1, updated_at=now, changes=()) for before, after in pairs]
     rows = await connection.fetch(
         QUERIES.get("open_orders"),
         [order.id for order in stored],
@@ -122,7 +121,7 @@ async def save_opened(connection: Connection, pairs: Sequence[tuple[Order, Order
         ORDER_CHANNEL,
     )
     assert len(rows) == len(stored), "a locked order changes only here"
-    return [replace(order, changes=()) for order in stored]
+    return stored
 
 
 async def save_order(connection: Connection, before: Order, after: Order, now: datetime) -> Order:

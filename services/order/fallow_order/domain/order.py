@@ -218,8 +218,15 @@ def opened(order: Order, held_micros: int, now: datetime) -> Order:
     """The order once its funds are held; one that is past PENDING stays as it is."""
     if order.state is not OrderState.PENDING:
         return order
-    funded = replace(order, held_micros=held_micros, opened_at=now)
-    return move(funded, OrderState.OPEN, "funds are held; looking for a match", now)
+    change = Change(order.sequence + 1, order.state, OrderState.OPEN, "funds are held; looking for a match", now)
+    return replace(
+        order,
+        state=OrderState.OPEN,
+        sequence=change.sequence,
+        changes=(*order.changes, change),
+        held_micros=held_micros,
+        opened_at=now,
+    )
 
 
 def close_requested(order: Order, reason: EndReason, detail: str, now: datetime) -> Order:
