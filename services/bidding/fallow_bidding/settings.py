@@ -22,7 +22,7 @@ class BiddingSettings(ServiceSettings):
     heartbeat_interval_seconds: float = Field(default=5, gt=0, le=60, description="Usual time between two heartbeats.")
     unreachable_seconds: float = Field(default=15, gt=0, description="Silence after which no new lease is given.")
     grace_seconds: float = Field(default=60, gt=0, description="Silence after which leases are lost.")
-    self_stop_seconds: float = Field(default=45, gt=0, description="Silence after which an agent stops by itself.")
+    self_stop_seconds: float = Field(default=90, gt=0, description="Silence after which an agent stops by itself.")
     overlap_margin_seconds: float = Field(default=10, ge=0, description="Wait on top of the self-stop.")
     accept_timeout_seconds: float = Field(default=15, gt=0, description="Longest wait for a command to be accepted.")
     start_timeout_seconds: float = Field(default=600, gt=0, description="Longest time from acceptance to readiness.")

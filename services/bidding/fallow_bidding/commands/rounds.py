@@ -22,19 +22,23 @@ from fallow_bidding.domain.auctions import (
 )
 from fallow_bidding.domain.matching import Decision
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
-from fallow_bidding.domain.silence import outage_ms, outages_with_present
+from fallow_bidding.domain.silence import OUTAGE_AFTER, Outage, outage_ms, outages_with_present
 from fallow_bidding.store import auctions, outages
 from fallow_chassis.postgres import UnitOfWork
 
 
 async def away_ms(unit: UnitOfWork, order: MarketOrder) -> int:
-    """For how much of an order's wait the market itself was away, which does not count."""
+    """For how much of an order's wait the market itself was away, which does not count.
+
+    An order that came late waited for our own event stream.
+    """
     if order.open_time is None:
         return 0
     now = unit.clock.now()
     recorded = await outages.load_outages(unit.connection, order.open_time)
     present = outages_with_present(recorded, await outages.load_pulse(unit.connection), now)
-    return outage_ms(present, order.open_time, now)
+    late = [Outage(order.open_time, order.create_time)] if order.create_time - order.open_time >= OUTAGE_AFTER else []
+    return outage_ms([*present, *late], order.open_time, now)
 
 
 async def open_rounds(

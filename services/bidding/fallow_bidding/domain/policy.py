@@ -9,7 +9,8 @@ class Policy:
     """One market's rules.
 
     A provider that is silent for ``unreachable_ms`` gets no new lease; one that is silent for ``grace_ms`` loses those
-    it has. An agent that hears nothing for ``self_stop_ms`` stops by itself; ``overlap_margin_ms`` comes on top before
+    it has. An agent that hears nothing for ``self_stop_ms`` stops by itself, which is longer than a minute in which we are
+    away, so that this closes nothing; ``overlap_margin_ms`` comes on top before
     a group that must not overlap is leased again. A provider that failed a group may have it again where nobody else
     fits: after ``return_ms``, doubled with each lease that the group lost, at most ``return_ms_max``.
     """
@@ -19,7 +20,7 @@ class Policy:
     heartbeat_interval_ms: int = 5_000
     unreachable_ms: int = 15_000
     grace_ms: int = 60_000
-    self_stop_ms: int = 45_000
+    self_stop_ms: int = 90_000
     overlap_margin_ms: int = 10_000
     accept_timeout_ms: int = 15_000
     start_timeout_ms: int = 600_000
