@@ -1,6 +1,7 @@
 """Reads: what Get, List, Estimate and Explain answer. Nothing is written here."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -121,8 +122,9 @@ class Queries:
         """What an order would be matched at now, from live inventory and offers."""
         now = self._database.clock.now()
         async with self._database.read() as connection:
-            loaded = await load_suppliers(connection, self._policy, now)
-            wait_ms = await self._match_wait_ms(connection, convert.gpu_models(order), now)
+            policy = replace(self._policy, market=convert.order_market(self._policy.markets, order))
+            loaded = await load_suppliers(connection, policy, now)
+            wait_ms = await _match_wait_ms(connection, policy.market, convert.gpu_models(order), now)
         decision = decide(convert.order_demand(order), Market([supplier for _, supplier in loaded]))
         answer = market_service_pb2.EstimateMatchResponse()
         if wait_ms is not None:
@@ -138,15 +140,6 @@ class Queries:
             answer.best_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(best)))
             answer.worst_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(worst)))
         return answer
-
-    async def _match_wait_ms(self, connection: Connection, gpu_models: Sequence[str], now: datetime) -> int | None:
-        """The usual wait from opening to first lease: of orders for the same models, else of all; None if too few."""
-        since = now - MATCH_HISTORY
-        for models in (gpu_models, None):
-            samples, median_ms = await orders.load_match_wait(connection, self._policy.market, since, models)
-            if samples >= MATCH_SAMPLES_MIN:
-                return median_ms
-        return None
 
     async def explain(self, name: str) -> market_service_pb2.ExplainMatchResponse:
         """The last decision about each group of an order, or ORDER_NOT_FOUND."""
@@ -170,6 +163,15 @@ class Queries:
             assert prospect is not None, "it was asked"
             add_relaxations(messages[index], changes, free_time, prospect.asset(index))
         return market_service_pb2.ExplainMatchResponse(groups=messages)
+
+
+async def _match_wait_ms(connection: Connection, market: str, gpu_models: Sequence[str], now: datetime) -> int | None:
+    """The usual wait from opening to first lease: of orders for the same models, else of all; None if too few."""
+    for models in (gpu_models, None):
+        samples, median_ms = await orders.load_match_wait(connection, market, now - MATCH_HISTORY, models)
+        if samples >= MATCH_SAMPLES_MIN:
+            return median_ms
+    return None
 
 
 def _fitting_prices(story: GroupExplanation) -> list[int]:

@@ -1,7 +1,10 @@
 """What the bidding service can be told from outside."""
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from fallow_bidding.domain.markets import Markets
 from fallow_bidding.domain.policy import Policy
 from fallow_chassis.settings import ServiceSettings
 
@@ -12,6 +15,10 @@ class BiddingSettings(ServiceSettings):
     needed = ("database_url", "nats_url", "identity_key_file", "jwks", "order_address")
 
     market: str = Field(default="world", description="The market that this service keeps.")
+    markets: str = Field(
+        default="", description="Regions with a market of their own, as region=market, separated by commas."
+    )
+    default_market: str = Field(default="world", description="The market of all other regions.")
     assets: str = Field(default="usdc", description="Assets that are traded here, separated by commas.")
     order_address: str = Field(default="", description="host:port of the order service, as providers reach it.")
     nats_account_seed_file: str = Field(
@@ -29,10 +36,21 @@ class BiddingSettings(ServiceSettings):
     resend_seconds: float = Field(default=2, gt=0, description="Time between two sendings of one command.")
     failures_max: int = Field(default=5, ge=1, description="Workload failures of a group after which its order ends.")
 
+    @model_validator(mode="after")
+    def _keeps_a_market_that_is(self) -> Self:
+        """Refuse regions that are no pairs, and an engine for a market that nobody belongs to, before anything starts."""
+        markets = Markets.parse(self.default_market, self.markets)
+        if self.market not in {markets.default, *markets.by_region.values()}:
+            raise ValueError(
+                f"no region is in the market {self.market!r}; FALLOW_MARKETS and FALLOW_DEFAULT_MARKET name them"
+            )
+        return self
+
     def policy(self) -> Policy:
         """The market's rules."""
         return Policy(
             market=self.market,
+            markets=Markets.parse(self.default_market, self.markets),
             assets=frozenset(part.strip() for part in self.assets.split(",") if part.strip()),
             heartbeat_interval_ms=_ms(self.heartbeat_interval_seconds),
             unreachable_ms=_ms(self.unreachable_seconds),

@@ -97,6 +97,15 @@ async def _open(stream: EventStream, order: order_pb2.Order) -> None:
     await stream.publish([Record(ORDERS_TOPIC, key, message.SerializeToString(), headers)])
 
 
+async def _value(database_url: str, sql: str) -> object:
+    """One value of the process's database."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        return await connection.fetchval(sql)
+    finally:
+        await connection.close()
+
+
 async def _until_lease(database_url: str) -> None:
     """Wait until a lease is committed."""
     connection = await asyncpg.connect(database_url)
@@ -145,6 +154,7 @@ async def test_a_killed_process_loses_no_command(
         states = await _watch_to_the_end(process, identity, order, agent, command)
     assert states[0] == lease_pb2.LEASE_STATE_RUNNING
     assert states[-1] == lease_pb2.LEASE_STATE_ENDED
+    assert await _value(database_url, "SELECT reputation_time IS NOT NULL FROM provider"), "reputation is computed"
     kinds = await _read(stream, order, 4)
     assert kinds == ["LeaseCreated", "LeaseRunning", "LeaseEnded", "OrderEnded"]
     await agent.link.close()

@@ -9,7 +9,7 @@ from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.commands import lifecycle, rounds
 from fallow_bidding.convert import leases as convert
 from fallow_bidding.convert.auctions import mode_of
-from fallow_bidding.convert.market import gpu_models, order_demand
+from fallow_bidding.convert.market import gpu_models, order_demand, order_market
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
@@ -66,7 +66,7 @@ async def end_named_order(
     """End an order by its id; one that was never heard of is remembered as ended, and that is a fact too."""
     now = unit.clock.now()
     unheard = MarketOrder(
-        order_id, "", policy.market, None, now, ended=True, end_reason=reason, end_detail=detail, end_time=now
+        order_id, "", policy.markets.default, None, now, ended=True, end_reason=reason, end_detail=detail, end_time=now
     )
     if await orders.insert_order(unit.connection, unheard, []):
         fact = convert.order_ended(order_id, reason, detail, now)
@@ -127,7 +127,7 @@ def _order_of(policy: Policy, message: order_pb2.Order, unit: UnitOfWork, open_t
     return MarketOrder(
         order_id=body.name.removeprefix("orders/"),
         tenant=body.account,
-        market=policy.market,
+        market=order_market(policy.markets, body),
         body=body.SerializeToString(deterministic=True),
         create_time=unit.clock.now(),
         open_time=min(open_time, unit.clock.now()),

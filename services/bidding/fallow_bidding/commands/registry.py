@@ -51,7 +51,7 @@ class RegistryCommands:
                 account=caller,
                 public_key=wanted.public_key,
                 region=wanted.region,
-                market=self._policy.market,
+                market=self._policy.markets.of_region(wanted.region),
                 create_time=unit.clock.now(),
                 display_name=wanted.display_name,
                 attributes=convert.attributes_of(wanted),

@@ -19,6 +19,7 @@ from fallow_bidding.domain.demand import (
     TermKind,
 )
 from fallow_bidding.domain.explanation import GroupExplanation
+from fallow_bidding.domain.markets import Markets
 from fallow_bidding.domain.orders import MarketGroup
 from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter, ProviderState
 from fallow_bidding.domain.reasons import AUDITOR_SIGNATURE_INVALID
@@ -253,6 +254,11 @@ def order_demand(order: order_pb2.Order, groups: Mapping[int, MarketGroup] | Non
         term_kind=_term_kind(terms.kind),
         duration_ms=from_duration(terms.duration) if terms.HasField("duration") else None,
     )
+
+
+def order_market(markets: Markets, order: order_pb2.Order) -> str:
+    """The market that an order belongs to."""
+    return markets.of_order([tuple(group.constraints.regions) for group in order.groups])
 
 
 def gpu_models(order: order_pb2.Order) -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """The numbers by which the market is run; settings fill them. Durations are milliseconds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+
+from fallow_bidding.domain.markets import Markets
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One market's rules.
+    """One market's rules. ``market`` is the one that this service keeps, ``markets`` says which are whose.
 
     A provider that is silent for ``unreachable_ms`` gets no new lease; one that is silent for ``grace_ms`` loses those
     it has. An agent that hears nothing for ``self_stop_ms`` stops by itself, which is longer than a minute in which we are
@@ -16,6 +18,7 @@ class Policy:
     """
 
     market: str = "world"
+    markets: Markets = field(default_factory=Markets)
     assets: frozenset[str] = frozenset({"usdc"})
     heartbeat_interval_ms: int = 5_000
     unreachable_ms: int = 15_000
