@@ -7,7 +7,7 @@ code, reason, field paths and facts.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self, TypeVar
@@ -127,6 +127,7 @@ class Client:
         self._orders = order_service_pb2_grpc.OrderServiceStub(order)
         self._leases = lease_service_pb2_grpc.LeaseServiceStub(bidding)
         self._auctions = market_service_pb2_grpc.AuctionServiceStub(bidding)
+        self._market = market_service_pb2_grpc.MarketDataServiceStub(bidding)
         self._registry = provider_service_pb2_grpc.ProviderRegistryServiceStub(bidding)
         self._funds = settlement_service_pb2_grpc.FundsServiceStub(settlement)
         self._receipts = settlement_service_pb2_grpc.ReceiptServiceStub(settlement)
@@ -452,6 +453,42 @@ class Client:
         """All offers, newest first."""
         request = provider_service_pb2.ListOffersRequest()
         return await self._list(self._registry.ListOffers, request, lambda page: page.offers)
+
+    async def market_book(self, model: str = "") -> list[market_service_pb2.Book.Entry]:
+        """What could be leased now, best first within a model; of one model or of all."""
+        request = market_service_pb2.GetBookRequest(model=model)
+        return await self._list(self._market.GetBook, request, lambda page: page.entries)
+
+    async def price_index(self, model: str = "") -> list[market_service_pb2.PriceIndex.Entry]:
+        """Prices by model: on offer, of the last trade, and of what was leased over a day and a week."""
+        request = market_service_pb2.GetPriceIndexRequest(model=model)
+        return await self._list(self._market.GetPriceIndex, request, lambda page: page.entries)
+
+    async def utilisation(
+        self, model: str = "", *, by_region: bool = False
+    ) -> list[market_service_pb2.Utilisation.Entry]:
+        """Devices known, healthy and leased, by model."""
+        request = market_service_pb2.GetUtilisationRequest(model=model, by_region=by_region)
+        return await self._list(self._market.GetUtilisation, request, lambda page: page.entries)
+
+    async def stream_trades(
+        self, model: str = "", *, after: int = 0
+    ) -> AsyncGenerator[market_service_pb2.StreamTradesResponse, None]:
+        """Trades from now on, or all after one that was seen; goes on by itself where a broken stream stopped."""
+        seen, pause = after, FIRST_PAUSE_SECONDS
+        while True:
+            request = market_service_pb2.StreamTradesRequest(model=model, after_sequence=seen)
+            await self.ensure_session()
+            try:
+                async for trade in self._market.StreamTrades(request, metadata=self._metadata()):
+                    seen, pause = trade.sequence, FIRST_PAUSE_SECONDS
+                    yield trade
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or pause > CALL_SECONDS:
+                    raise FallowError.from_rpc(error) from error
+                await asyncio.sleep(pause)
+                pause *= 2
 
     # Money
 

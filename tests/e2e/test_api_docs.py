@@ -1,4 +1,4 @@
-"""docs/api/orders.md: each call of it is made as it stands, and answers what the page says."""
+"""docs/api: each call of a page is made as it stands, and answers what the page says."""
 
 import json
 import os
@@ -12,14 +12,26 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from fallow.bidding.v1 import market_service_pb2
 from fallow.order.v1 import order_service_pb2, session_service_pb2
 from fallow_stack.testing import FALLOW, RunningStack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timeout(240)]
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/api/orders.md").read_text("utf-8")
-STEPS: list[tuple[str, str, str]] = re.findall(r"```sh\n(.*?)```\n\n```(json|text)\n(.*?)```", PAGE, flags=re.DOTALL)
+STEP = re.compile(r"```sh\n(.*?)```\n\n```(json|text|console)\n(.*?)```", flags=re.DOTALL)
+PAGES: dict[str, set[str]] = {
+    "orders.md": {
+        f"{service.full_name}/{method.name}"
+        for module in (order_service_pb2, session_service_pb2)
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    },
+    "market.md": {
+        f"fallow.bidding.v1.MarketDataService/{method.name}"
+        for method in market_service_pb2.DESCRIPTOR.services_by_name["MarketDataService"].methods
+    },
+}
 ANY = "…"
 WAIT_SECONDS = 60.0
 
@@ -73,15 +85,24 @@ async def test_what_is_shown_is_compared(shown: Any, answered: Any, *, expected:
     assert not fit_in_order([2, 1], [0, 1, 5, 2])
 
 
-async def test_every_method_has_its_place() -> None:
-    """Goal: the page is whole. Method: the methods of the contract, and those that the page calls."""
-    modules = (order_service_pb2, session_service_pb2)
-    services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
-    methods = {f"{service.full_name}/{method.name}" for service in services for method in service.methods}
-    called = [re.findall(r"fallow call (\S+)", command) for command, _, _ in STEPS]
+def page_of(name: str) -> str:
+    """The text of a page."""
+    return (ROOT / "docs/api" / name).read_text("utf-8")
+
+
+def steps_of(name: str) -> list[tuple[str, str, str]]:
+    """The commands of a page with what they print: `json`, an error (`text`), or lines for people (`console`)."""
+    return STEP.findall(page_of(name))
+
+
+@pytest.mark.parametrize("name", PAGES)
+async def test_every_method_has_its_place(name: str) -> None:
+    """Goal: a page is whole. Method: the methods of the contract, and those that the page calls."""
+    steps = steps_of(name)
+    called = [re.findall(r"fallow call (\S+)", command) for command, language, _ in steps if language != "console"]
     assert all(len(found) == 1 for found in called), "one call a block"
-    assert {found[0] for found in called} == methods
-    assert len(STEPS) == PAGE.count("```sh"), "each call has its answer"
+    assert {found[0] for found in called} == PAGES[name]
+    assert len(steps) == page_of(name).count("```sh"), "each call has its answer"
 
 
 def run(command: str, stack: RunningStack, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -95,6 +116,11 @@ def run(command: str, stack: RunningStack, folder: Path) -> subprocess.Completed
     return subprocess.run(
         ["/bin/sh", "-c", text], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def lines(text: str) -> list[Any]:
+    """The lines of a text with one space between words, however wide a table made them."""
+    return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
 def documents(text: str) -> list[Any]:
@@ -119,14 +145,15 @@ def remember(answer: str, known: dict[str, str]) -> None:
             known.setdefault(placeholder, found[0])
 
 
-async def test_each_call_answers_as_the_page_says(stack: RunningStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PAGES)
+async def test_each_call_answers_as_the_page_says(name: str, stack: RunningStack, tmp_path: Path) -> None:
     """Goal: an integrator may copy from the page. Method: run each call in turn, with the names that were answered
     before; a read is repeated until the order is as far as the page shows it.
     """
     funded = run("fallow funds deposit 25", stack, tmp_path)
     assert funded.returncode == 0, funded.stderr
     known: dict[str, str] = {}
-    for command, language, shown in STEPS:
+    for command, language, shown in steps_of(name):
         text = command
         for placeholder, value in known.items():
             text = text.replace(placeholder, value)
@@ -136,6 +163,8 @@ async def test_each_call_answers_as_the_page_says(stack: RunningStack, tmp_path:
             result = run(text, stack, tmp_path)
             if language == "text":
                 good = result.returncode == 1 and fits(shown.strip() + ANY, result.stderr)
+            elif language == "console":
+                good = result.returncode == 0 and fit_in_order(lines(shown), lines(result.stdout))
             else:
                 good = result.returncode == 0 and fit_in_order(documents(shown), documents(result.stdout))
             if good or time.monotonic() > deadline:
