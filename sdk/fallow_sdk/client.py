@@ -440,6 +440,16 @@ class Client:
         """One provider; anybody may ask."""
         return await self._call(self._registry.GetProvider, provider_service_pb2.GetProviderRequest(name=name))
 
+    async def set_auditor_signatures(
+        self, name: str, signatures: Sequence[provider_pb2.AuditorSignature]
+    ) -> provider_pb2.Provider:
+        """Hand in all auditors' signatures of a provider of the caller's; the market checks each."""
+        provider = provider_pb2.Provider(name=name, auditor_signatures=signatures)
+        request = provider_service_pb2.UpdateProviderRequest(
+            provider=provider, update_mask=FieldMask(paths=["auditor_signatures"])
+        )
+        return await self._call(self._registry.UpdateProvider, request)
+
     async def list_providers(
         self, request: provider_service_pb2.ListProvidersRequest | None = None
     ) -> list[provider_pb2.Provider]:

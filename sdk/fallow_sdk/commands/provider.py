@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf.json_format import Parse, ParseError
 
+from fallow.bidding.v1 import lease_pb2, provider_pb2
 from fallow_sdk.audits import sign_attributes
 from fallow_sdk.client import Client
 from fallow_sdk.commands.connection import as_json, signed_in
 from fallow_sdk.profile import load_profile
 from fallow_sdk.wallet import Wallet
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 app = typer.Typer(no_args_is_help=True, help="For owners of sites, and for auditors.")
 
 
@@ -43,7 +46,7 @@ def sign(
     attributes: Annotated[list[str], typer.Argument(help="NAME=VALUE of each attribute that you vouch for.")],
     key_file: Annotated[Path, typer.Option("--key", help="File with your EVM key.")],
 ) -> None:
-    """Vouch for attributes of a provider as an auditor. Prints the signature, which its owner hands in by UpdateProvider."""
+    """Vouch for attributes of a provider as an auditor. Prints the signature as JSON, for its owner's add-signature."""
     wanted = parse_attributes(attributes)
     try:
         wallet = Wallet.load(key_file)
@@ -61,16 +64,38 @@ def sign(
     typer.echo(as_json(sign_attributes(wallet, public_key, wanted)))
 
 
+@app.command("add-signature")
+def add_signature(
+    provider: Annotated[str, typer.Argument(help="One of yours, `providers/{provider}`.")],
+    file: Annotated[Path, typer.Argument(help="What the auditor's sign-attributes printed.")],
+    json: Json = False,
+) -> None:
+    """Hand in an auditor's signature, beside those that the provider has; the market checks it."""
+    try:
+        signature = Parse(file.read_text("utf-8"), provider_pb2.AuditorSignature())
+    except (OSError, UnicodeDecodeError, ParseError) as error:
+        raise typer.BadParameter(f"{file} holds no signature: {error}") from error
+
+    async def run() -> provider_pb2.Provider:
+        async with signed_in() as (client, _):
+            present = await client.get_provider(provider)
+            return await client.set_auditor_signatures(provider, [*present.auditor_signatures, signature])
+
+    changed = asyncio.run(run())
+    typer.echo(as_json(changed) if json else f"{signature.auditor} vouches for attributes of {changed.name}")
+
+
 @app.command()
 def relinquish(
     lease: Annotated[str, typer.Argument(help="Lease, `leases/{lease}`.")],
     reason: Annotated[str, typer.Option(help="Why, for people.")] = "",
+    json: Json = False,
 ) -> None:
     """Give up a lease of one of your sites. Its tenant is moved elsewhere, and it counts against the site's reputation."""
 
-    async def run() -> None:
+    async def run() -> lease_pb2.Lease:
         async with signed_in() as (client, _):
-            ended = await client.relinquish_lease(lease, reason)
-        typer.echo(f"gave up {ended.name}")
+            return await client.relinquish_lease(lease, reason)
 
-    asyncio.run(run())
+    ended = asyncio.run(run())
+    typer.echo(as_json(ended) if json else f"gave up {ended.name}")

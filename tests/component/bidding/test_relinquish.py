@@ -1,5 +1,6 @@
 """A provider's owner gives a lease up."""
 
+import asyncpg
 import pytest
 
 from fallow.bidding.v1 import events_pb2, lease_pb2, lease_service_pb2, lease_service_pb2_grpc
@@ -64,3 +65,16 @@ async def test_a_lease_is_given_up_once_and_its_group_moves_on(house: House) -> 
         ended = [event for event in await house.events(key=key) if isinstance(event, events_pb2.LeaseEnded)]
         assert [event.evidence.reason for event in ended] == [type_lease_pb2.END_REASON_PROVIDER]
         assert ended[0].releasing
+
+
+async def test_no_lease_ends_without_evidence(house: House) -> None:
+    """Goal: the database refuses an end of which nobody says why. Method: write one past the code."""
+    async with house.running():
+        agent = await house.add_agent()
+        await house.open_order(gpu_order())
+        await agent.command("run")
+        with pytest.raises(asyncpg.CheckViolationError, match="lease_evidence"):
+            async with house.database.transaction() as unit:
+                await unit.connection.execute(
+                    "UPDATE lease SET state = 'LOST', end_time = create_time, charge_through_time = create_time"
+                )

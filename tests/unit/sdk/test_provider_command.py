@@ -51,3 +51,13 @@ def test_a_missing_key_is_a_usage_error(tmp_path: Path) -> None:
     result = CliRunner().invoke(build("provider"), arguments)
     assert result.exit_code == 2
     assert "holds no private key" in result.output
+
+
+def test_a_file_without_a_signature_is_a_usage_error(tmp_path: Path) -> None:
+    """Goal: a wrong file is told of before anybody is asked. Method: none, and one that holds something else."""
+    other = tmp_path / "other.json"
+    other.write_text('{"a": 1}', "utf-8")
+    for file in (tmp_path / "none", other):
+        result = CliRunner().invoke(build("provider"), ["provider", "add-signature", "providers/a", str(file)])
+        assert result.exit_code == 2
+        assert "holds no signature" in result.output
