@@ -8,8 +8,10 @@ once, with paths such as ``order.groups[0].price_limit.micros``.
 Semantics: ``required`` means present (message, oneof or optional field), non-zero, non-empty. ``min`` and ``max`` hold
 for every integer that is set, and for an integer without presence even when it is 0. ``max_length``, ``pattern`` and the
 general bounds hold for each text; an empty text passes a pattern, because emptiness is ``required``'s matter. The rules
-of a list hold for each item, those of a map for each value. An enum must have a value that the contract names. Where a
-request has a non-empty ``update_mask``, ``required`` is held only at the top level: the mask says what is meant.
+of a list hold for each item, those of a map for each value. An enum must have a value that the contract names. A
+Timestamp and a Duration are what protobuf says of them, so that they fit into a datetime. Where a request has an
+``update_mask``, ``required`` is held only at the top level: the mask says what is meant. One that must be there and
+names nothing is all that such a request is told.
 """
 
 import re
@@ -31,6 +33,17 @@ MAX_ITEMS: Final = 10_000
 """The most items of a list or map where the contract names no other bound."""
 MAX_DEPTH: Final = 32
 MAX_VIOLATIONS: Final = 20
+
+_TIMESTAMP: Final = "google.protobuf.Timestamp"
+_DURATION: Final = "google.protobuf.Duration"
+_FIELD_MASK: Final = "google.protobuf.FieldMask"
+_LEAST_TIMESTAMP_SECONDS: Final = -62_135_596_800
+"""0001-01-01T00:00:00Z."""
+_MOST_TIMESTAMP_SECONDS: Final = 253_402_300_799
+"""9999-12-31T23:59:59Z."""
+_MOST_DURATION_SECONDS: Final = 315_576_000_000
+"""10 000 years."""
+_MOST_NANOS: Final = 999_999_999
 
 _INTEGER_KINDS: Final = frozenset(
     {
@@ -54,7 +67,10 @@ class FieldRulesError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _FieldCheck:
-    """What one field must hold; ``zero_fails`` says that an integer which is not there is a 0 that does not hold it."""
+    """What one field must hold; ``zero_fails`` says that an integer which is not there is a 0 that does not hold it.
+
+    ``time_type`` is Timestamp's or Duration's full name, or empty.
+    """
 
     name: str
     number: int
@@ -63,6 +79,7 @@ class _FieldCheck:
     repeated: bool
     map_value: FieldDescriptor | None
     is_message: bool
+    time_type: str
     is_integer: bool
     is_text: bool
     is_bytes: bool
@@ -121,7 +138,12 @@ def validate(request: Message) -> None:
             violations=unknown,
         )
     invalid: list[FieldViolation] = []
-    _look_through(request, "", 0, invalid, partial=_has_mask(request))
+    mask = _mask_of(request)
+    names_fields = mask is not None and bool(request.update_mask.paths)  # type: ignore[attr-defined]  # a request with this check has it
+    if mask is not None and mask.required and not names_fields:
+        invalid.append(FieldViolation(mask.name, "must name the fields to change"))
+    else:
+        _look_through(request, "", 0, invalid, partial=names_fields)
     if invalid:
         first = invalid[0]
         raise DomainError(INVALID_FIELD, f"{first.field}: {first.description}", violations=invalid[:MAX_VIOLATIONS])
@@ -132,12 +154,12 @@ def _take(violations: Iterator[FieldViolation]) -> list[FieldViolation]:
     return [violation for violation, _ in zip(violations, range(MAX_VIOLATIONS), strict=False)]
 
 
-def _has_mask(request: Message) -> bool:
-    """Whether a request says by a mask which fields it means."""
+def _mask_of(request: Message) -> _FieldCheck | None:
+    """The check of the mask by which a request says which fields it means; None where it has none."""
     field = request.DESCRIPTOR.fields_by_name.get("update_mask")
-    if field is None or field.message_type is None:
-        return False
-    return field.message_type.full_name == "google.protobuf.FieldMask" and bool(request.update_mask.paths)  # type: ignore[attr-defined]  # the line above shows that the request has it
+    if field is None or field.message_type is None or field.message_type.full_name != _FIELD_MASK:
+        return None
+    return _checks_of(request.DESCRIPTOR).by_number[field.number]
 
 
 def _has_unknown_fields(request: Message) -> bool:
@@ -245,7 +267,11 @@ def _hold_value(
     check: _FieldCheck, value: Any, name: str, depth: int, found: list[FieldViolation], *, partial: bool
 ) -> None:
     """Find the violations of one value: a field's, an item's or a map entry's."""
-    if check.is_message:
+    if check.time_type:
+        wrong = _wrong_with_time(check.time_type, value.seconds, value.nanos)
+        if wrong:
+            found.append(FieldViolation(name, wrong))
+    elif check.is_message:
         _look_through(value, name + ".", depth + 1, found, partial=partial)
     elif check.is_integer:
         if check.least is not None and value < check.least:
@@ -265,6 +291,19 @@ def _hold_value(
             found.append(FieldViolation(name, f"must have at most {check.max_length} bytes"))
     elif check.enum is not None and value not in check.enum.values_by_number:
         found.append(FieldViolation(name, f"{value} is no value of {check.enum.name}"))
+
+
+def _wrong_with_time(time_type: str, seconds: int, nanos: int) -> str:
+    """What is wrong with a Timestamp or a Duration; empty where nothing is."""
+    if time_type == _TIMESTAMP:
+        if not _LEAST_TIMESTAMP_SECONDS <= seconds <= _MOST_TIMESTAMP_SECONDS:
+            return "must be a time in the years 0001 to 9999"
+        return "" if 0 <= nanos <= _MOST_NANOS else f"must have nanos from 0 to {_MOST_NANOS}"
+    if abs(seconds) > _MOST_DURATION_SECONDS:
+        return "must be at most 10000 years long"
+    if abs(nanos) > _MOST_NANOS:
+        return f"must have nanos from -{_MOST_NANOS} to {_MOST_NANOS}"
+    return "must have seconds and nanos of the same sign" if seconds * nanos < 0 else ""
 
 
 def _checks_of(descriptor: Any) -> _Checks:
@@ -292,6 +331,7 @@ def _compile(field: FieldDescriptor) -> _FieldCheck:
     except re.error as error:
         raise FieldRulesError(f"{field.full_name}: the pattern {rules.pattern!r} does not compile: {error}") from error
     is_integer = value_field.type in _INTEGER_KINDS
+    message_type = value_field.message_type.full_name if value_field.message_type is not None else ""
     least = rules.min if rules.HasField("min") else None
     most = rules.max if rules.HasField("max") else None
     if least is not None and most is not None and least > most:
@@ -304,7 +344,8 @@ def _compile(field: FieldDescriptor) -> _FieldCheck:
         zero_fails=is_integer and not field.is_repeated and not field.has_presence and not is_zero_fine,
         repeated=field.is_repeated and map_value is None,
         map_value=map_value,
-        is_message=value_field.message_type is not None,
+        is_message=bool(message_type),
+        time_type=message_type if message_type in {_TIMESTAMP, _DURATION} else "",
         is_integer=is_integer,
         is_text=value_field.type == FieldDescriptor.TYPE_STRING,
         is_bytes=value_field.type == FieldDescriptor.TYPE_BYTES,

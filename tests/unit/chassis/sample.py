@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 from google.api import field_behavior_pb2
-from google.protobuf import descriptor_pb2, descriptor_pool, field_mask_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, duration_pb2, field_mask_pb2, timestamp_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc_tools import protoc
@@ -15,7 +15,7 @@ from fallow.type.v1 import annotations_pb2
 
 _HERE = Path(__file__).resolve().parent
 _ROOT = _HERE.parents[2]
-_NEEDED = (annotations_pb2, field_behavior_pb2, field_mask_pb2)
+_NEEDED = (annotations_pb2, duration_pb2, field_behavior_pb2, field_mask_pb2, timestamp_pb2)
 PACKAGE = "fallow.sample.v1"
 SERVICE = f"{PACKAGE}.SampleService"
 

@@ -7,6 +7,7 @@ from google.protobuf import text_format
 
 from fallow_chassis.errors import INVALID_FIELD, UNKNOWN_FIELD, DomainError
 from fallow_chassis.validation import FieldRulesError, compile_rules, validate
+from fallow_chassis.wire import from_duration, from_timestamp
 from tests.unit.chassis.sample import Request, message
 
 GOOD = 'order { shade: COLOR_RED groups { title: "a" price_limit { micros: 5 asset: "usdc" } } }'
@@ -100,7 +101,61 @@ def test_a_mask_frees_what_it_does_not_name() -> None:
     """Goal: a partial update need not repeat required fields, but bounds hold. Method: with and without a mask."""
     partial = 'order { groups { title: "abcdef" } } update_mask { paths: "order.groups" }'
     assert violations(partial) == [("order.groups[0].title", "must have at most 5 characters")]
-    assert len(violations('order { groups { title: "abcdef" } } update_mask { }')) == 3
+    assert len(violations('order { groups { title: "abcdef" } }')) == 3
+
+
+@pytest.mark.parametrize("mask", ["", "update_mask { }"])
+def test_a_mask_that_names_nothing_is_all_that_is_told(mask: str) -> None:
+    """Goal: who forgot the mask does not read about the resource. Method: one that must be there, missing and empty."""
+    with pytest.raises(DomainError) as caught:
+        validate(text_format.Parse('order { groups { title: "abcdef" } }' + mask, message("UpdateRequest")()))
+    assert [(item.field, item.description) for item in caught.value.violations] == [
+        ("update_mask", "must name the fields to change")
+    ]
+
+
+YEARS = "must be a time in the years 0001 to 9999"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "description"),
+    [
+        ("start { seconds: 253402300800 }", "start", YEARS),
+        ("start { seconds: -62135596801 }", "start", YEARS),
+        (f"start {{ seconds: {10**15} }}", "start", YEARS),
+        (f"start {{ seconds: {2**62} }}", "start", YEARS),
+        ("start { nanos: -1 }", "start", "must have nanos from 0 to 999999999"),
+        ("start { nanos: 1000000000 }", "start", "must have nanos from 0 to 999999999"),
+        ("ends { } ends { nanos: -1 }", "ends[1]", "must have nanos from 0 to 999999999"),
+        ("length { seconds: 1 nanos: -1 }", "length", "must have seconds and nanos of the same sign"),
+        ("length { seconds: -1 nanos: 1 }", "length", "must have seconds and nanos of the same sign"),
+        ("length { nanos: -1000000000 }", "length", "must have nanos from -999999999 to 999999999"),
+        ("length { seconds: 315576000001 }", "length", "must be at most 10000 years long"),
+        (f"length {{ seconds: {-(2**63)} }}", "length", "must be at most 10000 years long"),
+    ],
+)
+def test_times_that_are_none_are_refused(text: str, field: str, description: str) -> None:
+    """Goal: no time that a datetime cannot hold. Method: one past each bound, alone and in a list."""
+    with pytest.raises(DomainError) as caught:
+        validate(text_format.Parse(text, message("Times")()))
+    assert [(item.field, item.description) for item in caught.value.violations] == [(field, description)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "start { seconds: 253402300799 nanos: 999999999 } ends { }",
+        "start { seconds: -62135596800 }",
+        "length { seconds: -315576000000 nanos: -999999999 }",
+        "length { seconds: 315576000000 }",
+    ],
+)
+def test_times_at_their_bounds_pass_and_can_be_read(text: str) -> None:
+    """Goal: the bounds are those of a datetime. Method: the first and the last time and the longest durations, read."""
+    times = text_format.Parse(text, message("Times")())
+    validate(times)
+    assert from_timestamp(times.start).year in {1, 1970, 9999}
+    assert abs(from_duration(times.length)) <= 315_576_000_001_000
 
 
 @pytest.mark.parametrize(

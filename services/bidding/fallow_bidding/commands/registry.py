@@ -78,13 +78,13 @@ class RegistryCommands:
             return provider
 
     async def update_provider(self, wanted: provider_pb2.Provider, fields: Sequence[str], caller: str) -> Provider:
-        """Change a provider's name, attributes, signatures or address; no ``fields`` means all of these."""
+        """Change what ``fields`` name of a provider's name, attributes, signatures and address."""
         for field in fields:
             if field not in PROFILE_FIELDS:
                 raise invalid_field("update_mask", f"{field!r} cannot be changed; {', '.join(PROFILE_FIELDS)} can")
         async with self._database.transaction() as unit:
             provider = await self._owned(unit, wanted.name, caller)
-            names = set(fields) or set(PROFILE_FIELDS)
+            names = set(fields)
             changed = replace(
                 provider,
                 display_name=wanted.display_name if "display_name" in names else provider.display_name,

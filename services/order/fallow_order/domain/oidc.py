@@ -64,8 +64,11 @@ def check_claims(claims: Mapping[str, Any], issuer: Issuer, now: datetime) -> Oi
         raise invalid("the token is of another issuer than its keys")
     _check_audience(claims, issuer)
     subject = claims.get("sub")
-    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARACTERS or not subject.isascii():
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARACTERS:
         raise invalid("the token names nobody (sub)")
+    # Postgres keeps no NUL, and people read it in logs: what does not print is nobody's name.
+    if not (subject.isascii() and subject.isprintable()):
+        raise invalid("the token names somebody in characters that are not printable ASCII (sub)")
     expires_at = _instant(claims, "exp")
     issued_at = _instant(claims, "iat")
     not_before = _instant(claims, "nbf") if "nbf" in claims else issued_at

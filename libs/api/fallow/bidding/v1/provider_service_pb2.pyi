@@ -168,7 +168,7 @@ class UpdateProviderRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change: `display_name`, `attributes`, `auditor_signatures`, `address`; empty changes all of these."""
+        """Fields to change: `display_name`, `attributes`, `auditor_signatures`, `address`; at least one."""
 
     def __init__(
         self,

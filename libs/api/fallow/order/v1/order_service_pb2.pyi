@@ -243,7 +243,7 @@ class UpdateOrderRequest(_message.Message):
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Fields to change: `labels`, `terms.duration`, `terms.budget`, `terms.auto_top_up`, `groups.price_limit`,
         `groups.workload` (all of it), `groups.workload.containers.replicas` (of the containers named by `service`; the rest
-        of the workload stays). A field that is named and not set in `terms` is cleared.
+        of the workload stays). A field that is named and not set in `terms` is cleared. At least one.
         """
 
     def __init__(
