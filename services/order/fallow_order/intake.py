@@ -5,7 +5,8 @@ field rules hold (UNKNOWN_FIELD, INVALID_FIELD); the parts fit together (INVALID
 ever repeats a value of the workload.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from fallow.order.v1 import order_pb2, order_service_pb2
@@ -31,6 +32,9 @@ from fallow_sdl import convert as convert_sdl
 MAX_LABELS: Final = 64
 MAX_SPECIFICATION_BYTES: Final = 262_144
 """What the market may see of an order; with labels and states it must fit into one event."""
+_BESIDE: Final = frozenset({"labels", "terms", "match_mode", "auction_rule", "auction_window"})
+"""Fields of an order that a request may have beside its source; beside an SDL text they stand nowhere else."""
+_OF_ORDER: Final = re.compile(rf"\border\.({'|'.join(sorted(_BESIDE))})\b")
 
 
 def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSettings) -> OrderDraft:
@@ -46,7 +50,24 @@ def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSetti
         order.auction_rule = request.auction_rule
     if request.HasField("auction_window"):
         order.auction_window.CopyFrom(request.auction_window)
-    return draft_of_order(order)
+    set_beside = {field.name for field, _ in request.ListFields()} if request.HasField("order") else _BESIDE
+    try:
+        return draft_of_order(order)
+    except DomainError as error:
+        raise renamed(
+            error,
+            lambda text: _OF_ORDER.sub(lambda found: found[1] if found[1] in set_beside else found[0], text),
+        ) from None
+
+
+def renamed(error: DomainError, rename: Callable[[str], str]) -> DomainError:
+    """The same error, with the paths of fields as ``rename`` gives them."""
+    return DomainError(
+        error.reason,
+        rename(error.message),
+        metadata=error.metadata,
+        violations=[FieldViolation(rename(item.field), item.description) for item in error.violations],
+    )
 
 
 def draft_of_estimate(

@@ -10,27 +10,28 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.type.v1 import workload_pb2
-from fallow_chassis.errors import DomainError, FieldViolation, invalid_field
+from fallow_chassis.errors import DomainError, invalid_field
 from fallow_chassis.validation import validate
 from fallow_order.domain.draft import OrderDraft
 from fallow_order.domain.order import Order
-from fallow_order.intake import check_labels, draft_of_order
+from fallow_order.intake import check_labels, draft_of_order, renamed
 
 REPLICAS: Final = "groups.workload.containers.replicas"
 _GROUP_PATHS: Final = frozenset({"groups.price_limit", "groups.workload", REPLICAS})
 _TERM_FIELDS: Final = {"terms.duration": "duration", "terms.budget": "budget", "terms.auto_top_up": "auto_top_up"}
 PATHS: Final = frozenset({"labels"} | _GROUP_PATHS | _TERM_FIELDS.keys())
 """The fields that may be changed."""
+MAX_TOLD_CHARACTERS: Final = 64
+"""How much of a wrong path an error repeats."""
 
 
 def check_request(request: order_service_pb2.UpdateOrderRequest) -> None:
     """What can be told without the order: INVALID_FIELD with the path."""
     paths = set(request.update_mask.paths)
-    if not paths:
-        raise invalid_field("update_mask", "must name the fields to change")
     for path in request.update_mask.paths:
         if path not in PATHS:
-            raise invalid_field("update_mask", f"{path} cannot be changed; {', '.join(sorted(PATHS))} can")
+            told = path if len(path) <= MAX_TOLD_CHARACTERS else path[:MAX_TOLD_CHARACTERS] + "…"
+            raise invalid_field("update_mask", f"{told} cannot be changed; {', '.join(sorted(PATHS))} can")
     if {"groups.workload", REPLICAS} <= paths:
         raise invalid_field("update_mask", f"{REPLICAS} is a part of groups.workload: name one of them")
     if "labels" in paths:
@@ -72,12 +73,7 @@ def in_request(error: DomainError, places: dict[int, int]) -> DomainError:
             r"order\.groups\[(\d+)\]", lambda found: f"order.groups[{places.get(int(found[1]), found[1])}]", text
         )
 
-    return DomainError(
-        error.reason,
-        renumber(error.message),
-        metadata=error.metadata,
-        violations=[FieldViolation(renumber(item.field), item.description) for item in error.violations],
-    )
+    return renamed(error, renumber)
 
 
 def places_of(request: order_service_pb2.UpdateOrderRequest, order: Order) -> dict[int, int]:
