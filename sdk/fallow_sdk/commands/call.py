@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ MODULES = (
     "fallow.order.v1.session_service_pb2",
     "fallow.settlement.v1.settlement_service_pb2",
 )
+
+MASKS = frozenset({"update_mask", "updateMask"})
+"""Fields that list other fields; our documents name those as the contract does."""
 
 
 def find_method(name: str) -> MethodDescriptor:
@@ -54,9 +58,26 @@ def parse_request(method: MethodDescriptor, text: str) -> Message:
     """The request of a method from JSON. Raises a usage error for unknown fields and wrong types."""
     request: Message = message_factory.GetMessageClass(method.input_type)()
     try:
-        return json_format.Parse(text, request)
-    except json_format.ParseError as error:
+        fields = json.loads(text, object_pairs_hook=_fields_once)
+        if not isinstance(fields, dict):
+            raise json_format.ParseError("a request is a JSON object")
+        fields = {name: _as_json_mask(value) if name in MASKS else value for name, value in fields.items()}
+        return json_format.ParseDict(fields, request)
+    except (json_format.ParseError, json.JSONDecodeError, RecursionError) as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _fields_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ParseError where a field stands twice, for only one of them could be meant."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise json_format.ParseError(f"a field stands twice in {{{', '.join(name for name, _ in pairs)}}}")
+    return fields
+
+
+def _as_json_mask(mask: Any) -> Any:
+    """A field mask as protobuf's JSON spells it, with `groups.price_limit` read like `groups.priceLimit`."""
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), mask) if isinstance(mask, str) else mask
 
 
 def address_of(profile: Profile, method: MethodDescriptor) -> str:
