@@ -1,9 +1,10 @@
 """Which unknown fields are known to do no harm.
 
 An unknown field is refused: it is a slip of the pen more often than not, and an order that silently lacks what it asked
-for is worse than none. Public files carry three kinds of fields that Akash skips and that say plainly where they come
-from; those get a warning: words of Compose files and Dockerfiles, words of Kubernetes, and words of SDL itself that
-stand where they mean nothing. A field that starts with ``x-`` is the tenant's own note, as in Compose.
+for is worse than none. Public files carry four kinds of fields that Akash skips and that say plainly where they come
+from; those get a warning: words of Compose files and Dockerfiles, words of Kubernetes, words of SDL itself that stand
+where they mean nothing, and words that only describe. A field that starts with ``x-`` is the tenant's own note, as in
+Compose.
 """
 
 from typing import Final
@@ -29,12 +30,15 @@ _SDL: Final = (
 )
 
 
+_DESCRIPTIONS: Final = "author description metadata name protocol tags title workdir"
+
+
 def _plain(key: str) -> str:
     """A key as people mean it, however it is joined: ``depends-on`` is ``depends_on``."""
     return key.replace("-", "").replace("_", "").lower()
 
 
-_KNOWN: Final = frozenset(_plain(word) for word in f"{_COMPOSE} {_KUBERNETES} {_SDL}".split())
+_KNOWN: Final = frozenset(_plain(word) for word in f"{_COMPOSE} {_KUBERNETES} {_SDL} {_DESCRIPTIONS}".split())
 
 
 def is_harmless(key: str) -> bool:

@@ -98,6 +98,9 @@ PLACEMENT = "profiles.placement.dcloud"
         ("        as: 80", "        ass: 80", 9, "services.web.expose[0].ass", "unknown field"),
         ("          size: 512Mi", "          size: 512Mi\n          speed: 1", 24, f"{COMPUTE}.memory.speed", "unknown field"),
         ("      pricing:", "      prices: {}\n      pricing:", 43, f"{PLACEMENT}.prices", "unknown field"),
+        # Words that only describe elsewhere, where Akash's own parser is strict.
+        ("services:", "description: mine\nservices:", 2, "description", "unknown field"),
+        ("        gpu:\n", "        gpu:\n          name: mine\n", 32, f"{COMPUTE}.gpu.name", "unknown field"),
         # Missing and malformed.
         ('version: "2.0"\n', "", 1, "version", "missing"),
         ('version: "2.0"', 'version: "3.0"', 1, "version", "2.0 or 2.1"),
@@ -450,3 +453,17 @@ def test_each_placement_is_a_group() -> None:
     groups = fallow_sdl.parse(text).groups
     assert [group.group_id for group in groups] == ["dcloud", "us-west-1"]
     assert [group.workload.containers[0].replicas for group in groups] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "word", ["author", "description", "metadata", "name", "protocol", "tags", "title", "workdir", "x-mine"]
+)
+def test_words_that_only_describe_are_warned_of(word: str) -> None:
+    """Goal: files with notes convert, and say that these do nothing. Method: one word in a service and in a port."""
+    for old, line, path in (
+        ("    image:", 4, f"services.web.{word}"),
+        ("        as: 80", 9, f"services.web.expose[0].{word}"),
+    ):
+        text = _changed(old, f"{old[: len(old) - len(old.lstrip())]}{word}: x\n{old}")
+        warnings = fallow_sdl.convert(text, fallow_sdl.SdlSettings()).warnings
+        assert [(warning.line, warning.path) for warning in warnings] == [(line, path)]
