@@ -167,6 +167,28 @@ async def test_an_update_changes_what_is_matched_from_now_on(house: House) -> No
         assert await house.matching.match_open_orders() == 1
 
 
+async def test_an_update_that_comes_after_the_end_changes_nothing(house: House) -> None:
+    """Goal: what an order was stays on record. Method: end it, then OrderUpdated with another limit and revision."""
+    async with house.running(engine=False, courier=False):
+        order = gpu_order(limit=1_000_000)
+        key = await house.open_order(order)
+        await house.hand(order_events.OrderCloseRequested(order=order.name, reason=lease_pb2.END_REASON_TENANT), key)
+
+        async def stored() -> list[tuple[object, ...]]:
+            async with house.database.read() as connection:
+                rows = await connection.fetch(
+                    "SELECT body, revision FROM market_order JOIN order_group USING (order_id) WHERE order_id = $1", key
+                )
+            return [tuple(row) for row in rows]
+
+        before = await stored()
+        assert before
+        order.groups[0].price_limit.micros_per_hour = 2_000_000
+        order.groups[0].revision = 2
+        await house.hand(order_events.OrderUpdated(order=order), key)
+        assert await stored() == before
+
+
 async def test_an_estimate_prices_without_storing(house: House) -> None:
     """Goal: an estimate tells best and worst price of what fits, and leaves no trace. Method: two offers that fit, one
     that is too dear.

@@ -115,6 +115,30 @@ async def test_bad_sign_ins_have_reasons_and_leave_the_nonce(house: House) -> No
     assert caught.value.reason.reason == "SIGN_IN_NONCE_USED"
 
 
+@pytest.mark.parametrize("expiry", ["", "\nExpiration Time: 2999-01-01T00:00:00Z"])
+async def test_a_challenge_runs_out_whatever_its_message_says(house: House, expiry: str) -> None:
+    """Goal: the time of a challenge is ours, not the signer's to extend. Method: sign the message with no expiry and
+    with a late one, in time and after its challenge ran out; there is a new sign-in for a new challenge.
+    """
+    stub = await _sessions(house)
+
+    async def signed() -> session_service_pb2.SignInRequest:
+        challenge = await stub.CreateSignInChallenge(
+            session_service_pb2.CreateSignInChallengeRequest(address=WALLET.address)
+        )
+        head, _, rest = challenge.message.partition("\nExpiration Time: ")
+        text = head + expiry + rest[len(rest.partition("\n")[0]) :]
+        return session_service_pb2.SignInRequest(message=text, signature=_signed(text))
+
+    assert (await stub.SignIn(await signed())).account
+    late = await signed()
+    async with house.database.transaction() as unit:
+        await unit.connection.execute("UPDATE sign_in_nonce SET expires_at = expires_at - interval '1 day'")
+    with pytest.raises(RemoteError) as caught:
+        await stub.SignIn(late)
+    assert caught.value.reason.reason == "SIGN_IN_EXPIRED"
+
+
 async def test_api_keys_live_once_shown_scoped_and_revocable(house: House) -> None:
     """Goal: keys for programs. Method: make, trade, narrow, repeat, list, revoke; look for the secret in the database."""
     session = await _sign_in(house)

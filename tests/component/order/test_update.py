@@ -178,6 +178,7 @@ async def test_a_whole_workload_is_replaced(house: House) -> None:
 
 
 BAD = [
+    ("update_mask", (), {"groups": [order_pb2.Group(group_id="main", price_limit=usdc(1))]}),
     ("update_mask", ("groups.constraints",), {}),
     ("update_mask", ("match_mode",), {}),
     ("update_mask", ("labels", "nope"), {}),
@@ -416,6 +417,39 @@ async def test_an_undoing_that_fails_is_asked_again_or_overtaken(house: House) -
             await relimit(tenant, order, 5_000_000, "newer")
             assert house.settlement.held[order.name.replace("orders/", "escrows/")] == 5_000_000
         assert await _pending(house) == []
+
+
+async def test_a_change_that_fails_again_and_again_holds_up_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: one broken change does not stop the rest. Method: two left half-way, the first fails for ever, and the
+    sweeper takes one at a time.
+    """
+    monkeypatch.setattr("fallow_order.update_commands.BATCH_UPDATES", 1)
+    broken, good = [await ordered(house) for _ in range(2)]
+    house.settlement.failure = DomainError(UNAVAILABLE, "away")
+    for tenant, order in (broken, good):
+        with pytest.raises(RemoteError):
+            await relimit(tenant, order, 7_200_000)
+    house.settlement.failure = None
+    await _let_updates_be_due(house)
+    async with house.database.transaction() as unit:
+        await unit.connection.execute(
+            "UPDATE order_update SET due_at = due_at - interval '1 minute' WHERE order_id = $1",
+            broken[1].name.removeprefix("orders/"),
+        )
+    resize = house.updates._escrows.resize
+
+    async def resize_all_but_one(order_id: str, number: int, holding: Any) -> None:
+        if broken[1].name.endswith(order_id):
+            raise DomainError(UNAVAILABLE, "away")
+        await resize(order_id, number, holding)
+
+    monkeypatch.setattr(house.updates._escrows, "resize", resize_all_but_one)
+    await house.updates.sweep()
+    await house.updates.sweep()
+    assert (await good[0].get(good[1].name)).groups[0].price_limit == usdc(7_200_000)
+    assert await broken[0].get(broken[1].name) == broken[1]
 
 
 async def test_an_order_that_ends_meanwhile_drops_its_change(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

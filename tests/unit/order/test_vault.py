@@ -33,13 +33,16 @@ def test_rotation_seals_with_the_new_key_and_opens_the_old() -> None:
 
 
 def test_moved_and_changed_rows_do_not_open() -> None:
-    """Goal: a row opens only where it was put, unchanged. Method: another order, another group, a flipped bit."""
+    """Goal: a row opens only where it was put, unchanged. Method: another order, group, revision, a flipped bit."""
     vault = Vault.parse(f"k1:{OLD}")
     sealed = vault.seal("o", 0, b"secret")
     changed = replace(sealed, ciphertext=bytes([sealed.ciphertext[0] ^ 1]) + sealed.ciphertext[1:])
-    for order, group, row in (("p", 0, sealed), ("o", 1, sealed), ("o", 0, changed)):
+    second = vault.seal("o", 0, b"secret", 2)
+    places = (("p", 0, sealed, 1), ("o", 1, sealed, 1), ("o", 0, changed, 1))
+    for order, group, row, revision in (*places, ("o", 0, sealed, 2), ("o", 0, second, 1), ("o", 0, second, 3)):
         with pytest.raises(VaultError):
-            vault.open(order, group, row)
+            vault.open(order, group, row, revision)
+    assert vault.open("o", 0, second, 2) == b"secret"
 
 
 @pytest.mark.parametrize(

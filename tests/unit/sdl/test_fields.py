@@ -172,3 +172,15 @@ def test_a_card_that_takes_any_model_takes_any_of_its_vendors() -> None:
     ):
         gpu = fallow_sdl.parse(FULL.replace(old, vendors)).groups[0].workload.containers[0].resources.gpu
         assert (gpu.count, gpu.vendor, list(gpu.models), gpu.vram_bytes_min) == (2, vendor, [], 0)
+
+
+def test_the_least_memory_of_several_models_is_asked_of_all() -> None:
+    """Goal: no card that a file names is shut out. Method: two models with different memory, in both orders."""
+    old = FULL[FULL.index("              nvidia:\n") : FULL.index("    small:\n      resources")]
+    for models in (
+        "[{model: h100, ram: 80Gi}, {model: a100, ram: 40Gi}]",
+        "[{model: a100, ram: 40Gi}, {model: h100, ram: 80Gi}]",
+    ):
+        text = FULL.replace(old, f"              nvidia: {models}\n")
+        gpu = fallow_sdl.parse(text).groups[0].workload.containers[0].resources.gpu
+        assert (sorted(gpu.models), gpu.vram_bytes_min) == (["a100", "h100"], 40 * 10**9)
