@@ -1,10 +1,17 @@
 """Settings of the embedded stack. The only module of the stack that reads the environment."""
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def environment_with(variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that we start: ours, with these on top."""
+    return {**os.environ, **variables}
 
 
 class StackSettings(BaseSettings):

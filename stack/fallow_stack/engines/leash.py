@@ -8,8 +8,10 @@ standard library's smallest parts, because it runs before each engine.
   if the parent is gone already, nothing is started.
 * ``--map-user UID``: enter a new user namespace in which the present user is UID, for programs that refuse root. Files
   that the present user owns stay reachable, private folders too.
-* ``--set NAME=VALUE``, any number of times: a variable of the program's environment, on top of ours.
 * ``--user UID --group GID``: become that user (root only). The program must lie where that user can enter.
+
+The program gets the environment that this script was started with: everybody can read a command line, and some of the
+variables are secrets.
 """
 
 import ctypes
@@ -23,13 +25,7 @@ PR_SET_PDEATHSIG = 1
 def main(arguments: list[str]) -> None:
     """Read the options, prepare, become the program."""
     split = arguments.index("--")
-    options: dict[str, str] = {}
-    for name, value in zip(arguments[:split:2], arguments[1:split:2], strict=True):
-        if name == "--set":
-            # execv hands on the environment of the C library, which this changes.
-            os.putenv(*value.split("=", 1))
-        else:
-            options[name] = value
+    options = dict(zip(arguments[:split:2], arguments[1:split:2], strict=True))
     program = arguments[split + 1 :]
     if "--map-user" in options:
         enter_user_namespace(int(options["--map-user"]))

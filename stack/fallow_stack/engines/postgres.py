@@ -32,6 +32,7 @@ import asyncpg
 
 from fallow_stack.engines.engine import Engine
 from fallow_stack.engines.process import EngineError, Identity, Process, free_port, leashed
+from fallow_stack.settings import environment_with
 
 SUPERUSER: Final = "fallow"
 NAMESPACE_USER: Final = 1000
@@ -259,8 +260,9 @@ class _Place:
         ]
         with log.open("wb") as output:
             done = subprocess.run(
-                leashed(command, signal.SIGKILL, self.identity, _ENVIRONMENT),
+                leashed(command, signal.SIGKILL, self.identity),
                 cwd=self.cluster,
+                env=environment_with(_ENVIRONMENT),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

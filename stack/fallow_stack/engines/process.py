@@ -14,8 +14,9 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
+
+from fallow_stack.settings import environment_with
 
 POLL_SECONDS: Final = 0.02
 START_SECONDS: Final = 60.0
@@ -81,8 +82,9 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self._popen = subprocess.Popen(
-                leashed(program, self._death_signal, identity, environment or {}),
+                leashed(program, self._death_signal, identity),
                 cwd=directory,
+                env=environment_with(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -139,12 +141,9 @@ def leashed(
     program: Sequence[str | Path],
     death_signal: signal.Signals,
     identity: Identity | None = None,
-    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
-    """The command line that runs ``program`` on a leash."""
+    """The command line that runs ``program`` on a leash, in the environment that it is started with."""
     options = ["--parent", str(os.getpid()), "--signal", str(int(death_signal))]
-    for name, value in environment.items():
-        options += ["--set", f"{name}={value}"]
     if identity is not None and identity.map_user is not None:
         options += ["--map-user", str(identity.map_user)]
     if identity is not None and identity.user is not None:

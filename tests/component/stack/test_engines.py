@@ -21,7 +21,7 @@ import pytest
 from fallow_chassis.nats_link import NatsLink
 from fallow_stack.engines import EngineError, Nats, Postgres
 from fallow_stack.engines.postgres import NAMESPACE_USER, RunAs
-from fallow_stack.engines.process import Identity, leashed
+from fallow_stack.engines.process import Identity, Process, leashed
 from tests.engines import ROOT
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -205,6 +205,25 @@ async def test_an_ordinary_user_runs_postgres(tmp_path: Path) -> None:
         pytest.skip("the kernel does not let us enter a user namespace")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{NAMESPACE_USER} postgresql://fallow:")
+
+
+async def test_a_program_is_told_its_settings_where_nobody_else_reads_them(tmp_path: Path) -> None:
+    """Goal: a command line, which every user of the machine can read, holds no secret. Method: a program that prints its
+    variables, started with one; look at the command line from the moment it starts.
+    """
+    process = Process("printer", tmp_path / "log", death_signal=signal.SIGKILL)
+    program = "import os, time; print(os.environ['SECRET'], os.environ['PATH'] != '', flush=True); time.sleep(60)"
+    process.launch([sys.executable, "-c", program], directory=tmp_path, environment={"SECRET": "pl4nted"})
+    try:
+        seen = set()
+        while not (tmp_path / "log").read_text():
+            seen.add(" ".join(psutil.Process(process.pid).cmdline()))
+            await asyncio.sleep(0)
+        assert process.log_tail() == "pl4nted True"
+        assert any("leash.py" in line for line in seen), "the first moment was seen"
+        assert not any("pl4nted" in line for line in seen)
+    finally:
+        await process.end(signal.SIGKILL)
 
 
 async def test_nats_keeps_its_keys_and_credentials(tmp_path: Path) -> None:
