@@ -266,12 +266,18 @@ def test_a_group_spreads_over_the_nodes_of_one_provider() -> None:
     engine, need = Engine(Inventory(market), make_policy("least_waste")), Need(CORE, GIB, 2, 1_000)
     engine.arrive(need)
     before = engine.inventory.free_milli.copy()
-    choices = engine.decide_group([need] * 3, 0)
+    rows, free_of_charge = np.arange(2), np.zeros(2, np.int64)
+    choices = engine.decide_group([need] * 3, [rows] * 3, [free_of_charge] * 3)
     assert choices is not None, "six devices hold three times two"
     places = [names(engine.inventory, choice) for choice in choices]
     assert sorted(place[1] for place in places) == ["n1", "n2", "n2"], "each replica on one node"
     assert len({name for place in places for name in place[2:]}) == 6, "no device twice"
-    assert engine.decide_group([need] * 2, 1) is None, "the other provider has room for one"
+    other = np.array([2])
+    assert engine.decide_group([need] * 2, [other] * 2, [np.zeros(1, np.int64)] * 2) is None, "one fits the other"
+    dear = np.array([5, 7])
+    cheap = engine.decide_group([need] * 2, [rows] * 2, [dear] * 2)
+    assert cheap is not None, "both rows have room"
+    assert sorted(names(engine.inventory, choice)[1] for choice in cheap) == ["n1", "n2"], "the cheaper row first"
     assert (engine.inventory.free_milli == before).all(), "looking takes nothing"
 
 

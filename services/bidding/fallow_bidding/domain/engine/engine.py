@@ -3,6 +3,7 @@
 ``decide`` looks and changes nothing; ``take`` makes a decision stand. Verdicts are kept by (need, state), so that most
 of a decision is one look into a column: rows that share a state share its verdict. They are dropped when the mix has
 changed. Nothing depends on the order in which states were met, so what is kept equals what would be computed anew.
+``decide`` goes over all rows and says what is right; ``book.Book`` finds the same with few rows looked at.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fallow_bidding.domain.engine.inventory import Bools, Choice, Floats, Integers, Inventory
 from fallow_bidding.domain.engine.mix import Mix, Snapshot
@@ -23,7 +25,11 @@ NOT_FOR_SALE: Final = -1
 COST_STEPS: Final = 1_000
 """Steps of a cost in one milli-GPU."""
 PRICE_EVERY: Final = 16
-"""Arrivals between two looks at what slots are worth."""
+"""Arrivals between two looks at what slots are worth, at least."""
+ROWS_AN_ARRIVAL: Final = 100
+"""In a market of more rows than 16 times this, a look, which costs as much as there are states, is as much rarer."""
+RELEASES_MAX: Final = 1 << 16
+"""Rows that are remembered as having got something back; with more, all count as such."""
 STATES_MAX: Final = 1 << 16
 """States that are kept before those that no row is in are forgotten."""
 
@@ -33,8 +39,8 @@ class _Column:
     """Verdicts of one need by state: NaN where none was made, infinite where there is no room."""
 
     cost: Floats
-    position: Integers
-    lost: Integers
+    position: NDArray[np.int16]
+    lost: NDArray[np.int16]
     allowed: Bools
 
 
@@ -50,10 +56,14 @@ class Engine:
         self._columns: dict[Need, _Column] = {}
         self._is_given = given is not None
         self._slot_prices = np.zeros((len(inventory.kinds), 0))
-        self._row_prices = np.zeros((inventory.rows, 0))
-        self._priced_at = -PRICE_EVERY
+        self._has_prices = False
+        self._price_every = max(PRICE_EVERY, inventory.rows // ROWS_AN_ARRIVAL)
+        self._priced_at = -self._price_every
+        self._rows = np.arange(inventory.rows)
+        self.releases: list[int] = []
+        self.releases_forgotten = 0
         self._first_row = np.searchsorted(inventory.node, np.arange(len(inventory.nodes) + 1))
-        self._reputation = np.array([one.reputation_milli for one in inventory.suppliers], np.int64)
+        self.reputation_milli = np.array([one.reputation_milli for one in inventory.suppliers], np.int64)
         if given is not None:
             self.learn(given)
 
@@ -66,7 +76,7 @@ class Engine:
         """Count a need that has come, whether or not it will be placed."""
         if self.mix.add(need) and not self._is_given:
             self.learn(self.mix.snapshot)
-        if self.mix.arrivals >= self._priced_at + PRICE_EVERY:
+        if self.mix.arrivals >= self._priced_at + self._price_every:
             self._price_now()
 
     def learn(self, snapshot: Snapshot) -> None:
@@ -79,39 +89,53 @@ class Engine:
     def price(self, slot_prices: Floats) -> None:
         """Count slots at these prices, in steps of cost, from now on."""
         self._slot_prices = np.rint(slot_prices)
-        self._row_prices = self._slot_prices[self.inventory.kind]
+        self._has_prices = bool(self._slot_prices.any())
         self._priced_at = self.mix.arrivals
 
     def decide(self, need: Need, asks: Integers | None = None, eligible: Bools | None = None) -> Choice | None:
         """The best place for one replica, or None. ``asks`` is the price by row, ``eligible`` masks rows."""
-        column, row_state = self._column(need), self.table.row_state
-        cost = column.cost[row_state]
-        if self._row_prices.any():
-            cost = cost + (column.lost[row_state] * self._row_prices).sum(axis=1)
+        rows = self._rows if eligible is None else np.flatnonzero(eligible)
+        return self.choose(need, rows, None if asks is None else asks[rows])
+
+    def choose(self, need: Need, rows: Integers, asks: Integers | None = None) -> Choice | None:
+        """The best place on some rows, which are in falling age, or None; ``asks`` is the price by these rows."""
+        if len(rows) == 1 and (asks is None or asks[0] != NOT_FOR_SALE) and self._is_plain(need, int(rows[0])):
+            return self._choice(need, int(rows[0]), 0) if self.has_room(need, rows)[0] else None
+        numbers = self.table.row_state[rows]
+        column = self._column(need, numbers)
+        cost = column.cost[numbers]
+        if self._has_prices:
+            cost = cost + (column.lost[numbers] * self._slot_prices[self.inventory.kind[rows]]).sum(axis=1)
         if not need.gpu_count:
-            cost = np.where(self.inventory.first, cost, np.inf)
+            cost = np.where(self.inventory.first[rows], cost, np.inf)
         if need.storage:
-            cost = np.where(self.inventory.has_storage(need), cost, np.inf)
-        if eligible is not None:
-            cost = np.where(eligible, cost, np.inf)
+            cost = np.where(self.inventory.has_storage(need, rows), cost, np.inf)
         if asks is not None:
-            cost = np.where(self._best_provider(asks, np.isfinite(cost)), cost, np.inf)
+            cost = np.where(self._best_provider(rows, asks, np.isfinite(cost)), cost, np.inf)
         least = cost.min(initial=np.inf)
         if not np.isfinite(least):
             return None
-        row = self.policy.draw(self.mix.arrivals, np.flatnonzero(cost == least))
-        return self._choice(need, row, int(column.position[row_state[row]]))
+        row = self.policy.draw(self.mix.arrivals, rows[cost == least])
+        return self._choice(need, row, int(column.position[self.table.row_state[row]]))
 
-    def decide_group(self, needs: Sequence[Need], provider: int) -> tuple[Choice, ...] | None:
-        """Places for all replicas of a group on the nodes of one provider, or None if they do not all fit.
+    def has_room(self, need: Need, rows: Integers) -> Bools:
+        """Which of some rows could take a replica now."""
+        fits = self.table.states(self.table.row_state[rows]).fits(need, self.allowed(need))
+        if not need.gpu_count:
+            fits &= self.inventory.first[rows]
+        return fits & self.inventory.has_storage(need, rows) if need.storage else fits
+
+    def decide_group(
+        self, needs: Sequence[Need], rows: Sequence[Integers], asks: Sequence[Integers]
+    ) -> tuple[Choice, ...] | None:
+        """Places for all replicas of a group, or None if they do not all fit; each has rows, with their prices.
 
         The largest are placed first; the choices are in the order of ``needs``. Nothing is taken.
         """
-        eligible = self.inventory.provider == provider
         choices: dict[int, Choice] = {}
         by_size = sorted(range(len(needs)), key=lambda at: (-needs[at].total_milli, -needs[at].memory_bytes, at))
         for at in by_size:
-            choice = self.decide(needs[at], eligible=eligible)
+            choice = self.choose(needs[at], rows[at], asks[at])
             if choice is None:
                 break
             self.take(needs[at], choice)
@@ -119,6 +143,15 @@ class Engine:
         for at, choice in choices.items():
             self.give_back(needs[at], choice)
         return tuple(choices[at] for at in range(len(needs))) if len(choices) == len(needs) else None
+
+    def allowed(self, need: Need) -> Bools:
+        """By kind, whether its devices would do."""
+        column = self._columns.get(need)
+        if column is None:
+            allowed = np.array([need.allows(kind) for kind in self.inventory.kinds], np.bool_)
+            lost = np.empty((0, self.policy.classes), np.int16)
+            column = self._columns[need] = _Column(np.empty(0), np.empty(0, np.int16), lost, allowed)
+        return column.allowed
 
     def take(self, need: Need, choice: Choice) -> None:
         """Make a decision stand."""
@@ -129,6 +162,7 @@ class Engine:
         """Undo what ``take`` did."""
         self.inventory.give_back(need, choice)
         self._update(choice)
+        self._release(int(self.inventory.node[choice.row]))
 
     def _price_now(self) -> None:
         """Ask the policy what slots are worth."""
@@ -147,33 +181,43 @@ class Engine:
         self.table.rebuild()
         self._columns.clear()
 
-    def _best_provider(self, asks: Integers, fitting: Bools) -> Bools:
-        """The rows of the cheapest provider among fitting rows: then the best reputation, the greatest age, the id."""
-        provider = self.inventory.provider
-        rows = np.flatnonzero(fitting & (asks != NOT_FOR_SALE))
-        best = np.zeros(len(fitting), np.bool_)
-        if len(rows):
-            rows = rows[asks[rows] == asks[rows].min()]
-            reputation = self._reputation[provider[rows]]
-            rows = rows[reputation == reputation.max()]
-            best[rows[provider[rows] == provider[rows[0]]]] = True
+    def _release(self, node: int) -> None:
+        """Remember that the rows of a node got something back."""
+        if len(self.releases) >= RELEASES_MAX:
+            self.releases_forgotten += len(self.releases)
+            self.releases.clear()
+        self.releases += range(int(self._first_row[node]), int(self._first_row[node + 1]))
+
+    def _is_plain(self, need: Need, row: int) -> bool:
+        """Whether a row has no two different places for a need, so that none must be judged."""
+        if need.is_whole or not need.gpu_count:
+            return True
+        return len({free for free in self.inventory.free_milli[row].tolist() if free >= need.gpu_milli}) == 1
+
+    def _best_provider(self, rows: Integers, asks: Integers, fitting: Bools) -> Bools:
+        """Of some rows those of the cheapest provider that fits: then the best reputation, the greatest age, the id."""
+        fitting = fitting & (asks != NOT_FOR_SALE)
+        if not fitting.any():
+            return fitting
+        best: Bools = fitting & (asks == asks[fitting].min())
+        provider = self.inventory.provider[rows]
+        reputation = self.reputation_milli[provider]
+        best &= reputation == reputation[best].max()
+        best &= provider == provider[best][0]
         return best
 
-    def _column(self, need: Need) -> _Column:
-        """The verdicts of a need, complete for all states that rows are in."""
-        table, column = self.table, self._columns.get(need)
-        if column is None:
-            allowed = np.array([need.allows(kind) for kind in self.inventory.kinds], np.bool_)
-            column = _Column(np.empty(0), np.empty(0, np.int64), np.empty((0, self.policy.classes), np.int64), allowed)
-            self._columns[need] = column
-        missing = table.capacity - len(column.cost)
+    def _column(self, need: Need, numbers: Integers) -> _Column:
+        """The verdicts of a need, complete for some states."""
+        self.allowed(need)
+        column = self._columns[need]
+        missing = self.table.capacity - len(column.cost)
         if missing:
             column.cost = np.concatenate((column.cost, np.full(missing, np.nan)))
-            column.position = np.concatenate((column.position, np.zeros(missing, np.int64)))
-            column.lost = np.concatenate((column.lost, np.zeros((missing, column.lost.shape[1]), np.int64)))
-        unknown = np.isnan(column.cost[table.row_state])
+            column.position = np.concatenate((column.position, np.zeros(missing, np.int16)))
+            column.lost = np.concatenate((column.lost, np.zeros((missing, column.lost.shape[1]), np.int16)))
+        unknown = np.isnan(column.cost[numbers])
         if unknown.any():
-            self._judge(need, column, np.unique(table.row_state[unknown]))
+            self._judge(need, column, np.unique(numbers[unknown]))
         return column
 
     def _judge(self, need: Need, column: _Column, numbers: Integers) -> None:

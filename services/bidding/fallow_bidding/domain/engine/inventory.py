@@ -72,15 +72,15 @@ class Inventory:
         """How many usable devices there are."""
         return sum(len(ids) for ids in self.device_ids)
 
-    def has_storage(self, need: Need) -> Bools:
-        """By row, whether its node has the storage."""
-        fits = np.ones(self.rows, np.bool_)
+    def has_storage(self, need: Need, rows: Integers) -> Bools:
+        """Of some rows, whether their nodes have the storage."""
+        fits = np.ones(len(rows), np.bool_)
         for name, size in need.storage:
             if size == 0:
                 continue
             if name not in self.classes:
-                return np.zeros(self.rows, np.bool_)
-            fits &= self.storage_bytes[self.node, self.classes.index(name)] >= size
+                return np.zeros(len(rows), np.bool_)
+            fits &= self.storage_bytes[self.node[rows], self.classes.index(name)] >= size
         return fits
 
     def fits(self, need: Need, choice: Choice) -> bool:
@@ -91,7 +91,7 @@ class Inventory:
             and len(set(choice.devices)) == need.gpu_count
             and self.cpu_milli[node] >= need.cpu_milli
             and self.memory_bytes[node] >= need.memory_bytes
-            and self.has_storage(need)[choice.row]
+            and (not need.storage or self.has_storage(need, np.array([choice.row]))[0])
             and all(free[device] >= need.gpu_milli for device in choice.devices)
         )
 
