@@ -27,7 +27,6 @@ PLAIN_DECORATORS = {
 }
 CALLED_BY_OTHERS = {
     "has_reason": "how whoever calls a service tells refusals apart",
-    "decide_group": "for the matching command, which places groups the old way until it calls the engine's core",
     "halted_keys": "for the operator's command that the chassis's README names as not there yet",
     "retry_parked": "for the same command",
     "atomic_batch": "a method of py-evm's store, whose base class leaves it out",

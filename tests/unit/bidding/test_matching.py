@@ -3,6 +3,8 @@
 import pytest
 
 from fallow_bidding.domain.demand import GpuNeed, OrderDemand, ReplicaSet, TermKind
+from fallow_bidding.domain.engine.mix import Snapshot
+from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.explanation import ADVICE, GroupExplanation
 from fallow_bidding.domain.matching import STEPS, Market, decide
 from fallow_bidding.domain.supply import Health, Node, ReservedTier, StandingOffer, Supplier
@@ -235,6 +237,19 @@ def test_matches_take_room_from_the_market() -> None:
     assert sorted(devices) == ["n1-g0", "n1-g1"]
 
 
+EXPECTED_MIX = Snapshot(
+    tuple(
+        (Need(cores * CORE, GIB, count, milli), often)
+        for cores, count, milli, often in (
+            (1, 0, 0, 1),
+            (1, 1, 500, 3),
+            (1, 1, 1_000, 1),
+            (1, 2, 1_000, 2),
+            (1, 4, 1_000, 2),
+        )
+    )
+)
+
 PLACEMENTS: list[tuple[str, tuple[Node, ...], tuple[ReplicaSet, ...], list[tuple[str, list[str]]]]] = [
     (
         "the fuller node is filled up",
@@ -255,12 +270,6 @@ PLACEMENTS: list[tuple[str, tuple[Node, ...], tuple[ReplicaSet, ...], list[tuple
         [("a", ["a-g0"]), ("a", ["a-g0"])],
     ),
     (
-        "a replica without GPU stays off the GPUs",
-        (node("a", devices=1), node("b", devices=0)),
-        (replica_set(),),
-        [("b", [])],
-    ),
-    (
         "the large replica is placed before the small",
         (node("a", devices=2), node("b", devices=1)),
         (replica_set("small", gpu=GpuNeed(1)), replica_set("large", gpu=GpuNeed(2))),
@@ -273,11 +282,42 @@ PLACEMENTS: list[tuple[str, tuple[Node, ...], tuple[ReplicaSet, ...], list[tuple
 def test_replicas_are_placed_where_they_leave_least(
     why: str, nodes: tuple[Node, ...], sets: tuple[ReplicaSet, ...], expected: list[tuple[str, list[str]]]
 ) -> None:
-    """Goal: best fit, as the module says. Method: a table of small nodes."""
+    """Goal: nodes and devices are the engine's choice. Method: a table of small nodes, under a mix of all sizes."""
     schedule = prices(gpu_micros_by_model={"h100": 1_000})
-    (match,) = decide(order(group(*sets)), Market([supplier("p1", *nodes, schedule=schedule)])).matches
+    market = Market([supplier("p1", *nodes, schedule=schedule)], mix=EXPECTED_MIX)
+    (match,) = decide(order(group(*sets)), market).matches
     placed = [(p.node_id, sorted(share.device_id for share in p.devices)) for p in match.placements]
     assert placed == expected, why
+
+
+def test_processor_time_beside_gpus_is_kept_for_them() -> None:
+    """Goal: a replica without GPU stays off the GPUs. Method: GPUs are asked for with all of their node's cores."""
+    mix = Snapshot(((Need(CORE, GIB), 1), (Need(32 * CORE, GIB, 1, 1_000), 1)))
+    market = Market([supplier("p1", node("a", devices=1), node("b", devices=0))], mix=mix)
+    (match,) = decide(order(group(replica_set())), market).matches
+    assert [placement.node_id for placement in match.placements] == ["b"], "where no GPU is stranded"
+
+
+def test_the_mix_chooses_between_devices() -> None:
+    """Goal: what the market places by is the mix that arrived. Method: one replica, two mixes, two places."""
+    half = order(group(replica_set(gpu=GpuNeed(1, milli=500))))
+    gpus = node(devices=(device("whole"), device("used", free_milli=600)))
+    chosen = []
+    for beside in (500, 600):
+        mix = Snapshot(((Need(CORE, GIB, 1, 500), 1), (Need(CORE, GIB, 1, beside), 3)))
+        (match,) = decide(half, Market([supplier("p1", gpus)], mix=mix)).matches
+        chosen += [share.device_id for placement in match.placements for share in placement.devices]
+    assert chosen == ["used", "whole"], "600 milli are kept where 600 are often asked for"
+
+
+def test_a_fork_places_in_its_own_room() -> None:
+    """Goal: columns shared by forks say what each has free. Method: fill a fork, then place in the market it came from."""
+    market = Market([supplier("p1", node(devices=1))])
+    fork = market.fork()
+    assert decide(order(), fork).matches, "the fork has room"
+    assert not decide(order(), fork).matches, "and then has none"
+    assert decide(order(), market).matches, "the market still has"
+    assert not decide(order(), market).matches, "and then has none"
 
 
 def test_the_cheaper_model_is_taken_where_any_will_do() -> None:

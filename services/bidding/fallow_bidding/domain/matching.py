@@ -12,19 +12,21 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
+from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.explanation import (
     ADVICE,
     FunnelStep,
     GroupExplanation,
     WeighedOffer,
 )
-from fallow_bidding.domain.placement import Candidates, DeviceShare, NodeUse, Placement, Room, place
+from fallow_bidding.domain.placement import Candidates, DeviceShare, NodeUse, Placement, Placer, Room
 from fallow_bidding.domain.pricing import group_price_micros
 from fallow_bidding.domain.supply import Device, Health, Node, StandingOffer, Supplier
 
 EXEC_DRIVER: Final = "exec"
 EXEC_IMAGE: Final = "exec:host"
 MOCK_DRIVER: Final = "mock"
+NO_MIX: Final = Snapshot()
 MAX_PRICE_MICROS: Final = 10**15
 """The highest price of a group that is told; no order may have a higher limit."""
 
@@ -52,16 +54,26 @@ class Decision:
 class Market:
     """The suppliers at one instant, with the room that decisions made so far have left."""
 
-    def __init__(self, suppliers: Sequence[Supplier], rooms: Mapping[str, Room] | None = None) -> None:
-        """Take the suppliers, whose order does not matter; ``rooms`` is for ``fork``."""
+    def __init__(
+        self,
+        suppliers: Sequence[Supplier],
+        rooms: Mapping[str, Room] | None = None,
+        placer: Placer | None = None,
+        mix: Snapshot = NO_MIX,
+    ) -> None:
+        """Take the suppliers, whose order does not matter, and the mix of needs to expect.
+
+        ``rooms`` and ``placer`` are for ``fork``.
+        """
         self.suppliers = tuple(sorted(suppliers, key=lambda supplier: supplier.provider_id))
+        self.placer = placer or Placer(self.suppliers, mix)
         self._rooms = (
             {supplier.provider_id: Room.of(supplier) for supplier in suppliers} if rooms is None else {**rooms}
         )
 
     def fork(self) -> "Market":
         """The same market, to try a decision on."""
-        return Market(self.suppliers, self._rooms)
+        return Market(self.suppliers, self._rooms, self.placer)
 
     def adopt(self, other: "Market") -> None:
         """Take over the room of a fork whose decision stands."""
@@ -98,6 +110,7 @@ class _View:
     group: GroupDemand
     supplier: Supplier
     room: Room
+    placer: Placer
     nodes: dict[str, Node]
     devices: dict[tuple[str, str], Device]
 
@@ -170,7 +183,7 @@ def fitting(order: OrderDemand, group: GroupDemand, market: Market) -> list[tupl
 
 def weigh(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
     """Take all providers through the constraints for one group; ``market`` is left as it is."""
-    views = [_view(order, group, supplier, market.room(supplier.provider_id)) for supplier in market.suppliers]
+    views = [_view(order, group, supplier, market) for supplier in market.suppliers]
     candidates = {view.supplier.provider_id: _all_candidates(view) for view in views}
     losses: dict[str, str] = {}
     funnel: list[FunnelStep] = []
@@ -225,11 +238,15 @@ def _fit(view: _View, candidates: Candidates | None) -> _Fit | None:
     if candidates is None:
         return None
     assert view.offer is not None, "a provider without an offer does not pass the asset constraint"
-    room = view.room.copy()
-    placements = place(room, view.group.replica_sets, candidates, view.offer.prices)
+    placements = view.placer.place(
+        view.supplier.provider_id, view.room, view.group.replica_sets, candidates, view.offer.prices
+    )
     if placements is None:
         return None
+    room = view.room.copy()
     sets = {replica_set.service: replica_set for replica_set in view.group.replica_sets}
+    for placement in placements:
+        room.take(placement, sets[placement.service])
     price = view.group.bids.get(view.supplier.provider_id)
     if price is None:
         price = group_price_micros(
@@ -289,11 +306,11 @@ def _why_worse(fit: _Fit, winner: _Fit) -> str:
     return "younger"
 
 
-def _view(order: OrderDemand, group: GroupDemand, supplier: Supplier, room: Room) -> _View:
+def _view(order: OrderDemand, group: GroupDemand, supplier: Supplier, market: Market) -> _View:
     """A provider's nodes and devices by their ids."""
     nodes = {node.node_id: node for node in supplier.nodes}
     devices = {(node.node_id, device.device_id): device for node in supplier.nodes for device in node.devices}
-    return _View(order, group, supplier, room, nodes, devices)
+    return _View(order, group, supplier, market.room(supplier.provider_id), market.placer, nodes, devices)
 
 
 def _all_candidates(view: _View) -> Candidates:
@@ -373,8 +390,8 @@ def _by_device(holds: Callable[[_View, GpuNeed, str, Device], bool]) -> _Keep:
 
 
 def _has_count(view: _View, replica_set: ReplicaSet, node_id: str, devices: frozenset[str]) -> bool:
-    """Whether a node has enough devices of one model for one replica."""
-    return replica_set.gpu is None or bool(view.room.choose_devices(node_id, replica_set, devices))
+    """Whether a node has enough devices of one kind for one replica."""
+    return replica_set.gpu is None or view.room.has_devices(node_id, replica_set, devices)
 
 
 def _runs_image(view: _View, replica_set: ReplicaSet, node_id: str, _: frozenset[str]) -> bool:

@@ -1,14 +1,22 @@
 """Where a group's replicas go on one provider: nodes, devices, shares.
 
-Replicas are placed one after another, the largest first, each where its GPUs are cheapest and then where it leaves
-least (best fit). It is greedy: it may miss a packing that a search would find, never the other way round. A replica's
-devices are all of one node and of one model; a share lives on one device; a device never gives more than 1,000 milli.
+Replicas are placed one after another, the largest first, each where its GPUs are cheapest and then where the engine's
+policy (``engine.policies.LeastWaste``) finds that the least will be wasted. It is greedy: it may miss a packing that a search
+would find, never the other way round. A replica's devices are all of one node and of one kind; a share lives on one
+device; a device never gives more than 1,000 milli.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fallow_bidding.domain.demand import ReplicaSet
+from fallow_bidding.domain.engine.engine import Engine
+from fallow_bidding.domain.engine.inventory import Floats, Integers, Inventory
+from fallow_bidding.domain.engine.mix import Snapshot
+from fallow_bidding.domain.engine.needs import Kind, Need
+from fallow_bidding.domain.engine.policies import LeastWaste
 from fallow_bidding.domain.pricing import gpu_micros
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, PriceSchedule, Supplier
 
@@ -58,14 +66,14 @@ class Room:
         memory_bytes: dict[str, int],
         storage_bytes: dict[str, dict[str, int]],
         device_milli: dict[str, dict[str, int]],
-        models: Mapping[str, Mapping[str, str]],
+        kinds: Mapping[str, Mapping[str, Kind]],
     ) -> None:
         """By node; use ``of``."""
         self._cpu_milli = cpu_milli
         self._memory_bytes = memory_bytes
         self._storage = storage_bytes
         self._free = device_milli
-        self._models = models
+        self._kinds = kinds
 
     @classmethod
     def of(cls, supplier: Supplier) -> "Room":
@@ -76,7 +84,7 @@ class Room:
             {node.node_id: node.memory_bytes for node in nodes},
             {node.node_id: dict(node.storage_bytes_by_class) for node in nodes},
             {node.node_id: {device.device_id: device.free_milli for device in node.devices} for node in nodes},
-            {node.node_id: {device.device_id: device.model for device in node.devices} for node in nodes},
+            {node.node_id: {device.device_id: Kind.of(device) for device in node.devices} for node in nodes},
         )
 
     def copy(self) -> "Room":
@@ -86,7 +94,7 @@ class Room:
             dict(self._memory_bytes),
             {node_id: dict(classes) for node_id, classes in self._storage.items()},
             {node_id: dict(devices) for node_id, devices in self._free.items()},
-            self._models,
+            self._kinds,
         )
 
     def free_milli(self, node_id: str, device_id: str) -> int:
@@ -114,29 +122,16 @@ class Room:
             and self.has_storage(node_id, replica_set)
         )
 
-    def choose_devices(
-        self, node_id: str, replica_set: ReplicaSet, allowed: frozenset[str]
-    ) -> dict[str, tuple[DeviceShare, ...]]:
-        """By model, the devices of a node that would serve one replica best; models that cannot are left out."""
+    def has_devices(self, node_id: str, replica_set: ReplicaSet, allowed: frozenset[str]) -> bool:
+        """Whether a node has, among the allowed ones, the devices of one kind for one replica."""
         need = replica_set.gpu
         assert need is not None, "a replica without GPUs takes no devices"
-        by_model: dict[str, list[tuple[int, str]]] = {}
+        counts: dict[Kind, int] = {}
         for device_id in allowed:
-            free = self._free[node_id][device_id]
-            if free >= need.milli:
-                by_model.setdefault(self._models[node_id][device_id], []).append((free, device_id))
-        chosen: dict[str, tuple[DeviceShare, ...]] = {}
-        for model, devices in by_model.items():
-            if len(devices) >= need.count:
-                picked = sorted(devices)[: need.count]
-                chosen[model] = tuple(DeviceShare(node_id, device_id, need.milli) for _, device_id in picked)
-        return chosen
-
-    def leftover(self, node_id: str, replica_set: ReplicaSet, shares: tuple[DeviceShare, ...]) -> tuple[int, int, int]:
-        """What a node would have left: of the devices touched, of all its devices, of its processor time."""
-        touched = sum(self._free[node_id][share.device_id] - share.milli for share in shares)
-        whole = sum(self._free[node_id].values()) - sum(share.milli for share in shares)
-        return touched, whole, self._cpu_milli[node_id] - replica_set.cpu_milli
+            if self._free[node_id][device_id] >= need.milli:
+                kind = self._kinds[node_id][device_id]
+                counts[kind] = counts.get(kind, 0) + 1
+        return max(counts.values(), default=0) >= need.count
 
     def give_back(self, shares: Iterable[DeviceShare], uses: Iterable[NodeUse]) -> None:
         """Count as free what a lease holds; of a node or device that is not there any more, nothing."""
@@ -182,50 +177,104 @@ class Room:
         assert self._memory_bytes[node_id] >= 0, "memory is never oversold"
 
 
-def place(
-    room: Room, replica_sets: tuple[ReplicaSet, ...], candidates: Candidates, prices: PriceSchedule
-) -> tuple[Placement, ...] | None:
-    """Place every replica of a group and take it from ``room``, or return None and leave ``room`` half used."""
-    placements: list[tuple[int, Placement]] = []
-    for set_index in sorted(range(len(replica_sets)), key=lambda index: _size(replica_sets[index]), reverse=True):
-        replica_set = replica_sets[set_index]
-        for replica in range(replica_set.replicas):
-            placement = _place_replica(room, replica_set, replica, candidates.get(set_index, {}), prices)
-            if placement is None:
-                return None
-            room.take(placement, replica_set)
-            placements.append((set_index, placement))
-    placements.sort(key=lambda pair: (pair[0], pair[1].replica))
-    return tuple(placement for _, placement in placements)
+class Placer:
+    """The engine's core over the nodes of some suppliers; it chooses nodes and devices by the mix of needs that arrived.
+
+    Its columns are made when they are first needed. Without a mix the first group placed is the mix.
+    """
+
+    def __init__(self, suppliers: Sequence[Supplier], mix: Snapshot, slot_prices: Floats | None = None) -> None:
+        """Slots have the prices given, or those that follow from what is free at the suppliers."""
+        self._suppliers = suppliers
+        self._slot_prices = slot_prices
+        self._engine: Engine | None = None
+        self._rows: dict[str, range] = {}
+        self._loaded: dict[str, Room] = {}
+        self.mix = mix
+
+    def slot_prices(self) -> Floats | None:
+        """What slots cost, or None where there is no mix yet."""
+        return self._core(()).slot_prices if self.mix.counts else None
+
+    def place(
+        self,
+        provider_id: str,
+        room: Room,
+        replica_sets: tuple[ReplicaSet, ...],
+        candidates: Candidates,
+        prices: PriceSchedule,
+    ) -> tuple[Placement, ...] | None:
+        """Places for every replica of a group at a provider, or None. ``room`` is what is free there, and stays so."""
+        engine = self._core(replica_sets)
+        self._load(engine, provider_id, room)
+        needs: list[Need] = []
+        rows: list[Integers] = []
+        asks: list[Integers] = []
+        for index, replica_set in enumerate(replica_sets):
+            mine = self._eligible(engine, provider_id, replica_set, candidates.get(index, {}))
+            ranks = _price_ranks(engine.inventory, replica_set, mine, prices)
+            needs += [Need.of(replica_set)] * replica_set.replicas
+            rows += [mine] * replica_set.replicas
+            asks += [ranks] * replica_set.replicas
+        choices = engine.decide_group(needs, rows, asks)
+        if choices is None:
+            return None
+        inventory, placements = engine.inventory, []
+        replicas = [(one, number) for one in replica_sets for number in range(one.replicas)]
+        for (replica_set, number), choice in zip(replicas, choices, strict=True):
+            node_id = inventory.nodes[inventory.node[choice.row]].node_id
+            ids = [inventory.device_ids[choice.row][column] for column in choice.devices]
+            milli = 0 if replica_set.gpu is None else replica_set.gpu.milli
+            shares = tuple(DeviceShare(node_id, device_id, milli) for device_id in ids)
+            model = inventory.kinds[inventory.kind[choice.row]].model if ids else ""
+            placements.append(Placement(replica_set.service, number, node_id, shares, model))
+        return tuple(placements)
+
+    def _core(self, replica_sets: Sequence[ReplicaSet]) -> Engine:
+        """The columns; without a mix these replica sets are the mix."""
+        if self._engine is None:
+            if not self.mix.counts:
+                counts: dict[Need, int] = {}
+                for replica_set in replica_sets:
+                    need = Need.of(replica_set)
+                    counts[need] = counts.get(need, 0) + replica_set.replicas
+                self.mix = Snapshot(tuple(sorted(counts.items())))
+            self._engine = Engine(Inventory(self._suppliers), LeastWaste(), self.mix)
+            if self._slot_prices is not None:
+                self._engine.price(self._slot_prices)
+            inventory = self._engine.inventory
+            bounds = np.searchsorted(inventory.provider, np.arange(len(inventory.suppliers) + 1)).tolist()
+            for number, supplier in enumerate(inventory.suppliers):
+                self._rows[supplier.provider_id] = range(bounds[number], bounds[number + 1])
+        return self._engine
+
+    def _load(self, engine: Engine, provider_id: str, room: Room) -> None:
+        """Make the columns of a provider say what is free in a room, which nobody changes once it was placed in."""
+        if self._loaded.get(provider_id) is room:
+            return
+        cpu_milli, memory_bytes, storage, free = room.contents()
+        inventory = engine.inventory
+        for row in self._rows[provider_id]:
+            node_id = inventory.nodes[inventory.node[row]].node_id
+            milli = [free[node_id][device_id] for device_id in inventory.device_ids[row]]
+            engine.restate(row, cpu_milli[node_id], memory_bytes[node_id], storage[node_id], milli)
+        self._loaded[provider_id] = room
+
+    def _eligible(
+        self, engine: Engine, provider_id: str, replica_set: ReplicaSet, nodes: Mapping[str, frozenset[str]]
+    ) -> Integers:
+        """The rows of a provider of which a replica set may take something."""
+        inventory = engine.inventory
+        kept = []
+        for row in self._rows[provider_id]:
+            allowed = nodes.get(inventory.nodes[inventory.node[row]].node_id)
+            if allowed is not None and (replica_set.gpu is None or not allowed.isdisjoint(inventory.device_ids[row])):
+                kept.append(row)
+        return np.array(kept, np.int64)
 
 
-def _size(replica_set: ReplicaSet) -> tuple[int, int, int]:
-    """How hard a replica is to place: GPUs, then memory, then processor time."""
-    gpu_milli = 0 if replica_set.gpu is None else replica_set.gpu.total_milli
-    return gpu_milli, replica_set.memory_bytes_taken, replica_set.cpu_milli
-
-
-def _place_replica(
-    room: Room,
-    replica_set: ReplicaSet,
-    replica: int,
-    nodes: Mapping[str, frozenset[str]],
-    prices: PriceSchedule,
-) -> Placement | None:
-    """The best place for one replica: cheapest GPUs, least left over, then the names decide."""
-    options: list[tuple[tuple[int, tuple[int, int, int], str, str], Placement]] = []
-    for node_id, allowed in nodes.items():
-        if not room.fits(node_id, replica_set):
-            continue
-        choices: Mapping[str, tuple[DeviceShare, ...]] = {"": ()}
-        if replica_set.gpu is not None:
-            choices = room.choose_devices(node_id, replica_set, allowed)
-        for model, shares in choices.items():
-            rank = (
-                gpu_micros(prices, replica_set, model),
-                room.leftover(node_id, replica_set, shares),
-                node_id,
-                model,
-            )
-            options.append((rank, Placement(replica_set.service, replica, node_id, shares, model)))
-    return min(options, key=lambda option: option[0])[1] if options else None
+def _price_ranks(inventory: Inventory, replica_set: ReplicaSet, rows: Integers, prices: PriceSchedule) -> Integers:
+    """By row, the rank of what the replica's GPUs cost there; a price itself may be too large for a column."""
+    micros = [gpu_micros(prices, replica_set, inventory.kinds[inventory.kind[row]].model) for row in rows]
+    ranks = {price: rank for rank, price in enumerate(sorted(set(micros)))}
+    return np.array([ranks[price] for price in micros], np.int64)

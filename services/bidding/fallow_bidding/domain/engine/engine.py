@@ -6,7 +6,7 @@ changed. Nothing depends on the order in which states were met, so what is kept 
 ``decide`` goes over all rows and says what is right; ``book.Book`` finds the same with few rows looked at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -156,21 +156,32 @@ class Engine:
     def take(self, need: Need, choice: Choice) -> None:
         """Make a decision stand."""
         self.inventory.take(need, choice)
-        self._update(choice)
+        self._update(choice.row)
 
     def give_back(self, need: Need, choice: Choice) -> None:
         """Undo what ``take`` did."""
         self.inventory.give_back(need, choice)
-        self._update(choice)
+        self._update(choice.row)
         self._release(int(self.inventory.node[choice.row]))
+
+    def restate(
+        self, row: int, cpu_milli: int, memory_bytes: int, storage_bytes: Mapping[str, int], free_milli: Sequence[int]
+    ) -> None:
+        """Say anew what is free of a row and its node; all rows of a node must be restated."""
+        inventory, node = self.inventory, self.inventory.node[row]
+        inventory.cpu_milli[node], inventory.memory_bytes[node] = cpu_milli, memory_bytes
+        inventory.storage_bytes[node] = [storage_bytes.get(name, 0) for name in inventory.classes]
+        inventory.free_milli[row, : len(free_milli)] = free_milli
+        self._update(int(row))
+        self._release(int(node))
 
     def _price_now(self) -> None:
         """Ask the policy what slots are worth."""
         self.price(self.policy.prices(self.inventory, self.table) * COST_STEPS)
 
-    def _update(self, choice: Choice) -> None:
+    def _update(self, row_changed: int) -> None:
         """Look anew at the pools of a node of which something changed."""
-        node = int(self.inventory.node[choice.row])
+        node = int(self.inventory.node[row_changed])
         for row in range(int(self._first_row[node]), int(self._first_row[node + 1])):
             self.table.update(row)
         if self.table.count > max(STATES_MAX, 4 * self.inventory.rows):

@@ -123,6 +123,5 @@ def _by_kind(node: Node) -> Sequence[tuple[Kind, list[Device]]]:
     pools: dict[Kind, list[Device]] = {}
     for device in sorted(node.devices, key=lambda one: one.device_id):
         if device.health in USABLE:
-            kind = Kind(device.vendor, device.model, device.vram_bytes, device.interface)
-            pools.setdefault(kind, []).append(device)
+            pools.setdefault(Kind.of(device), []).append(device)
     return sorted(pools.items()) or [(Kind(), [])]

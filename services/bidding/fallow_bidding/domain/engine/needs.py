@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from fallow_bidding.domain.demand import ReplicaSet
-from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI
+from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, Device
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -15,6 +15,11 @@ class Kind:
     model: str = ""
     vram_bytes: int = 0
     interface: str = ""
+
+    @classmethod
+    def of(cls, device: Device) -> Self:
+        """The kind of a device."""
+        return cls(device.vendor, device.model, device.vram_bytes, device.interface)
 
 
 @dataclass(frozen=True, slots=True, order=True)

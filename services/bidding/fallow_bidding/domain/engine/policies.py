@@ -82,20 +82,21 @@ class LeastWaste:
     def __init__(self) -> None:
         """Nothing learned yet: ``learn`` comes first."""
         self.classes = 0
+        self._learned: tuple[Snapshot, tuple[Kind, ...], int] = Snapshot(), (), 0
         self._waste: Waste | None = None
         self._slots: Slots | None = None
 
     def learn(self, snapshot: Snapshot, kinds: Sequence[Kind], width: int) -> None:
-        """Compute the tables of a mix."""
-        self._waste = waste(snapshot, kinds, width)
+        """Note a mix; its tables are made when something is first judged."""
+        self._waste = None
+        self._learned = snapshot, tuple(kinds), width
         self._slots = slots(snapshot, kinds)
         self.classes = len(self._slots.size)
 
     def judge(self, need: Need, states: States) -> Verdict:
         """The growth of what will be left, and the slots lost, on the best device of each state."""
-        assert self._waste is not None, "a policy judges by what it has learned"
         assert self._slots is not None, "a policy judges by what it has learned"
-        left, classes = self._waste, self._slots
+        left, classes = self._tables(), self._slots
         taken = states.charged(need, states.free)
         whole, total = states.whole, states.total
         slots_before = classes.count(states, whole)
@@ -111,7 +112,8 @@ class LeastWaste:
             growth = left.of_devices(taken, states.free - need.gpu_milli) - same
             opened = self._opening(classes, taken, whole, total - need.total_milli)
             growth += np.where(states.free == WHOLE_DEVICE_MILLI, opened[:, None], 0.0)
-            growth = np.where(states.options(need), growth, np.inf)
+            # Rounded, so that the order of a summation never decides.
+            growth = np.where(states.options(need), np.round(growth, 6), np.inf)
             # Of equal devices the last one tried is the fullest.
             position = growth.shape[1] - 1 - np.argmin(growth[:, ::-1], axis=1)
             index = np.arange(len(cost))
@@ -137,6 +139,12 @@ class LeastWaste:
     def draw(self, sequence: int, rows: Integers) -> int:
         """The first: age, then id."""
         return int(rows[0])
+
+    def _tables(self) -> Waste:
+        """The tables of what was learned."""
+        if self._waste is None:
+            self._waste = waste(*self._learned)
+        return self._waste
 
     def _opening(self, classes: Slots, taken: States, whole: Integers, total: Integers) -> Floats:
         """What it adds to fragmentation to open a whole device rather than a used one."""

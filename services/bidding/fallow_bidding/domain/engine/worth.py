@@ -14,6 +14,7 @@ amounts are rounded down and needs up.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -39,6 +40,8 @@ CORE_MILLI: Final = 1_000
 MEMORY_STEP: Final = 8 << 30
 DEVICE_CORES_MAX: Final = 64
 UNITS_MAX: Final = 128
+KEPT: Final = 8
+"""Mixes whose tables are kept: a market that is laid out anew for each pass has the same mix for many."""
 
 _Group = tuple[int, int]
 """GPU steps and units of processor time or memory of like needs."""
@@ -71,8 +74,9 @@ class Waste:
         return EXHAUSTION_WEIGHT * left
 
 
-def waste(snapshot: Snapshot, kinds: Sequence[Kind], width: int) -> Waste:
-    """The tables of a mix for some kinds of device, ``width`` devices on a node at most."""
+@lru_cache(maxsize=KEPT)
+def waste(snapshot: Snapshot, kinds: tuple[Kind, ...], width: int) -> Waste:
+    """The tables of a mix for some kinds of device, ``width`` devices on a node at most; the last ones are kept."""
     total = sum(count for _, count in snapshot.counts)
     tables: dict[tuple[bool, ...], tuple[Floats, Floats, Floats]] = {}
     by_kind = []
