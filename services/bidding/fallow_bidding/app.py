@@ -25,6 +25,7 @@ from fallow_bidding.jobs import Announcer, Courier, Engine, Watch
 from fallow_bidding.link import LinkServer
 from fallow_bidding.market_data import MarketData
 from fallow_bidding.queries import Queries
+from fallow_bidding.records import DecisionFolder
 from fallow_bidding.rpc.auctions import AuctionServicer
 from fallow_bidding.rpc.leases import LeaseServicer
 from fallow_bidding.rpc.market import MatchServicer
@@ -56,7 +57,9 @@ async def build(application: Application[BiddingSettings]) -> None:
     await LinkServer(link, LinkCommands(database, policy)).start()
     data = MarketData(database, policy)
     _add_servicers(application, orders, database, policy, data)
-    matching = MatchingCommands(database, policy, lock_key("decisions", policy.market))
+    folder = settings.decisions_folder
+    decisions = DecisionFolder(Path(folder)) if folder else None
+    matching = MatchingCommands(database, policy, lock_key("decisions", policy.market), decisions)
     delivery = DeliveryCommands(database, policy, application.signer, settings.required("order_address"))
     signals = application.signals()
     application.background(Engine(database, signals, matching, lock_key("leader", policy.market)).run, name="engine")

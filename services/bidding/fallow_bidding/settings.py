@@ -35,6 +35,10 @@ class BiddingSettings(ServiceSettings):
     start_timeout_seconds: float = Field(default=600, gt=0, description="Longest time from acceptance to readiness.")
     resend_seconds: float = Field(default=2, gt=0, description="Time between two sendings of one command.")
     failures_max: int = Field(default=5, ge=1, description="Workload failures of a group after which its order ends.")
+    decisions_folder: str = Field(
+        default="",
+        description="Folder for the last decision about each order, for `fallow market replay`; empty: none.",
+    )
 
     @model_validator(mode="after")
     def _keeps_a_market_that_is(self) -> Self:

@@ -1,6 +1,7 @@
 """The engine on a real database: one writer, nothing sold twice, orders that wait, orders that end unheard."""
 
 import asyncio
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -10,8 +11,10 @@ from fallow.order.v1 import events_pb2 as order_events
 from fallow.order.v1 import order_pb2
 from fallow.type.v1 import lease_pb2
 from fallow_bidding.app import lock_key
+from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.domain.leases import EndReason
 from fallow_bidding.jobs import Engine
+from fallow_bidding.records import RECORD, DecisionFolder, plain, replay
 from tests.component.bidding.conftest import House, gpu_order, node
 
 
@@ -206,3 +209,41 @@ async def test_an_estimate_prices_without_storing(house: House) -> None:
         assert not nothing.HasField("best_price")
         assert nothing.fitting_providers == 0
         assert await house.value("SELECT count(*) FROM market_order") == 0
+
+
+async def test_the_mix_begins_with_recent_orders_and_counts_each_new_one_once(house: House) -> None:
+    """Goal: what is expected next is what came lately, also after a restart. Method: three orders, a second engine that
+    starts afterwards, two more orders, and passes that find the same orders again.
+    """
+
+    async def expected(matching: MatchingCommands) -> int:
+        async with house.database.transaction() as unit:
+            market, _ = await matching.load_market(unit)
+        return sum(count for _, count in market.placer.mix.counts)
+
+    for _ in range(30):
+        await house.open_order(gpu_order())
+    assert await expected(house.matching) == 30, "the newest orders, although none was matched yet"
+    for _ in range(3):
+        await house.matching.match_open_orders()
+    for _ in range(15):
+        await house.open_order(gpu_order())
+        await house.matching.match_open_orders()
+    assert await expected(house.matching) == 45, "each order once, however often it was looked at"
+    again = MatchingCommands(house.database, house.policy, lock_key("decisions", house.policy.market))
+    assert await expected(again) == 45, "a restart knows the same"
+
+
+async def test_decisions_are_kept_for_replay(house: House, tmp_path: Path) -> None:
+    """Goal: what the engine decided can be decided again. Method: two orders, one that fits, through files."""
+    matching = MatchingCommands(
+        house.database, house.policy, lock_key("decisions", house.policy.market), DecisionFolder(tmp_path)
+    )
+    async with house.running(engine=False, courier=False):
+        await house.add_agent()
+        keys = [await house.open_order(gpu_order()) for _ in range(2)]
+        assert await matching.match_open_orders() == 1
+    records = {key: RECORD.validate_json((tmp_path / f"{key}.json").read_bytes()) for key in keys}
+    assert sorted(len(record.decision.matches) for record in records.values()) == [0, 1]
+    for record in records.values():
+        assert plain(replay(record)) == plain(record.decision)

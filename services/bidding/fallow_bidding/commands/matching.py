@@ -12,6 +12,7 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2
 from fallow_bidding.commands import lifecycle
+from fallow_bidding.commands.mix import ArrivalMix
 from fallow_bidding.commands.rounds import close_rounds, load_bids
 from fallow_bidding.commands.succession import Succession
 from fallow_bidding.commands.trades import state_trades
@@ -24,6 +25,7 @@ from fallow_bidding.domain.matching import Decision, GroupMatch, Market, decide
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Provider
+from fallow_bidding.records import DecisionFolder
 from fallow_bidding.store import QUERIES, auctions, delivery, leases, orders
 from fallow_bidding.store.suppliers import load_suppliers
 from fallow_chassis.postgres import Database, UnitOfWork
@@ -38,8 +40,12 @@ MIN_PAUSE_SECONDS: Final = 0.005
 class MatchingCommands:
     """Matches open orders; ``lock_key`` is the market's own advisory lock for decisions."""
 
-    def __init__(self, database: Database, policy: Policy, lock_key: int) -> None:
-        """Take the database, the market's rules and its lock."""
+    def __init__(
+        self, database: Database, policy: Policy, lock_key: int, decisions: DecisionFolder | None = None
+    ) -> None:
+        """Take the database, the market's rules, its lock, and where decisions are kept as files, if anywhere."""
+        self._decide = decide if decisions is None else decisions.decide
+        self._mix = ArrivalMix(policy.market)
         self._database = database
         self._policy = policy
         self.lock_key = lock_key
@@ -54,6 +60,7 @@ class MatchingCommands:
             rounds = await auctions.lock_open_auctions(unit.connection, [order.order_id for order in found])
             if not any(_needs_decision(group, now) for order in found for group in groups[order.order_id]):
                 return 0
+            self._mix.count(found)
             market, providers = await self.load_market(unit)
             groups = await Succession(unit, self._policy, market, providers).run(found, groups)
             # A group that has given up its lease for a new workload comes before all others.
@@ -79,7 +86,7 @@ class MatchingCommands:
     async def load_market(self, unit: UnitOfWork) -> tuple[Market, dict[str, Provider]]:
         """The market as it is now, and its providers by their ids."""
         loaded = await load_suppliers(unit.connection, self._policy, unit.clock.now())
-        market = Market([supplier for _, supplier in loaded])
+        market = Market([supplier for _, supplier in loaded], mix=await self._mix.snapshot(unit.connection))
         return market, {provider.provider_id: provider for provider, _ in loaded}
 
     async def _match(
@@ -100,12 +107,12 @@ class MatchingCommands:
         if due:
             second_price = any(auction.rule is AuctionRule.SECOND_PRICE for auction in due.values())
             demand = with_bids(demand, bids, second_price=second_price)
-        decision: Decision = decide(demand, market)
+        decision: Decision = self._decide(demand, market)
         if not decision.matches and any(group.may_return(unit.clock.now()) for group in part.values()):
             assert len(part) == 1, "a group that lost its lease is decided alone"
             forgiven = {index: replace(group, excluded_providers=frozenset()) for index, group in part.items()}
             demand = convert.order_demand(body, forgiven)
-            decision = decide(demand, market)
+            decision = self._decide(demand, market)
         await close_rounds(unit, order, body, part, due, bids, decision)
         return await self.write(unit, providers, order, part, demand, decision)
 

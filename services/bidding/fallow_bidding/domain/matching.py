@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
+from fallow_bidding.domain.engine.inventory import Floats
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.explanation import (
     ADVICE,
@@ -60,13 +61,14 @@ class Market:
         rooms: Mapping[str, Room] | None = None,
         placer: Placer | None = None,
         mix: Snapshot = NO_MIX,
+        slot_prices: Floats | None = None,
     ) -> None:
-        """Take the suppliers, whose order does not matter, and the mix of needs to expect.
+        """Take the suppliers, whose order does not matter, the mix of needs to expect, and what slots cost if it is known.
 
         ``rooms`` and ``placer`` are for ``fork``.
         """
         self.suppliers = tuple(sorted(suppliers, key=lambda supplier: supplier.provider_id))
-        self.placer = placer or Placer(self.suppliers, mix)
+        self.placer = placer or Placer(self.suppliers, mix, slot_prices)
         self._rooms = (
             {supplier.provider_id: Room.of(supplier) for supplier in suppliers} if rooms is None else {**rooms}
         )
@@ -78,6 +80,10 @@ class Market:
     def adopt(self, other: "Market") -> None:
         """Take over the room of a fork whose decision stands."""
         self._rooms = {supplier.provider_id: other.room(supplier.provider_id) for supplier in self.suppliers}
+
+    def present(self) -> tuple[Supplier, ...]:
+        """The suppliers with what is free of them now."""
+        return tuple(self._rooms[supplier.provider_id].stated(supplier) for supplier in self.suppliers)
 
     def limit_to(self, other: "Market") -> None:
         """Take away what is not free in another market of the same suppliers."""

@@ -7,7 +7,7 @@ device; a device never gives more than 1,000 milli.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -161,6 +161,22 @@ class Room:
     def contents(self) -> tuple[_ByNode, _ByNode, dict[str, _ByNode], dict[str, _ByNode]]:
         """Processor time, memory, storage by class and devices that are free, by node; not to be changed."""
         return self._cpu_milli, self._memory_bytes, self._storage, self._free
+
+    def stated(self, supplier: Supplier) -> Supplier:
+        """The supplier of this room, with what is free of its nodes now."""
+        nodes = tuple(
+            replace(
+                node,
+                cpu_milli=self._cpu_milli[node.node_id],
+                memory_bytes=self._memory_bytes[node.node_id],
+                storage_bytes_by_class=dict(self._storage[node.node_id]),
+                devices=tuple(
+                    replace(device, free_milli=self._free[node.node_id][device.device_id]) for device in node.devices
+                ),
+            )
+            for node in supplier.nodes
+        )
+        return replace(supplier, nodes=nodes)
 
     def take(self, placement: Placement, replica_set: ReplicaSet) -> None:
         """Take one replica's share; it must fit."""

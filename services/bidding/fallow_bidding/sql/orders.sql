@@ -34,6 +34,9 @@ ORDER BY order_id
 LIMIT $2
 FOR NO KEY UPDATE
 
+-- name: load_recent_bodies
+SELECT order_id, body FROM market_order WHERE market = $1 AND body IS NOT NULL ORDER BY order_id DESC LIMIT $2
+
 -- name: load_groups
 SELECT * FROM order_group WHERE order_id = ANY($1::text[]) ORDER BY order_id, group_index
 

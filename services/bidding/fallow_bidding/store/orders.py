@@ -166,6 +166,12 @@ async def load_match_wait(
     return row["samples"], row["median_ms"]
 
 
+async def load_recent_bodies(connection: Connection, market: str, limit: int) -> list[tuple[str, bytes]]:
+    """The newest orders of a market, newest first: ids, and the orders as their last events carried them."""
+    rows = await connection.fetch(QUERIES.get("load_recent_bodies"), market, limit)
+    return [(row["order_id"], row["body"]) for row in rows]
+
+
 async def load_expired_terms(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Orders whose longest running time is over."""
     return [row["order_id"] for row in await connection.fetch(QUERIES.get("load_expired_terms"), now, limit)]

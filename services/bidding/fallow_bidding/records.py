@@ -1,0 +1,68 @@
+"""Decisions of the market as files: what each followed from, and what it was. ``fallow market replay`` decides again.
+
+A file holds the order's demand, all suppliers with what was free at that instant, the mix and what slots cost; a decision is
+a function of these alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from fallow_bidding.domain.demand import OrderDemand
+from fallow_bidding.domain.engine.mix import Snapshot
+from fallow_bidding.domain.matching import Decision, Market, decide
+from fallow_bidding.domain.supply import Supplier
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """One decision with its inputs."""
+
+    order: OrderDemand
+    suppliers: tuple[Supplier, ...]
+    mix: Snapshot
+    slot_prices: list[list[float]] | None
+    decision: Decision
+
+
+RECORD: Final = TypeAdapter(DecisionRecord)
+_DECISION: Final = TypeAdapter(Decision)
+
+
+class DecisionFolder:
+    """Decides, and keeps the last decision of each order in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """The folder is made where it is not there."""
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def decide(self, order: OrderDemand, market: Market) -> Decision:
+        """As ``matching.decide``; leaves a file named for the order."""
+        suppliers, prices = market.present(), market.placer.slot_prices()
+        mix = market.placer.mix
+        decision = decide(order, market)
+        kept = None if prices is None else prices.tolist()
+        record = DecisionRecord(order, suppliers, mix, kept, decision)
+        assert Path(order.order_id).name == order.order_id, "an order's id is no path"
+        draft = self._folder / f"{order.order_id}.json.draft"
+        draft.write_bytes(RECORD.dump_json(record))
+        draft.replace(self._folder / f"{order.order_id}.json")
+        return decision
+
+
+def replay(record: DecisionRecord) -> Decision:
+    """Decide again from what a record holds."""
+    prices = None
+    if record.slot_prices is not None:
+        prices = np.array(record.slot_prices, np.float64).reshape(len(record.slot_prices), -1)
+    return decide(record.order, Market(record.suppliers, mix=record.mix, slot_prices=prices))
+
+
+def plain(decision: Decision) -> dict[str, Any]:
+    """A decision in plain values, as a file has it: the form in which two are compared."""
+    shown: dict[str, Any] = _DECISION.dump_python(decision, mode="json")
+    return shown
