@@ -1,7 +1,7 @@
 """The `fallow` command. Every distribution adds its subcommands by entry points in the group `fallow.commands`.
 
-An entry point is a Typer app, mounted under its name, or a plain function, added as one command. Only the one that is
-asked for is loaded, since some of them take long to import; help loads all.
+An entry point is a Typer app, mounted under its name, or a plain function, added as one command. ``market.replay`` adds a
+function to the app of ``market``. Only what is asked for is loaded, since some of them take long to import; help loads all.
 """
 
 import sys
@@ -25,12 +25,15 @@ def build(wanted: str = "") -> typer.Typer:
         """An open marketplace for idle GPUs."""
 
     points = sorted(entry_points(group=GROUP), key=lambda item: item.name)
-    for point in [item for item in points if item.name == wanted] or points:
+    groups = {"": app}
+    for point in [item for item in points if item.name.partition(".")[0] == wanted] or points:
         addition = point.load()
+        parent, _, name = point.name.rpartition(".")
         if isinstance(addition, typer.Typer):
-            app.add_typer(addition, name=point.name)
+            groups[name] = addition
+            app.add_typer(addition, name=name)
         else:
-            app.command(point.name)(addition)
+            groups[parent].command(name)(addition)
     return app
 
 

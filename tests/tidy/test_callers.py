@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from tests.tidy import source
 
-ENTRY_POINT = re.compile(r'^[a-z-]+ = "fallow_[a-z_.]+:([a-z_]+)"$', re.MULTILINE)
+ENTRY_POINT = re.compile(r'^"?[a-z.-]+"? = "fallow_[a-z_.]+:([a-z_]+)"$', re.MULTILINE)
 DECLARED_IN = ("libs/", "sdk/", "stack/", "services/")
 CALLED_FROM = (*source.PRODUCT, "benchmarks/")
 # What these modules hold is there for tests.

@@ -9,20 +9,13 @@ from rich.console import Console
 
 from fallow_bidding.records import RECORD, plain, replay
 
-app = typer.Typer(help="Look at what the market decided; needs no server.", no_args_is_help=True)
 _errors = Console(stderr=True, highlight=False)
 
 
-@app.callback()
-def market() -> None:
-    """Commands of the market's own files."""
-
-
-@app.command("replay")
-def replay_file(
+def replay_files(
     files: Annotated[list[Path], typer.Argument(help="Files that the market wrote into FALLOW_DECISIONS_FOLDER.")],
 ) -> None:
-    """Decide each file's order again. One line a file; exit status 1 where a decision differs or a file is none."""
+    """Decide again what the market decided. Needs no server; exit status 1 where a decision differs or a file is none."""
     outcomes = [_replay(path) for path in files]
     if not all(outcomes):
         raise typer.Exit(1)

@@ -13,8 +13,8 @@ from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.matching import Market
 from fallow_bidding.domain.supply import Supplier
-from fallow_bidding.market_command import app
 from fallow_bidding.records import RECORD, DecisionFolder, plain, replay
+from fallow_sdk.command import build
 from tests.unit.bidding.market import CORE, GIB, device, group, node, order, replica_set, supplier
 from tests.unit.bidding.test_matching_properties import orders, suppliers
 
@@ -38,7 +38,7 @@ def test_a_kept_decision_is_made_again(tmp_path: Path) -> None:
     """Goal: `fallow market replay` confirms what the market did. Method: two decisions, both files."""
     folder, names = keep(tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == names, "one file an order, and no drafts"
-    result = CliRunner().invoke(app, ["replay", *(str(folder / name) for name in names)])
+    result = CliRunner().invoke(build("market"), ["market", "replay", *(str(folder / name) for name in names)])
     assert result.exit_code == 0, result.output
     assert [line.rpartition(":")[0].endswith("the same") for line in result.output.splitlines()] == [True, True]
 
@@ -56,7 +56,7 @@ def test_a_decision_that_differs_is_told(tmp_path: Path) -> None:
         (cut, "is no decision"),
         (tmp_path / "none", "cannot be read"),
     ):
-        result = CliRunner().invoke(app, ["replay", str(path), str(folder / second)])
+        result = CliRunner().invoke(build("market"), ["market", "replay", str(path), str(folder / second)])
         assert result.exit_code == 1, f"{path.name} does not hold"
         assert told in " ".join(result.output.split()), "and says why"
         assert "the same" in result.output, "the other file is looked at all the same"
