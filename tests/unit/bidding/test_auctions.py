@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fallow_bidding.domain.auctions import (
@@ -202,6 +202,7 @@ def test_the_last_round_ends_with_the_wait() -> None:
 _PRICES = st.lists(st.integers(0, 1_200), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(prices=_PRICES, second_price=st.booleans(), limit=st.integers(0, 1_000))
 def test_a_winner_is_paid_between_its_bid_and_the_limit(prices: list[int], *, second_price: bool, limit: int) -> None:
     """Goal: never below the bid, never above the limit; the least bid within the limit wins. Method: any bids."""
@@ -220,6 +221,7 @@ def test_a_winner_is_paid_between_its_bid_and_the_limit(prices: list[int], *, se
     assert own <= outcome[1] <= limit
 
 
+@settings(deadline=None)
 @given(prices=_PRICES, order_of=st.randoms(use_true_random=False), second_price=st.booleans())
 def test_the_sequence_of_bids_does_not_matter(prices: list[int], order_of: object, *, second_price: bool) -> None:
     """Goal: who bids earlier has no advantage. Method: the same bids and sellers, shuffled."""
@@ -231,6 +233,7 @@ def test_the_sequence_of_bids_does_not_matter(prices: list[int], order_of: objec
     assert run(sellers, bids, second_price=second_price) == first
 
 
+@settings(deadline=None)
 @given(cost=st.integers(0, 1_000), other=st.integers(0, 1_200), rivals=_PRICES, limit=st.integers(0, 1_000))
 def test_under_the_second_price_bidding_the_truth_is_no_worse(
     cost: int, other: int, rivals: list[int], limit: int
@@ -247,6 +250,7 @@ def test_under_the_second_price_bidding_the_truth_is_no_worse(
     assert gain(cost) >= 0
 
 
+@settings(deadline=None)
 @given(entries=st.lists(st.tuples(st.integers(0, 1_200), st.booleans()), max_size=5), second_price=st.booleans())
 def test_every_bid_of_a_round_is_decided_once(entries: list[tuple[int, bool]], *, second_price: bool) -> None:
     """Goal: one winner or none, nobody left waiting, no loss without a reason. Method: bids and standing offers."""
