@@ -77,10 +77,11 @@ async def load_prospect(
     looking = {group.group_index: group for group in groups if group.state is GroupState.OPEN}
     if order.ended or order.body is None or order.auction_mode is not None or not looking:
         return None
+    loaded = await load_suppliers(connection, replace(policy, market=order.market), now)
     return Prospect(
         demand=order_demand(order_pb2.Order.FromString(order.body), looking),
         hold_until={index: group.hold_until for index, group in looking.items()},
-        market=Market([supplier for _, supplier in await load_suppliers(connection, policy, now)]),
-        freeings=await leases.load_freeings(connection, policy.market, FREEINGS_MAX),
+        market=Market([supplier for _, supplier in loaded]),
+        freeings=await leases.load_freeings(connection, order.market, FREEINGS_MAX),
         now=now,
     )

@@ -46,9 +46,9 @@ from tests.component.bidding.conftest import gpu_order, new_name, node
 
 PROVIDERS = 6
 DEVICES = 8
-ORDERS_MAX = 40
+ORDERS_MAX = 26
 BLOCK_STEPS = 1_000
-BLOCK_SECONDS = 4
+SECOND_STEPS = 20
 CRASH_SECONDS = 2.0
 WHOLE = 1_000
 POLICY = Policy(failures_max=3)
@@ -393,7 +393,7 @@ class Walk:
     async def _agent_turn(self) -> None:
         """One agent's turn."""
         agent = self.random.choice(self.agents)
-        if self.random.random() < (0.1 if agent.is_silent else 0.01):
+        if self.random.random() < (0.02 if agent.is_silent else 0.01):
             agent.is_silent = not agent.is_silent
             self.counted["silent" if agent.is_silent else "back"] += 1
         if not agent.is_silent:
@@ -444,7 +444,7 @@ class Walk:
             await self._passes.match_open_orders()
             self.counted["passes of a deposed leader"] += 1
 
-        await self._while_block("deposed", turn, 0.05)
+        await self._while_block("deposed", turn, 0.15)
 
     async def _watch(self) -> None:
         """Let time pass, and look at what it did."""
@@ -454,7 +454,7 @@ class Walk:
             nonlocal due
             if self.steps < due:
                 return
-            due = self.steps + BLOCK_STEPS // BLOCK_SECONDS
+            due = self.steps + SECOND_STEPS
             self.clock.advance(seconds=1)
             await self._watching.beat()
             lost = await self._watching.find_silent() + await self._watching.find_overdue()
