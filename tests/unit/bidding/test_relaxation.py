@@ -145,10 +145,15 @@ def test_the_cheapest_change_comes_first() -> None:
 
 
 def test_what_no_single_change_mends_is_told_as_nothing() -> None:
-    """Goal: no false hope. Method: no provider, one that is away, one that lacks two things."""
+    """Goal: no false hope. Method: no provider, one that is away, one that lacks two things, one that would need either
+    vendor for one of two replicas.
+    """
     assert told(order()) == []
     assert told(order(), supplier(unavailable="draining")) == []
     assert told(gpus(GpuNeed(1, vendor="amd", interface="pcie")), supplier()) == []
+    mixed = supplier("p1", node(devices=(device("a"), device("b", vendor="amd"))))
+    sets = [replica_set(name, gpu=GpuNeed(1, vendor="nvidia")) for name in ("a", "b")]
+    assert told(order(group(*sets)), mixed) == []
 
 
 def test_the_search_is_bounded() -> None:
