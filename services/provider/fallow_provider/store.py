@@ -4,7 +4,8 @@ Runs are kept in memory too, since nobody else writes the file; what is read is 
 ``transaction`` commits as a whole or not at all, and a commit is on the disk when it returns (``synchronous=FULL``).
 Calls take well under a millisecond (a commit a few), so they run on the event loop. A second agent on the same file is
 refused: the file is locked for as long as it is open. Workloads may hold secrets: the file's mode is 0600 and a workload
-is wiped when its run is over.
+is wiped when its run is over: its pages are overwritten, and the write-ahead log is emptied right after the commit, at the
+next opening if we are killed between.
 """
 
 import json
@@ -19,6 +20,7 @@ from fallow_provider.domain.run import DeviceUse, Placement, Run, RunKey, RunSta
 
 QUERIES: Final = Queries.load("fallow_provider")
 SCHEMA_VERSION: Final = 1
+EMPTY_LOG: Final = "PRAGMA wal_checkpoint(TRUNCATE)"
 COMMANDS_KEPT: Final = 10_000
 """Answers to commands that are kept for repeats; older commands are answered by what became of their run."""
 
@@ -35,6 +37,7 @@ class Store:
         self._connection = connection
         self._runs: dict[RunKey, Run] = {}
         self._depth = 0
+        self._wiped = False
 
     @classmethod
     def open(cls, path: Path) -> "Store":
@@ -53,6 +56,7 @@ class Store:
                 raise StoreError(f"{path} has version {version}; this release reads {SCHEMA_VERSION}")
             connection.executescript(QUERIES.get("create_schema"))
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(EMPTY_LOG).fetchone()
         except sqlite3.OperationalError as error:
             connection.close()
             raise StoreError(f"cannot open {path}: {error} (does another agent use it?)") from error
@@ -82,9 +86,13 @@ class Store:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             self._reload()
+            self._wiped = False
             raise
         finally:
             self._depth = 0
+        if self._wiped:
+            self._connection.execute(EMPTY_LOG).fetchone()
+            self._wiped = False
 
     def fact(self, name: str) -> str | None:
         """A fact about the agent by name; None if it was never written."""
@@ -132,7 +140,8 @@ class Store:
         """Write a run as it is now; the workload of one that is over is wiped."""
         with self.transaction():
             self._connection.execute(QUERIES.get("save_run"), _run_values(run))
-            if run.state.is_terminal:
+            if run.state.is_terminal and self.workload(run.key) is not None:
+                self._wiped = True
                 self._connection.execute(QUERIES.get("save_workload"), {**_key_values(run.key), "workload": None})
             self._runs[run.key] = run
 

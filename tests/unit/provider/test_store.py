@@ -1,5 +1,6 @@
 """The agent's memory survives, is whole or not at all, and is one agent's."""
 
+import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -105,14 +106,33 @@ def test_what_may_run_is_never_forgotten(store: Store) -> None:
 
 
 def test_a_workload_goes_with_its_run(store: Store, tmp_path: Path) -> None:
-    """Goal: a tenant's secrets are wiped. Method: keep one, end the run, look into the file."""
+    """Goal: a tenant's secrets are wiped, from the disk too. Method: keep one, end the run, look into all its files; the
+    same with a kill between the commit and the emptying of the log, and another life.
+    """
+
+    def on_disk(folder: Path) -> bool:
+        return any(b"the tenant's password" in path.read_bytes() for path in folder.iterdir())
+
     store.save_run(RUN)
     store.save_workload(KEY, b"the tenant's password")
     assert store.workload(KEY) == b"the tenant's password"
     store.save_run(became_ready(RUN))
     assert store.workload(KEY) is not None
+    assert on_disk(tmp_path / "state")
+    killed = tmp_path / "killed"
+    with store.transaction():
+        store.save_run(ended(stop_asked(RUN, 0)))
+        store._wiped = False
+    assert store.workload(KEY) is None
+    shutil.copytree(tmp_path / "state", killed)
+    assert on_disk(killed), "committed, and still in the log"
+    Store.open(killed / "state.sqlite").close()
+    assert not on_disk(killed)
+    store.save_run(RUN)
+    store.save_workload(KEY, b"the tenant's password")
     store.save_run(ended(stop_asked(RUN, 0)))
     assert store.workload(KEY) is None
+    assert not on_disk(tmp_path / "state")
 
 
 def test_answers_and_restarts_are_kept(store: Store, tmp_path: Path) -> None:
