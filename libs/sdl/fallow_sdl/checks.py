@@ -59,6 +59,9 @@ def _check_deployment(stack: Stack, settings: SdlSettings, notes: Notes) -> None
             notes.refuse(deployed.profile_place, f"there is no compute profile {printable(deployed.profile)}")
         if placement is None:
             notes.refuse(deployed.place, f"there is no placement {printable(deployed.placement)}")
+        elif compute is None:
+            # What is missing is told once: a profile that is not there has no price either.
+            continue
         elif deployed.profile not in priced[placement.name]:
             notes.refuse(placement.prices_place, f"there is no price for the profile {printable(deployed.profile)}")
         else:

@@ -284,7 +284,7 @@ def _deployment(section: Fields) -> list[Deployed]:
 
 def _count(text: str) -> int:
     """A number of replicas."""
-    number = parse_whole(text)
+    number = 0 if re.fullmatch(r"-?[0-9]{19,}|-[0-9]+", text) else parse_whole(text)
     if not 1 <= number <= MAX_REPLICAS:
         raise ValueError(f"must be from 1 to {MAX_REPLICAS}")
     return number

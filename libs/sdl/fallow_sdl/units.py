@@ -9,6 +9,7 @@ from typing import Final
 
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}")
 _LONG_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
+_EXPONENT: Final = re.compile(r"[0-9.]+[eE][+-]?[0-9]+")
 _QUANTITY: Final = re.compile(r"([0-9.]+)\s*([A-Za-z]*)")
 _DECIMAL: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "p": 10**15, "e": 10**18}
 _BINARY: Final = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50, "e": 1 << 60}
@@ -23,6 +24,10 @@ _SIZE: Final = re.compile(r"(?P<prefix>[kKmMgGtTpPeE])(?P<binary>[iI]?)[bB]?|")
 
 def parse_number(text: str) -> Fraction:
     """An exact number of zero or more, such as ``10000`` or ``1.5``; ValueError for anything else."""
+    if _EXPONENT.fullmatch(text):
+        raise ValueError("must be a number written out, such as 2000 for 2e3")
+    if text.startswith("-") and _LONG_NUMBER.fullmatch(text[1:]):
+        raise ValueError("must not be negative")
     if _LONG_NUMBER.fullmatch(text) and not _NUMBER.fullmatch(text):
         raise ValueError("must be a number of at most 18 digits before the point and 18 after it")
     if not _NUMBER.fullmatch(text):

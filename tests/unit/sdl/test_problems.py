@@ -142,12 +142,15 @@ PLACEMENT = "profiles.placement.dcloud"
         ("ram: 80Gi", "ram: 99Ei", 37, f"{COMPUTE}.gpu.attributes.vendor.nvidia[0].ram", "less than 8Ei"),
         ("interface: sxm", "interface: sxm4", 38, f"{COMPUTE}.gpu.attributes.vendor.nvidia[0].interface", "pcie or sxm"),
         ("gpu:\n          units: 1", "gpu:\n          units: 65", 32, f"{COMPUTE}.gpu.units", "at most 64"),
-        ("amount: 1000", "amount: -1", 46, f"{PLACEMENT}.pricing.web.amount", "number of zero or more"),
-        ("amount: 1000", "amount: 1e3", 46, f"{PLACEMENT}.pricing.web.amount", "number of zero or more"),
+        ("amount: 1000", "amount: -1", 46, f"{PLACEMENT}.pricing.web.amount", "must not be negative"),
+        ("amount: 1000", "amount: 1e3", 46, f"{PLACEMENT}.pricing.web.amount", "written out"),
         ("amount: 1000", f"amount: {'9' * 20}", 46, f"{PLACEMENT}.pricing.web.amount", "at most 18 digits before the point"),
         ("amount: 1000", "amount: 0", 46, f"{PLACEMENT}.pricing.web.amount", "more than 0"),
         ("          amount: 1000\n", "", 44, f"{PLACEMENT}.pricing.web.amount", "missing"),
         ("count: 2", "count: 1.5", 51, "deployment.web.dcloud.count", "whole number"),
+        ("amount: 1000", "amount: 1e+30", 46, f"{PLACEMENT}.pricing.web.amount", "written out"),
+        ("count: 2", "count: -3", 51, "deployment.web.dcloud.count", "must be from 1 to 1000"),
+        ("count: 2", f"count: {10**30}", 51, "deployment.web.dcloud.count", "must be from 1 to 1000"),
         ("count: 2", "count: 0", 51, "deployment.web.dcloud.count", "from 1 to 1000"),
         ("count: 2", "count: 1001", 51, "deployment.web.dcloud.count", "from 1 to 1000"),
         ("      count: 2\n", "", 49, "deployment.web.dcloud.count", "missing"),
@@ -467,3 +470,10 @@ def test_words_that_only_describe_are_warned_of(word: str) -> None:
         text = _changed(old, f"{old[: len(old) - len(old.lstrip())]}{word}: x\n{old}")
         warnings = fallow_sdl.convert(text, fallow_sdl.SdlSettings()).warnings
         assert [(warning.line, warning.path) for warning in warnings] == [(line, path)]
+
+
+def test_a_profile_that_is_not_there_is_told_alone() -> None:
+    """Goal: the first line that people read is the cause. Method: a misspelt profile, which has no price either."""
+    assert _problems(_changed("profile: web", "profile: wob")) == [
+        (50, "deployment.web.dcloud.profile", "there is no compute profile wob")
+    ]
