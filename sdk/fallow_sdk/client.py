@@ -256,11 +256,13 @@ class Client:
         order: order_pb2.Order | None = None,
         mode: Mode | None = None,
         terms: order_pb2.Terms | None = None,
+        labels: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> order_pb2.Order:
         """Place an order, from SDL text or from an Order; the same `request_id` never places two.
 
-        A `mode` says how it meets offers, and `terms` replace those of the order; both are for orders that come as text.
+        A `mode` says how it meets offers, `terms` replace those of the order, `labels` are added to its own; all are for
+        orders that come as text.
         """
         assert (sdl is None) != (order is None), "give the text or the order"
         wanted = mode or Mode()
@@ -270,6 +272,7 @@ class Client:
             match_mode=wanted.match_mode,
             auction_rule=wanted.auction_rule,
             terms=terms,
+            labels=labels,
         )
         if wanted.auction_window is not None:
             request.auction_window.FromTimedelta(wanted.auction_window)

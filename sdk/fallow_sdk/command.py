@@ -4,6 +4,8 @@ An entry point is a Typer app, mounted under its name, or a plain function, adde
 function to the app of ``market``. Only what is asked for is loaded, since some of them take long to import; help loads all.
 """
 
+import errno
+import os
 import sys
 from importlib.metadata import entry_points
 
@@ -14,6 +16,7 @@ from fallow_sdk.errors import ChainError, FallowError
 from fallow_sdk.profile import ProfileError
 
 GROUP = "fallow.commands"
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def build(wanted: str = "") -> typer.Typer:
@@ -40,7 +43,17 @@ def build(wanted: str = "") -> typer.Typer:
 def main() -> None:
     """Run the command. Exit status: 0 done, 1 refused or failed, 2 wrong usage."""
     try:
-        build(next(iter(sys.argv[1:]), ""))()
+        try:
+            build(next(iter(sys.argv[1:]), ""))()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        # What is still in the buffer would fail once more when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stderr.write(f"error: the output cannot be written: {error.strerror}\n")
+        sys.exit(1)
     except (FallowError, ProfileError, ChainError, TimeoutError) as error:
         text = str(error) or "no answer in time; look at `fallow status`, then try again"
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {text}", style="red", markup=False)

@@ -12,8 +12,9 @@ from fallow_sdk.commands.bid_tables import bids_table, round_title
 from fallow_sdk.commands.connection import as_json, as_json_line, console, show_rows, signed_in
 from fallow_sdk.commands.order_change import Wishes, change_of
 from fallow_sdk.commands.order_filters import parse_labels, parse_states, parse_time
-from fallow_sdk.commands.order_modes import mode_of, terms_of
+from fallow_sdk.commands.order_modes import TermWishes, mode_of, terms_of
 from fallow_sdk.commands.order_tables import (
+    estimate_table,
     explanation_tables,
     history_table,
     order_tables,
@@ -65,18 +66,26 @@ def create(
     manual: Annotated[bool, typer.Option("--manual", help="Pick a bid yourself: `fallow order bids`.")] = False,
     spot: Annotated[bool, typer.Option("--spot", help="Cheaper; others may take the devices after notice.")] = False,
     reserved: Annotated[str, typer.Option(help="Fixed term at the tier's discount, such as 30d.")] = "",
+    duration: Annotated[str, typer.Option(help="Longest running time, such as 12h.")] = "",
+    budget: Annotated[str, typer.Option(help="Most that the order may ever cost, such as 20.")] = "",
+    match_timeout: Annotated[str, typer.Option(help="Longest wait for a match, such as 10m.")] = "",
+    auto_top_up: Annotated[
+        bool, typer.Option("--auto-top-up", help="Top up a low escrow from the free balance.")
+    ] = False,
+    label: Annotated[list[str] | None, typer.Option(help="Label, key=value; repeat it.")] = None,
     request_id: Annotated[str, typer.Option(help="Id of this request; the same id never orders twice.")] = "",
     json: Json = False,
 ) -> None:
     """Place the order that an SDL file describes."""
     text = read_sdl(file)
     mode = mode_of(auction, window, manual=manual)
-    terms = terms_of(spot=spot, reserved=reserved)
+    terms = terms_of(TermWishes(spot, reserved, duration, budget, match_timeout, auto_top_up))
+    labels = parse_labels(label or [])
     waits = not manual if wait is None else wait
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            order = await client.create_order(sdl=text, mode=mode, terms=terms, request_id=request_id)
+            order = await client.create_order(sdl=text, mode=mode, terms=terms, labels=labels, request_id=request_id)
             if waits:
                 with console.status(f"{order.name}: looking for a match", spinner="line") as status:
                     order = await client.wait_order(
@@ -88,7 +97,26 @@ def create(
             if json:
                 typer.echo(as_json(order))
             else:
-                console.print(orders_table([order]))
+                show_rows(orders_table([order]))
+
+    asyncio.run(run())
+
+
+@app.command()
+def estimate(
+    file: Annotated[Path, typer.Argument(help="SDL file.", exists=True, dir_okay=False, readable=True)],
+    json: Json = False,
+) -> None:
+    """Show what an SDL file's order would cost now and the funds that it needs; nothing is stored or held."""
+    text = read_sdl(file)
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            found = await client.estimate_order(text)
+            if json:
+                typer.echo(as_json(found))
+            else:
+                console.print(estimate_table(found))
 
     asyncio.run(run())
 
@@ -139,7 +167,7 @@ def history(name: Name, json: Json = False) -> None:
             if json:
                 typer.echo(as_json(list(found)))
             else:
-                console.print(history_table(found))
+                show_rows(history_table(found))
 
     asyncio.run(run())
 
@@ -299,7 +327,7 @@ def close(
             if json:
                 typer.echo(as_json(order))
             else:
-                console.print(orders_table([order]))
+                show_rows(orders_table([order]))
                 if order.totals.HasField("refunded"):
                     console.print(f"refunded {show_amount(order.totals.refunded)}")
 

@@ -1,15 +1,30 @@
 """How `fallow order create` says in which market and on which terms an order is placed."""
 
 import re
+from dataclasses import dataclass
 from datetime import timedelta
 
 import typer
 
 from fallow.order.v1 import order_pb2
 from fallow_sdk.client import Mode
+from fallow_sdk.money import parse_amount
+from fallow_sdl.settings import DEFAULTS
 
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _RULES = {"first": order_pb2.AUCTION_RULE_FIRST_PRICE, "second": order_pb2.AUCTION_RULE_SECOND_PRICE}
+
+
+@dataclass(frozen=True, slots=True)
+class TermWishes:
+    """The options about terms as they were written; empty ones were not."""
+
+    spot: bool = False
+    reserved: str = ""
+    duration: str = ""
+    budget: str = ""
+    match_timeout: str = ""
+    auto_top_up: bool = False
 
 
 def parse_span(text: str, option: str) -> timedelta:
@@ -37,14 +52,27 @@ def mode_of(auction: str, window: str, *, manual: bool) -> Mode | None:
     return Mode(order_pb2.MATCH_MODE_AUCTION, _RULES[auction], parse_span(window, "--window"))
 
 
-def terms_of(*, spot: bool, reserved: str) -> order_pb2.Terms | None:
+def terms_of(wishes: TermWishes) -> order_pb2.Terms | None:
     """The terms that the options ask for; None leaves them to the order. Raises a usage error."""
-    if spot and reserved:
+    if wishes.spot and wishes.reserved:
         raise typer.BadParameter("goes not with --reserved", param_hint="--spot")
-    if spot:
-        return order_pb2.Terms(kind=order_pb2.TERM_KIND_SPOT)
-    if not reserved:
+    if wishes.duration and wishes.reserved:
+        raise typer.BadParameter("goes not with --reserved, which is the duration", param_hint="--duration")
+    if wishes == TermWishes():
         return None
-    terms = order_pb2.Terms(kind=order_pb2.TERM_KIND_RESERVED)
-    terms.duration.FromTimedelta(parse_span(reserved, "--reserved"))
+    terms = order_pb2.Terms(auto_top_up=wishes.auto_top_up)
+    if wishes.spot:
+        terms.kind = order_pb2.TERM_KIND_SPOT
+    if wishes.reserved:
+        terms.kind = order_pb2.TERM_KIND_RESERVED
+        terms.duration.FromTimedelta(parse_span(wishes.reserved, "--reserved"))
+    if wishes.duration:
+        terms.duration.FromTimedelta(parse_span(wishes.duration, "--duration"))
+    if wishes.match_timeout:
+        terms.match_timeout.FromTimedelta(parse_span(wishes.match_timeout, "--match-timeout"))
+    if wishes.budget:
+        try:
+            terms.budget.CopyFrom(parse_amount(wishes.budget, DEFAULTS.asset))
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--budget") from None
     return terms

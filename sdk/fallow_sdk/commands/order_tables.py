@@ -90,6 +90,19 @@ def order_tables(order: order_pb2.Order) -> list[Table]:
     return [facts, groups]
 
 
+def estimate_table(estimate: order_service_pb2.EstimateOrderResponse) -> Table:
+    """What an order would cost, one fact a line."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("best price", show_price(estimate.best_price) if estimate.HasField("best_price") else "no match now")
+    if estimate.HasField("worst_price"):
+        facts.add_row("worst price", show_price(estimate.worst_price))
+    facts.add_row("fitting providers", str(estimate.fitting_providers))
+    facts.add_row("funds needed", show_amount(estimate.funds_needed))
+    if estimate.HasField("time_to_match"):
+        facts.add_row("time to match", f"{estimate.time_to_match.ToTimedelta().total_seconds():.1f} s, as a median")
+    return facts
+
+
 def transition_cells(transition: order_pb2.OrderTransition) -> tuple[str, str, str, str, str, str, str]:
     """One change: number, time, what changed, from where to where, lease, provider, why."""
     if transition.group_id:

@@ -1,5 +1,7 @@
 """`fallow order create`: how it reads its file."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,16 @@ def test_a_file_that_is_no_text_is_wrong_usage(tmp_path: Path) -> None:
     file.write_bytes(b"version: \xff\n")
     with pytest.raises(typer.BadParameter, match="is not UTF-8 text"):
         read_sdl(file)
+
+
+def test_output_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> None:
+    """Goal: no traceback, and no success. Method: a check whose output goes to a device that is full."""
+    file = tmp_path / "deploy.yaml"
+    file.write_text(TEXT.replace(", restart: always", ""), "utf-8")
+    program = "from fallow_sdk.command import main; main()"
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "sdl", "check", str(file)],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "error: the output cannot be written: No space left on device\n")

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 import typer
+from google.protobuf import text_format
 
 from fallow.bidding.v1 import market_service_pb2
 from fallow.order.v1 import order_pb2
@@ -11,7 +12,7 @@ from fallow.type.v1 import money_pb2, resources_pb2
 from fallow_sdk.client import Mode
 from fallow_sdk.commands.bid_tables import auctions_table, bids_table, round_title
 from fallow_sdk.commands.connection import console
-from fallow_sdk.commands.order_modes import mode_of, parse_span, terms_of
+from fallow_sdk.commands.order_modes import TermWishes, mode_of, parse_span, terms_of
 
 
 @pytest.mark.parametrize(
@@ -52,15 +53,15 @@ def test_modes_that_make_no_sense_are_wrong_usage(auction: str, window: str, *, 
 
 def test_terms() -> None:
     """Goal: spot, reserved with its duration, or none. Method: each, and both at once."""
-    assert terms_of(spot=False, reserved="") is None
-    spot = terms_of(spot=True, reserved="")
+    assert terms_of(TermWishes(spot=False, reserved="")) is None
+    spot = terms_of(TermWishes(spot=True, reserved=""))
     assert spot is not None
     assert spot.kind == order_pb2.TERM_KIND_SPOT
-    reserved = terms_of(spot=False, reserved="30d")
+    reserved = terms_of(TermWishes(spot=False, reserved="30d"))
     assert reserved is not None
     assert (reserved.kind, reserved.duration.seconds) == (order_pb2.TERM_KIND_RESERVED, 30 * 86_400)
     with pytest.raises(typer.BadParameter):
-        terms_of(spot=True, reserved="30d")
+        terms_of(TermWishes(spot=True, reserved="30d"))
 
 
 def test_tables_show_what_a_bidder_and_a_tenant_need() -> None:
@@ -102,3 +103,31 @@ def test_tables_show_what_a_bidder_and_a_tenant_need() -> None:
         "usdc 3 x 0.5 CPU with 2 GPU h100",
     ):
         assert part in text
+
+
+def test_bounds_in_time_and_money_are_terms_too() -> None:
+    """Goal: each option sets its own field and no other. Method: one option each, then all."""
+    for wishes, text in (
+        (TermWishes(duration="2h"), "duration { seconds: 7200 }"),
+        (TermWishes(match_timeout="500ms"), "match_timeout { nanos: 500000000 }"),
+        (TermWishes(budget="1.5"), 'budget { asset: "usdc" micros: 1500000 }'),
+        (TermWishes(auto_top_up=True), "auto_top_up: true"),
+        (TermWishes(spot=True, duration="2h"), "kind: TERM_KIND_SPOT duration { seconds: 7200 }"),
+    ):
+        assert terms_of(wishes) == text_format.Parse(text, order_pb2.Terms())
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        TermWishes(duration="2h", reserved="30d"),
+        TermWishes(duration="none"),
+        TermWishes(budget="x"),
+        TermWishes(budget="-1"),
+        TermWishes(match_timeout="1w"),
+    ],
+)
+def test_terms_that_make_no_sense_are_wrong_usage(wishes: TermWishes) -> None:
+    """Goal: no guess. Method: what excludes each other, and texts of other shapes."""
+    with pytest.raises(typer.BadParameter):
+        terms_of(wishes)
