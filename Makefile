@@ -16,7 +16,8 @@ help: ## Print this help
 
 .PHONY: setup
 setup: ## Make .venv hold the pinned packages and the distributions, if it does not yet
-	@sh tools/setup.sh
+	@# On a terminal pip shows what it fetches; this undoes its --quiet and asks for nothing to be installed anew.
+	@if [ -t 1 ]; then export PIP_VERBOSE=1; fi; sh tools/setup.sh
 
 .PHONY: demo
 demo: setup ## Start the stack and take one order the whole way
