@@ -27,7 +27,7 @@ def parse_number(text: str) -> Fraction:
     if _EXPONENT.fullmatch(text):
         raise ValueError("must be a number written out, such as 2000 for 2e3")
     if text.startswith("-") and _LONG_NUMBER.fullmatch(text[1:]):
-        raise ValueError("must not be negative")
+        raise ValueError("must be zero or more, not negative")
     if _LONG_NUMBER.fullmatch(text) and not _NUMBER.fullmatch(text):
         raise ValueError("must be a number of at most 18 digits before the point and 18 after it")
     if not _NUMBER.fullmatch(text):

@@ -126,8 +126,9 @@ def test_a_workload_goes_with_its_run(store: Store, tmp_path: Path) -> None:
     assert store.workload(KEY) is None
     shutil.copytree(tmp_path / "state", killed)
     assert on_disk(killed), "committed, and still in the log"
-    Store.open(killed / "state.sqlite").close()
-    assert not on_disk(killed)
+    again = Store.open(killed / "state.sqlite")
+    assert not on_disk(killed), "not only once the file is closed in order"
+    again.close()
     store.save_run(RUN)
     store.save_workload(KEY, b"the tenant's password")
     store.save_run(ended(stop_asked(RUN, 0)))

@@ -142,7 +142,7 @@ PLACEMENT = "profiles.placement.dcloud"
         ("ram: 80Gi", "ram: 99Ei", 37, f"{COMPUTE}.gpu.attributes.vendor.nvidia[0].ram", "less than 8Ei"),
         ("interface: sxm", "interface: sxm4", 38, f"{COMPUTE}.gpu.attributes.vendor.nvidia[0].interface", "pcie or sxm"),
         ("gpu:\n          units: 1", "gpu:\n          units: 65", 32, f"{COMPUTE}.gpu.units", "at most 64"),
-        ("amount: 1000", "amount: -1", 46, f"{PLACEMENT}.pricing.web.amount", "must not be negative"),
+        ("amount: 1000", "amount: -1", 46, f"{PLACEMENT}.pricing.web.amount", "not negative"),
         ("amount: 1000", "amount: 1e3", 46, f"{PLACEMENT}.pricing.web.amount", "written out"),
         ("amount: 1000", f"amount: {'9' * 20}", 46, f"{PLACEMENT}.pricing.web.amount", "at most 18 digits before the point"),
         ("amount: 1000", "amount: 0", 46, f"{PLACEMENT}.pricing.web.amount", "more than 0"),
