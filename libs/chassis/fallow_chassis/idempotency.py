@@ -137,7 +137,13 @@ def _repeated(wish: ClaimWish, row: asyncpg.Record) -> Claim | DomainError:
 
 async def forget(unit: UnitOfWork, *, caller: str, method: str, resource: str) -> None:
     """Free the request id whose call made ``resource``, once that is undone: a repeat starts anew."""
-    await unit.connection.execute(_QUERIES.get("delete_claim_of"), caller, method, resource)
+    await forget_many(unit, method=method, made=[(caller, resource)])
+
+
+async def forget_many(unit: UnitOfWork, *, method: str, made: Sequence[tuple[str, str]]) -> None:
+    """Free the request ids whose calls made these resources, each beside its caller."""
+    callers, resources = [caller for caller, _ in made], [resource for _, resource in made]
+    await unit.connection.execute(_QUERIES.get("delete_claims_of"), callers, method, resources)
 
 
 async def sweep_claims(database: Database) -> int:

@@ -7,13 +7,13 @@ one is on its way, so that groups are as large as the load makes them, and a cal
 
 What is promised to one order does not depend on its group. Whoever repeats the request, or the sweeper, goes on where the
 last one stopped: settlement answers a repeated hold with the same escrow. Where settlement refuses, the order and the
-claim are forgotten in one transaction, which also leaves a note to release the escrow: a repeat that ran at the same
-time may have opened it. So a repeat after a refusal starts anew, and no funds stay behind. An order beyond its account's
+claim are forgotten in one transaction, that which opens the others of the group, and which also leaves a note to release
+the escrow: a repeat that ran at the same time may have opened it. So a repeat after a refusal starts anew, and no funds stay behind. An order beyond its account's
 quota is refused with its claim taken back in the same transaction.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 
 from fallow_chassis.errors import DomainError
 from fallow_chassis.group_commit import GroupCommit
-from fallow_chassis.idempotency import ClaimWish, claim_many, forget
+from fallow_chassis.idempotency import ClaimWish, claim_many, forget_many
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_chassis.telemetry import current_traceparent
@@ -108,13 +108,7 @@ class OrderCreation:
     async def withdraw(self, order_id: str) -> None:
         """Forget an order that is still PENDING; one that has gone on stays."""
         async with self._database.transaction() as unit:
-            order = await store.lock_order(unit.connection, order_id)
-            if order is None or order.state is not OrderState.PENDING:
-                return
-            await store.delete_order(unit.connection, order, unit.clock.now())
-            caller, resource = f"accounts/{order.account}", f"orders/{order.id}"
-            await forget(unit, caller=caller, method=CREATE_METHOD, resource=resource)
-        _log.info("order_withdrawn", order=f"orders/{order_id}")
+            await _withdraw(unit, [order_id])
 
     async def _create(self, group: Sequence[_Wanted]) -> list[Order | Exception]:
         """Store the orders of a group, and finish those that are PENDING."""
@@ -130,22 +124,27 @@ class OrderCreation:
         return outcomes
 
     async def _finish(self, group: Sequence[_Pending]) -> list[Order | Exception]:
-        """Have the funds of a group held, open what is funded and forget what is refused."""
+        """Have the funds of a group held; open what is funded and forget what is refused, in one transaction."""
         answers = await self._ask(group)
-        funded: dict[int, _Funded] = {}
-        outcomes: list[Order | Exception] = []
-        for place, (pending, answer) in enumerate(zip(group, answers, strict=True)):
-            if isinstance(answer, Exception):
-                if isinstance(answer, DomainError) and answer.code in REFUSALS:
-                    await self.withdraw(pending.order.id)
-                outcomes.append(answer)
-                continue
-            funded[place] = _Funded(pending.order, pending.trace, answer)
-            outcomes.append(pending.order)
-        if funded:
-            for place, outcome in zip(funded, await self._open(list(funded.values())), strict=True):
-                outcomes[place] = outcome
-        return outcomes
+        funded: list[_Funded] = []
+        refused: list[str] = []
+        for pending, answer in zip(group, answers, strict=True):
+            if not isinstance(answer, Exception):
+                funded.append(_Funded(pending.order, pending.trace, answer))
+            elif isinstance(answer, DomainError) and answer.code in REFUSALS:
+                refused.append(pending.order.id)
+        opened: dict[str, Order | DomainError] = {}
+        if funded or refused:
+            async with self._database.transaction() as unit:
+                # All in one order, so that two groups which share orders never wait for each other.
+                revisions = await store.lock_revisions(unit.connection, [pending.order.id for pending in group])
+                opened = await self._open(unit, funded, revisions)
+                await _withdraw(unit, refused)
+        _tell_opened(opened)
+        return [
+            answer if isinstance(answer, Exception) else opened[pending.order.id]
+            for pending, answer in zip(group, answers, strict=True)
+        ]
 
     async def _ask(self, group: Sequence[_Pending]) -> Sequence[int | Exception]:
         """Settlement's answer for each order; a call that it refuses as a whole is asked again for each alone."""
@@ -186,13 +185,15 @@ class OrderCreation:
             return {}
         accounts = [wanted.account for wanted in firsts]
         live = await store.lock_and_count_live(unit.connection, set(accounts))
-        refused: dict[str, DomainError] = {}
-        for wanted, used in zip(firsts, over_quota(accounts, live, limit), strict=True):
-            if used is not None:
-                refused[wanted.order_id] = quota_exceeded(LIVE_ORDERS, limit=limit, used=used)
-                wish = wanted.wish
-                await forget(unit, caller=wish.caller, method=wish.method, resource=wish.resource)
-        return refused
+        refused = [
+            (wanted, quota_exceeded(LIVE_ORDERS, limit=limit, used=used))
+            for wanted, used in zip(firsts, over_quota(accounts, live, limit), strict=True)
+            if used is not None
+        ]
+        if refused:
+            made = [(wanted.wish.caller, wanted.wish.resource) for wanted, _ in refused]
+            await forget_many(unit, method=CREATE_METHOD, made=made)
+        return {wanted.order_id: error for wanted, error in refused}
 
     async def _insert(self, unit: UnitOfWork, group: Sequence[_Wanted]) -> dict[str, Order]:
         """Store new orders with their workloads, encrypted; the orders by id."""
@@ -227,26 +228,26 @@ class OrderCreation:
         stored = await store.insert_orders(unit.connection, new, workloads)
         return {order.id: order for order in stored}
 
-    async def _open(self, group: Sequence[_Funded]) -> list[Order | Exception]:
-        """Mark funded orders OPEN and state so, in one transaction; what changed meanwhile is looked at again."""
+    async def _open(
+        self, unit: UnitOfWork, group: Sequence[_Funded], revisions: Mapping[str, int]
+    ) -> dict[str, Order | DomainError]:
+        """Mark funded orders OPEN and state so; what changed since they were loaded is looked at again.
+
+        Their rows are locked; ``revisions`` says how they are now.
+        """
+        now = unit.clock.now()
         funded = {item.order.id: item for item in group}
-        async with self._database.transaction() as unit:
-            now = unit.clock.now()
-            revisions = await store.lock_revisions(unit.connection, list(funded))
-            unchanged = [item for item in funded.values() if revisions.get(item.order.id) == item.order.revision]
-            pairs = [
-                (item.order, emit(unit, orders.opened(item.order, item.held, now), convert.order_opened, item.trace))
-                for item in unchanged
-            ]
-            known: dict[str, Order | DomainError] = {}
-            known |= {order.id: order for order in await store.save_opened(unit.connection, pairs, now)}
-            for item in funded.values():
-                if item.order.id not in known:
-                    known[item.order.id] = await self._open_changed(unit, item)
-        opened = [name for name, order in known.items() if isinstance(order, Order) and order.state is OrderState.OPEN]
-        # One line for a group: with a line for each order, telling costs more than storing.
-        _log.info("orders_opened", orders=len(opened), ids=" ".join(opened))
-        return [known[item.order.id] for item in group]
+        pairs = [
+            (item.order, emit(unit, orders.opened(item.order, item.held, now), convert.order_opened, item.trace))
+            for item in funded.values()
+            if revisions.get(item.order.id) == item.order.revision
+        ]
+        known: dict[str, Order | DomainError] = {}
+        known |= {order.id: order for order in await store.save_opened(unit.connection, pairs, now)}
+        for item in funded.values():
+            if item.order.id not in known:
+                known[item.order.id] = await self._open_changed(unit, item)
+        return known
 
     async def _open_changed(self, unit: UnitOfWork, item: _Funded) -> Order | DomainError:
         """Open an order that is not as it was when its funds were asked for: opened, ended, withdrawn or relabelled."""
@@ -259,6 +260,23 @@ class OrderCreation:
         if order.state is OrderState.PENDING:
             after = emit(unit, after, convert.order_opened, item.trace)
         return await store.save_order(unit.connection, order, after, now)
+
+
+async def _withdraw(unit: UnitOfWork, order_ids: Sequence[str]) -> None:
+    """Forget orders that are still PENDING, and the claims that made them; those that have gone on stay."""
+    if not order_ids:
+        return
+    gone = await store.withdraw_orders(unit.connection, order_ids, unit.clock.now())
+    made = [(f"accounts/{account}", f"orders/{order_id}") for order_id, account in gone.items()]
+    await forget_many(unit, method=CREATE_METHOD, made=made)
+    _log.info("orders_withdrawn", orders=len(gone), ids=" ".join(gone))
+
+
+def _tell_opened(opened: Mapping[str, Order | DomainError]) -> None:
+    """One line for a group: with a line for each order, telling costs more than storing."""
+    ids = [name for name, order in opened.items() if isinstance(order, Order) and order.state is OrderState.OPEN]
+    if ids:
+        _log.info("orders_opened", orders=len(ids), ids=" ".join(ids))
 
 
 def _id_of(resource: str) -> str:

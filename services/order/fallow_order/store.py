@@ -161,12 +161,16 @@ async def save_order(connection: Connection, before: Order, after: Order, now: d
     return await _write_changes(connection, stored)
 
 
-async def delete_order(connection: Connection, order: Order, now: datetime) -> None:
-    """Forget an order that never opened; its escrow is released by a job."""
-    assert order.state is OrderState.PENDING, "only an order that never opened is forgotten"
-    await connection.execute(QUERIES.get("delete_order"), order.id)
-    await add_escrow_release(connection, order.id, now)
-    await notify(connection, ORDER_CHANNEL, order.id)
+async def withdraw_orders(connection: Connection, order_ids: Collection[str], now: datetime) -> dict[str, str]:
+    """Forget orders that never opened, leave a note to release the escrow of each, and wake who watches it.
+
+    Those that are not PENDING any more stay as they are. Returns the account of each that is gone.
+    """
+    if not order_ids:
+        return {}
+    pending = await connection.fetch(QUERIES.get("lock_pending"), list(order_ids))
+    rows = await connection.fetch(QUERIES.get("withdraw_orders"), [row["id"] for row in pending], now, ORDER_CHANNEL)
+    return {row["id"]: row["account"] for row in rows}
 
 
 async def load_order(connection: Connection, order_id: str) -> Order | None:

@@ -15,8 +15,10 @@ WHERE (caller, method, request_id) IN (
     FROM unnest($1::text [], $2::text [], $3::text []) AS wish (caller, method, request_id)
 );
 
--- name: delete_claim_of
-DELETE FROM idempotency WHERE caller = $1 AND method = $2 AND resource = $3;
+-- name: delete_claims_of
+DELETE FROM idempotency
+USING unnest($1::text [], $3::text []) AS undone (caller, resource)
+WHERE idempotency.resource = undone.resource AND idempotency.caller = undone.caller AND idempotency.method = $2;
 
 -- name: delete_claims
 DELETE FROM idempotency

@@ -51,3 +51,15 @@ WITH opened AS (
     SELECT id, sequence, 'PENDING', 'OPEN', $8, $6 FROM opened
 )
 SELECT id, pg_notify($9, id) FROM opened;
+
+-- name: lock_pending
+SELECT id FROM orders WHERE id = ANY ($1::text []) AND state = 'PENDING' ORDER BY id FOR UPDATE;
+
+-- name: withdraw_orders
+-- Forgets orders whose rows are locked; a job releases their escrows.
+WITH gone AS (
+    DELETE FROM orders WHERE id = ANY ($1::text []) RETURNING id, account
+), noted AS (
+    INSERT INTO escrow_release (order_id, created_at, due_at) SELECT id, $2, $2 FROM gone ON CONFLICT DO NOTHING
+)
+SELECT id, account, pg_notify($3, id) FROM gone;

@@ -5,9 +5,6 @@ UPDATE orders SET
     escrow_closed = $14, due_at = $15, revision = $16, sequence = $17, event_version = $18
 WHERE id = $1 AND revision = $16 - 1;
 
--- name: delete_order
-DELETE FROM orders WHERE id = $1;
-
 -- name: load_orders
 SELECT * FROM orders WHERE id = ANY ($1::text []);
 
