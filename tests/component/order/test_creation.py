@@ -85,6 +85,27 @@ async def test_good_and_bad_orders_of_one_group_do_not_touch_each_other(house: H
     assert (await poor.create("b")).state == order_pb2.ORDER_STATE_OPEN
 
 
+async def test_refused_orders_of_a_group_are_forgotten_together(house: House) -> None:
+    """Goal: many refusals cost a group one transaction, leave nothing but the notes to release, and touch no neighbour.
+    Method: 15 orders without money among 5 with; transactions are told apart by what they stamped on the notes.
+    """
+    tenant, poor = await rich(house), house.tenant()
+    outcomes = await all_of(
+        *(poor.create(f"p{number}") for number in range(15)), *(tenant.create(f"r{number}") for number in range(5))
+    )
+    assert [reason(outcome) for outcome in outcomes[:15]] == ["INSUFFICIENT_FUNDS"] * 15
+    assert {outcome.state for outcome in outcomes[15:]} == {order_pb2.ORDER_STATE_OPEN}
+    assert await states(house) == {"OPEN": 5}
+    assert await house.count("idempotency") == await house.count("workload") == 5
+    async with house.database.read() as connection:
+        rows = await connection.fetch("SELECT order_id, xmin::text AS transaction FROM escrow_release")
+    assert len({row["order_id"] for row in rows}) == 15
+    assert max(house.settlement.batches) > 1
+    assert len({row["transaction"] for row in rows}) <= len(house.settlement.batches)
+    house.settlement.free[poor.name] = HOLD
+    assert (await poor.create("p0")).state == order_pb2.ORDER_STATE_OPEN
+
+
 async def test_one_request_sent_many_times_at_once_makes_one_order(house: House) -> None:
     """Goal: a request id is one order, inside a group and across groups. Method: six at once, one of other input."""
     tenant = await rich(house)
