@@ -254,20 +254,14 @@ class Bench:
             await connection.close()
 
     async def drain_seconds(self) -> float:
-        """How long after the load the outboxes were sent and the order service had read all facts of escrows."""
+        """How long after the load the outboxes were sent."""
         started = time.monotonic()
+        query = "SELECT EXISTS (SELECT 1 FROM outbox WHERE sent_at IS NULL)"
         async with self.database("order") as order, self.database("settlement") as settlement:
             async with asyncio.timeout(DRAIN_SECONDS):
-                while True:
-                    stated = await settlement.fetchval("SELECT count(*) FROM outbox")
-                    waiting = [
-                        await settlement.fetchval("SELECT count(*) FROM outbox WHERE sent_at IS NULL"),
-                        await order.fetchval("SELECT count(*) FROM outbox WHERE sent_at IS NULL"),
-                        stated - await order.fetchval("SELECT count(*) FROM aggregate_version"),
-                    ]
-                    if not any(waiting):
-                        return time.monotonic() - started
+                while await order.fetchval(query) or await settlement.fetchval(query):
                     await asyncio.sleep(0.05)
+        return time.monotonic() - started
 
     async def check(self, names: list[str]) -> None:
         """Hold what a run must leave behind. Raises CheckError."""
@@ -416,7 +410,7 @@ async def run(options: Options) -> dict[str, object]:
         "cpu_ms_per_order": orders.cpu_ms_by_process,
         "cpu_ms_per_call": ceiling.cpu_ms_by_process,
         "cpu_ratio": round(orders.cpu_ms / ceiling.cpu_ms, 2),
-        "events_sent_and_read_after_seconds": round(drained, 1),
+        "events_sent_after_seconds": round(drained, 1),
         "machine": described,
     }
 

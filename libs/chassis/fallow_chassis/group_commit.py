@@ -58,18 +58,13 @@ class GroupCommit(Generic[ItemT, ResultT]):
         *,
         most_items: int = MOST_ITEMS,
         most_waiting: int = MOST_WAITING,
-        linger_seconds: float = 0.0,
     ) -> None:
-        """``name`` says in logs and metrics what is done.
-
-        A group waits ``linger_seconds`` for company, which is for work that nobody waits for.
-        """
+        """``name`` says in logs and metrics what is done."""
         assert 0 < most_items <= most_waiting, "a group is of one item or more, and fits into the queue"
         self._name = name
         self._commit = commit
         self._most_items = most_items
         self._most_waiting = most_waiting
-        self._linger_seconds = linger_seconds
         self._waiting: deque[_Entry[ItemT, ResultT]] = deque()
         self._wake = asyncio.Event()
         self._has_worker = False
@@ -126,12 +121,8 @@ class GroupCommit(Generic[ItemT, ResultT]):
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._waiting:
-                    if self._linger_seconds > 0:
-                        await asyncio.sleep(self._linger_seconds)
-                    group = self._take()
-                    if group:
-                        await self._treat(group)
+                while group := self._take():
+                    await self._treat(group)
         finally:
             self._has_worker = False
             for entry in (*group, *self._waiting):

@@ -3,8 +3,10 @@
 A handler runs in one transaction with the inbox row of its event, so an event that comes again finds the row and is
 dropped. Versioned events (``ce_sequence`` from 1) are held against the last version of their key: an older one is
 dropped, one that comes too early is parked as GAP and handled in its turn once the missing one came. Types that the
-service does not handle are passed over, but their versions count: where it is their turn, by one statement for all that
-come at once and without inbox rows, since the version tells a repeat. Handlers do no network: they write rows, and jobs act on those.
+service does not handle are passed over, but their versions count: where it is their turn, in one transaction for all that
+come at once and without inbox rows, since the version tells a repeat. Where a topic's keys begin with an event that nobody
+handles (``births``), that one leaves no row at all: a key without a row then goes on with version 1 or 2. Handlers do no
+network: they write rows, and jobs act on those.
 
 What fails and would fail again is poison, and the service chooses what then happens:
 
@@ -20,6 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
@@ -48,8 +51,6 @@ KEEP_INBOX: Final = timedelta(days=35)
 """How long an event that comes again is recognised; longer than a stream keeps it."""
 DELETE_BATCH_ROWS: Final = 5_000
 MAX_ERROR_CHARACTERS: Final = 500
-PASSING_SECONDS: Final = 0.005
-"""How long an event that nobody handles waits for others, so that fewer statements count them."""
 
 _QUERIES: Final = Queries.load("fallow_chassis")
 _log = get_logger(__name__)
@@ -100,8 +101,14 @@ class Consumer:
         stream: EventStream,
         handlers: Mapping[type[M], Handler],
         poison: Poison = Poison.DEAD_LETTER,
+        *,
+        births: Mapping[str, type[Message]] = MappingProxyType({}),
     ) -> None:
-        """Handlers are found by message type; ``name`` must not change, or all events come again."""
+        """Handlers are found by message type; ``name`` must not change, or all events come again.
+
+        ``births`` names, by topic, the type of which every key's version 1 is, where one has a version 2; nobody may
+        handle it.
+        """
         self.name = name
         self._topics = tuple(topics)
         self._database = database
@@ -110,9 +117,10 @@ class Consumer:
             kind.DESCRIPTOR.full_name: (kind, handler) for kind, handler in handlers.items()
         }
         self._poison = poison
-        self._passing = GroupCommit[ReceivedEvent, bool | None](
-            "pass_over", self._count_passed, linger_seconds=PASSING_SECONDS
-        )
+        self._births = {topic: kind.DESCRIPTOR.full_name for topic, kind in births.items()}
+        assert not self._births.keys() - set(self._topics), "births are of the topics that are read"
+        assert not set(self._births.values()) & self._handlers.keys(), "a birth that is handled must be counted"
+        self._passing = GroupCommit[ReceivedEvent, bool | None]("pass_over", self._count_passed)
         self._outcomes = meter().create_counter("fallow.inbox.events", unit="{event}")
 
     async def run(self) -> None:
@@ -150,7 +158,7 @@ class Consumer:
             # First the dead letter, then the mark: a crash between the two repeats the letter and loses nothing.
             await self._stream.publish([dead_letter_of(record, self.name, error)])
         async with self._database.transaction() as unit:
-            await self._lock(unit, event.topic, event.key)
+            await self._lock(unit, (event.topic, event.key))
             if not await self._insert_inbox(unit, event):
                 return PoisonOutcome.TAKEN
             if self._poison is Poison.PARK_KEY:
@@ -178,17 +186,20 @@ class Consumer:
         """
         if event.type in self._handlers or event.version == 0:
             return None
-        passed = await self._passing.submit(event)
+        is_birth = event.version == 1 and event.type == self._births.get(event.topic)
+        passed = False if is_birth else await self._passing.submit(event)
         if passed is not None:
             self._count(event, "passed_over")
         return passed
 
     async def _count_passed(self, events: Sequence[ReceivedEvent]) -> list[bool | Exception | None]:
-        """Count the versions of events that nobody handles, by one statement."""
+        """Count the versions of events that nobody handles, in one transaction."""
         # Of two events of one key (a partition has two members for a moment) the second is looked at by itself.
         firsts = {(event.topic, event.key): event for event in reversed(events)}
-        async with self._database.statement() as connection:
-            rows = await connection.fetch(
+        async with self._database.transaction() as unit:
+            # Else one that comes too early at this moment could park itself after we had looked for such.
+            await self._lock(unit, *firsts)
+            rows = await unit.connection.fetch(
                 _QUERIES.get("pass_over"),
                 self.name,
                 [topic for topic, _ in firsts],
@@ -204,7 +215,7 @@ class Consumer:
     async def _receive(self, event: ReceivedEvent, record: Record) -> tuple[str, bool]:
         """Handle, drop or park a record in one transaction; the outcome, and whether parked ones may follow."""
         async with self._database.transaction() as unit:
-            await self._lock(unit, event.topic, event.key)
+            await self._lock(unit, (event.topic, event.key))
             fresh = await self._insert_inbox(unit, event)
             state = await self._key_state(unit, event.topic, event.key)
             may_follow = bool(state["parked"]) and not state["halted"]
@@ -215,11 +226,15 @@ class Consumer:
                 return "parked_behind", False
             if 0 < event.version <= state["version"]:
                 return "older", may_follow
-            if event.version > state["version"] + 1:
+            if event.version > self._next_version(event.topic, state["version"]):
                 await self._park(unit, event, record, "GAP", "")
                 return "parked_gap", False
             await self._apply(unit, event, record.value)
             return "handled", may_follow
+
+    def _next_version(self, topic: str, last: int) -> int:
+        """The newest version whose turn it is after the last one that was counted."""
+        return 2 if last == 0 and topic in self._births else last + 1
 
     async def _release(self, topic: str, key: str, *, even_if_halted: bool = False) -> int:
         """Handle a key's parked events whose turn has come, each in a transaction of its own; returns how many."""
@@ -241,16 +256,16 @@ class Consumer:
     async def _release_first(self, topic: str, key: str, *, even_if_halted: bool) -> bool:
         """Handle the first parked event of a key if it is its turn; False if it is not, or none is there."""
         async with self._database.transaction() as unit:
-            await self._lock(unit, topic, key)
+            await self._lock(unit, (topic, key))
             row = await self._first_parked(unit, topic, key)
             state = await self._key_state(unit, topic, key)
             if row is None or (state["halted"] and not even_if_halted):
                 return False
             record = Record(topic, key, row["payload"], row["headers"])
             event = parse_event(record)
-            if event.version > state["version"] + 1:
+            if event.version > self._next_version(topic, state["version"]):
                 return False
-            if event.version == 0 or event.version == state["version"] + 1:
+            if event.version == 0 or event.version > state["version"]:
                 with span_from(record.headers.get(HEADER_TRACE, ""), f"handle parked {event.type}"):
                     await self._apply(unit, event, record.value)
             await unit.connection.execute(_QUERIES.get("delete_parked"), self.name, event.id)
@@ -270,7 +285,7 @@ class Consumer:
         if self._poison is Poison.DEAD_LETTER:
             await self._stream.publish([dead_letter_of(record, self.name, error)])
         async with self._database.transaction() as unit:
-            await self._lock(unit, topic, key)
+            await self._lock(unit, (topic, key))
             if self._poison is Poison.PARK_KEY:
                 await self._park(unit, event, record, "POISON", _error_text(error))
                 return False
@@ -290,9 +305,12 @@ class Consumer:
             await handler(unit, event, message)
         await self._save_version(unit, event)
 
-    async def _lock(self, unit: UnitOfWork, topic: str, key: str) -> None:
-        """Let nobody else touch this key until the transaction ends (two members may hold a partition for a moment)."""
-        await unit.connection.execute(_QUERIES.get("lock_key"), f"{self.name}\x1f{topic}\x1f{key}")
+    async def _lock(self, unit: UnitOfWork, *places: tuple[str, str]) -> None:
+        """Let nobody else touch these keys of topics until the transaction ends (two members may hold a partition for a
+        moment); taken in one order by all, so that nobody waits for each other.
+        """
+        names = sorted(f"{self.name}\x1f{topic}\x1f{key}" for topic, key in places)
+        await unit.connection.execute(_QUERIES.get("lock_keys"), names)
 
     async def _insert_inbox(self, unit: UnitOfWork, event: ReceivedEvent) -> bool:
         """Note that an event came; False if it came before."""

@@ -118,12 +118,6 @@ class Database:
             await self._write_events(unit)
 
     @asynccontextmanager
-    async def statement(self) -> AsyncIterator[Connection]:
-        """A connection for one statement, which is a transaction of its own and states no fact: one way there and back."""
-        async with asyncio.timeout(bounded_seconds(TRANSACTION_SECONDS)), self._acquired() as connection:
-            yield connection
-
-    @asynccontextmanager
     async def read(self) -> AsyncIterator[Connection]:
         """A consistent view (read-only, repeatable read): all queries inside see one instant, and a write fails."""
         async with (

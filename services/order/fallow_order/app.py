@@ -66,7 +66,14 @@ async def build(application: Application[OrderSettings]) -> None:
     )
     application.relay()
     application.consume(
-        Consumer("order", [consumers.LEASES_TOPIC, consumers.ESCROWS_TOPIC], database, stream, consumers.handlers())
+        Consumer(
+            "order",
+            [consumers.LEASES_TOPIC, consumers.ESCROWS_TOPIC],
+            database,
+            stream,
+            consumers.handlers(),
+            births=consumers.BIRTHS,
+        )
     )
     jobs = OrderJobs(database, commands, creation, escrows, market, sweep_times(settings))
     application.every(SWEEP_SECONDS, jobs.sweep_pending, name="sweep_pending")

@@ -387,6 +387,7 @@ async def house(
             database,
             _NoStream(),
             consumers.handlers(),
+            births=consumers.BIRTHS,
         )
         yield House(
             database,

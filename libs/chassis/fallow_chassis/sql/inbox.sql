@@ -10,8 +10,8 @@ WHERE (consumer, event_id) IN (
     SELECT consumer, event_id FROM inbox WHERE handled_at < $1 ORDER BY handled_at LIMIT $2
 );
 
--- name: lock_key
-SELECT pg_advisory_xact_lock(hashtextextended($1, 0));
+-- name: lock_keys
+SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest($1::text []) AS names (name);
 
 -- name: load_key_state
 SELECT
