@@ -265,7 +265,7 @@ async def test_a_birth_that_nobody_handles_leaves_no_row_and_no_gap(effects: Eff
     await reader.handle(record("b", 2))
     await reader.handle(record("d", 1))
     await reader.handle(record("d", 2))
-    assert [await effects.numbers(key) for key in "abd"] == [[2, 3], [2, 3], [1, 2]]
+    assert [await effects.numbers(key) for key in ("a", "b", "d")] == [[2, 3], [2, 3], [1, 2]]
     await reader.take_poison(record("c", 2), ZeroDivisionError())
     await reader.handle(record("c", 3))
     halts = poison is Poison.PARK_KEY
