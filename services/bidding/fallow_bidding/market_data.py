@@ -1,7 +1,7 @@
 """Reads of open market data, which anybody may ask for: however many ask, the database is asked once.
 
-The book, the index and utilisation are made of two reads that are remembered for a second in this process; who comes
-while one is under way waits for it. Streams of trades share one tail, the newest trades, that is read on from where it
+The book, the index and utilisation are made of reads that are remembered for a second in this process, means of prices for a
+minute; who comes while one is under way waits for it. Streams of trades share one tail, the newest trades, that is read on from where it
 ended; only who resumes from further back is read for alone.
 """
 
@@ -23,12 +23,14 @@ from fallow_bidding.domain.market_data import (
 )
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.store import market_data
-from fallow_bidding.store.market_data import NumberedTrade
+from fallow_bidding.store.market_data import Means, NumberedTrade
 from fallow_chassis.clock import Clock
 from fallow_chassis.postgres import Database
 
 REMEMBERED_MS: Final = 1_000
 """How old an answer may be."""
+MEANS_REMEMBERED_MS: Final = 60_000
+"""How old mean prices may be: they are made of every trade of a week, and move slowly."""
 TAIL_TRADES: Final = 1_000
 """The most trades in the tail, and in one read."""
 TRADES_KEPT: Final = timedelta(days=30)
@@ -51,19 +53,20 @@ PlacedT = TypeVar("PlacedT", bound=_Placed)
 
 
 class Remembered(Generic[T]):
-    """A value that is read at most once a second, by one caller for all."""
+    """A value that is read at most once in a while, by one caller for all."""
 
-    def __init__(self, read: Callable[[], Awaitable[T]], clock: Clock) -> None:
-        """``read`` makes the value."""
+    def __init__(self, read: Callable[[], Awaitable[T]], clock: Clock, lasts_ms: int = REMEMBERED_MS) -> None:
+        """``read`` makes the value, which is good for ``lasts_ms``."""
         self._read = read
         self._clock = clock
+        self._lasts_ms = lasts_ms
         self._lock = asyncio.Lock()
         self._value: tuple[int, T] | None = None
 
     async def get(self) -> T:
-        """The value, at most a second old."""
+        """The value, no older than it may be."""
         async with self._lock:
-            if self._value is None or self._clock.monotonic_ms() - self._value[0] >= REMEMBERED_MS:
+            if self._value is None or self._clock.monotonic_ms() - self._value[0] >= self._lasts_ms:
                 begun = self._clock.monotonic_ms()
                 self._value = (begun, await self._read())
             return self._value[1]
@@ -124,6 +127,7 @@ class MarketData:
         self._policy = policy
         self._stocks = Remembered(self._read_stocks, database.clock)
         self._traded = Remembered(self._read_traded, database.clock)
+        self._means = Remembered(self._read_means, database.clock, MEANS_REMEMBERED_MS)
         self.tail = Tail(database, policy.market)
 
     async def book(self, model: str, after: str, limit: int) -> Sequence[BookEntry]:
@@ -151,8 +155,16 @@ class MarketData:
 
     async def _read_traded(self) -> dict[tuple[str, str], Traded]:
         """What trades came to."""
+        day, week = await self._means.get()
         async with self._database.read() as connection:
-            return await market_data.load_traded(connection, self._policy.market, self._database.clock.now())
+            return await market_data.load_traded(connection, self._policy.market, day, week)
+
+    async def _read_means(self) -> tuple[Means, Means]:
+        """The mean prices of the last day and week."""
+        now, market = self._database.clock.now(), self._policy.market
+        async with self._database.read() as connection:
+            day = await market_data.load_mean_prices(connection, market, now - timedelta(days=1), now)
+            return day, await market_data.load_mean_prices(connection, market, now - timedelta(days=7), now)
 
 
 def _page(entries: Sequence[PlacedT], model: str, after: str, limit: int) -> list[PlacedT]:

@@ -76,6 +76,34 @@ async def test_lists_come_by_pages(house: House) -> None:
             await stub.GetBook(market_service_pb2.GetBookRequest(model="l4", page_token=last))
 
 
+async def last_prices(house: House) -> dict[tuple[str, str], int]:
+    """The last price of each model and asset, found the long way."""
+    async with house.database.read() as connection:
+        rows = await connection.fetch("SELECT model, asset, price_micros FROM trade ORDER BY sequence")
+    return {(row["model"], row["asset"]): row["price_micros"] for row in rows}
+
+
+async def test_the_last_trade_of_every_model_is_found(house: House) -> None:
+    """Goal: none is passed over on the way along the index. Method: four models whose names share beginnings, traded
+    twice each in turn, compared with the trades themselves.
+    """
+    models = ("a100", "a100-80", "h100", "l4")
+    async with house.running(engine=False, courier=False):
+        for number, model in enumerate(models):
+            for micros in (2_000_000 + number, 1_000_000 + number):
+                await house.add_agent(node(model=model), model=model, gpu_micros=micros)
+        for _ in range(2):
+            for model in models:
+                order = gpu_order()
+                order.groups[0].replica_sets[0].resources.gpu.models[:] = [model]
+                await house.open_order(order)
+                assert await house.matching.match_open_orders() == 1
+        entries = await house.data.index("", "", 10)
+        told = {(entry.model, entry.asset): entry.traded.last_micros for entry in entries if entry.traded}
+        assert told == await last_prices(house)
+        assert [entry.model for entry in entries] == list(models)
+
+
 async def test_prices_are_weighted_by_device_hours(house: House) -> None:
     """Goal: the index is what was paid, by device and hour. Method: one device at 1 for an hour, two at 4 for half an
     hour, then a day, then a week passes.
@@ -103,6 +131,7 @@ async def test_prices_are_weighted_by_device_hours(house: House) -> None:
         assert from_timestamp(entry.last_trade_time) == traded_at
         assert entry.mean_day.micros_per_hour == entry.mean_week.micros_per_hour == 2_500_000
         assert not entry.HasField("best")
+        assert await last_prices(house) == {("h100", "usdc"): 4_000_000}
         house.clock.advance(milliseconds=(86_400 - 900) * 1_000)
         assert (await index()).mean_day.micros_per_hour == 3_000_000, "a quarter of an hour of each is left"
         house.clock.advance(milliseconds=1_000 * 1_000)

@@ -30,9 +30,26 @@ ORDER BY sequence
 LIMIT $3
 
 -- name: load_last_trades
-SELECT DISTINCT ON (model, asset) model, asset, price_micros, create_time FROM trade
-WHERE market = $1
-ORDER BY model, asset, sequence DESC
+-- From one model and asset to the next by the index, whatever the number of trades.
+WITH RECURSIVE newest AS (
+    (
+        SELECT model, asset, price_micros, create_time FROM trade
+        WHERE market = $1
+        ORDER BY model, asset, sequence DESC
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT later.model, later.asset, later.price_micros, later.create_time
+    FROM newest
+    CROSS JOIN LATERAL (
+        SELECT model, asset, price_micros, create_time FROM trade
+        WHERE market = $1 AND (model, asset) > (newest.model, newest.asset)
+        ORDER BY model, asset, sequence DESC
+        LIMIT 1
+    ) AS later
+)
+
+SELECT model, asset, price_micros, create_time FROM newest
 
 -- name: load_mean_prices
 -- The mean over the time from $2 to $3, each device of a lease weighted by how long it was leased in it, at least 1 ms.

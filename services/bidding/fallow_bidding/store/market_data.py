@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import TypeAlias
 
 from fallow_bidding.channels import TRADE_CHANNEL
 from fallow_bidding.domain.leases import Lease
@@ -12,6 +13,9 @@ from fallow_bidding.domain.providers import OfferState
 from fallow_bidding.store import QUERIES, providers
 from fallow_bidding.store.suppliers import unavailability
 from fallow_chassis.postgres import Connection, notify
+
+Means: TypeAlias = dict[tuple[str, str], int]
+"""Mean prices in micros, by model and asset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +84,14 @@ async def load_trades(connection: Connection, market: str, after: int, limit: in
     ]
 
 
-async def load_traded(connection: Connection, market: str, now: datetime) -> dict[tuple[str, str], Traded]:
-    """By model and asset, the last trade and the mean prices of the last day and week."""
-    day, week = [
-        {
-            (row["model"], row["asset"]): row["mean_micros"]
-            for row in await connection.fetch(QUERIES.get("load_mean_prices"), market, now - span, now)
-        }
-        for span in (timedelta(days=1), timedelta(days=7))
-    ]
+async def load_mean_prices(connection: Connection, market: str, since: datetime, now: datetime) -> Means:
+    """By model and asset, the mean price of what was leased since an instant."""
+    rows = await connection.fetch(QUERIES.get("load_mean_prices"), market, since, now)
+    return {(row["model"], row["asset"]): row["mean_micros"] for row in rows}
+
+
+async def load_traded(connection: Connection, market: str, day: Means, week: Means) -> dict[tuple[str, str], Traded]:
+    """By model and asset, the last trade, with the mean prices of a day and a week."""
     found = {}
     for row in await connection.fetch(QUERIES.get("load_last_trades"), market):
         key = (row["model"], row["asset"])

@@ -660,7 +660,7 @@ Global___GetPriceIndexRequest: _TypeAlias = GetPriceIndexRequest  # noqa: Y015
 
 @_typing.final
 class PriceIndex(_message.Message):
-    """Prices by model and asset. At most 1 s old."""
+    """Prices by model and asset. At most 1 s old, the means at most a minute."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
