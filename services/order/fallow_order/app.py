@@ -61,7 +61,7 @@ async def build(application: Application[OrderSettings]) -> None:
     )
     server.add(
         session_service_pb2_grpc.add_SessionServiceServicer_to_server,
-        SessionServicer(sessions, SessionQueries(database), application.clock),
+        SessionServicer(sessions, SessionQueries(database)),
         "fallow.order.v1.SessionService",
     )
     application.relay()

@@ -9,8 +9,9 @@ import grpc
 from fallow.bidding.v1 import lease_service_pb2, lease_service_pb2_grpc, market_service_pb2, market_service_pb2_grpc
 from fallow.order.v1 import order_pb2
 from fallow.settlement.v1 import settlement_service_pb2, settlement_service_pb2_grpc
-from fallow.type.v1 import lease_pb2, money_pb2
+from fallow.type.v1 import money_pb2
 from fallow_chassis.status_details import RemoteError, from_status
+from fallow_order import convert
 from fallow_order.domain.order import EndReason, Order
 from fallow_order.domain.update import Holding
 
@@ -93,7 +94,7 @@ class MarketClient:
         await self._leases.EndOrder(
             lease_service_pb2.EndOrderRequest(
                 order=f"orders/{order_id}",
-                reason=lease_pb2.EndReason.Value(f"END_REASON_{reason.value}"),
+                reason=convert.end_reason_to_proto(reason),
                 request_id=f"end-{order_id}",
             )
         )

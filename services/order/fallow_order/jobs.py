@@ -57,7 +57,7 @@ class OrderJobs:
     async def sweep_pending(self) -> None:
         """Finish orders whose caller went away half-way; withdraw those that cannot be finished in time."""
         now = self._database.clock.now()
-        for order in await self._due(OrderState.PENDING, before=now - self._times.finish_after):
+        for order in await self._due(OrderState.PENDING, now - self._times.finish_after):
             if now - order.created_at >= self._times.release_after:
                 await self._creation.withdraw(order.id)
             else:
@@ -65,7 +65,7 @@ class OrderJobs:
 
     async def carry_ends(self) -> None:
         """Ask bidding to end what is CLOSING, until it states so; close at once what never reached the market."""
-        for order in await self._due(OrderState.CLOSING):
+        for order in await self._due(OrderState.CLOSING, self._database.clock.now()):
             if order.opened_at is None:
                 await self._attempt(order.id, "release", self._release_unopened(order.id), wait=RETRY_WAIT)
             else:
@@ -106,10 +106,9 @@ class OrderJobs:
             _log.warning("order_job_failed", order=f"orders/{order_id}", job=what, error=str(error))
             await self._commands.postpone(order_id, wait)
 
-    async def _due(self, *states: OrderState, before: datetime | None = None) -> list[Order]:
-        """Orders in these states that are due."""
-        limit_time = self._database.clock.now() if before is None else before
+    async def _due(self, state: OrderState, now: datetime) -> list[Order]:
+        """Orders in a state that are due at an instant, the longest due first."""
         async with self._database.read() as connection:
-            ids = await store.list_due(connection, states, limit_time, BATCH_ORDERS)
-            found = [await store.load_order(connection, order_id) for order_id in ids]
-        return [order for order in found if order is not None]
+            ids = await store.list_due(connection, state, now, BATCH_ORDERS)
+            found = await store.load_orders(connection, ids)
+        return [found[order_id] for order_id in ids]

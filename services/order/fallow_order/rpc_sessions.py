@@ -5,9 +5,8 @@ from typing import Any
 from google.protobuf import empty_pb2
 
 from fallow.order.v1 import session_service_pb2, session_service_pb2_grpc
-from fallow_chassis.clock import Clock
 from fallow_chassis.context import current_identity
-from fallow_chassis.errors import DomainError, invalid_field
+from fallow_chassis.errors import DomainError
 from fallow_chassis.paging import Page
 from fallow_chassis.rate_limit import peer_host
 from fallow_chassis.wire import from_timestamp, to_timestamp
@@ -21,11 +20,10 @@ from fallow_order.session_commands import Session, SessionCommands
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     """SessionService."""
 
-    def __init__(self, commands: SessionCommands, queries: SessionQueries, clock: Clock) -> None:
+    def __init__(self, commands: SessionCommands, queries: SessionQueries) -> None:
         """Serve use-cases and reads."""
         self._commands = commands
         self._queries = queries
-        self._clock = clock
 
     async def CreateSignInChallenge(
         self, request: session_service_pb2.CreateSignInChallengeRequest, context: Any
@@ -62,18 +60,14 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         self, request: session_service_pb2.CreateApiKeyRequest, context: Any
     ) -> session_service_pb2.ApiKey:
         """Make an API key; this answer alone shows its secret."""
-        expires_at = None
-        if request.api_key.HasField("expire_time"):
-            expires_at = from_timestamp(request.api_key.expire_time)
-            if expires_at <= self._clock.now():
-                raise invalid_field("api_key.expire_time", "must be in the future")
+        wanted = request.api_key
         key, secret = await self._commands.create_key(
             _own_account(request.parent),
             current_identity().scopes,
             maker=current_identity().api_key.rpartition("/")[2],
-            display_name=request.api_key.display_name,
-            scopes=tuple(request.api_key.scopes),
-            expires_at=expires_at,
+            display_name=wanted.display_name,
+            scopes=tuple(wanted.scopes),
+            expires_at=from_timestamp(wanted.expire_time) if wanted.HasField("expire_time") else None,
             request_id=request.request_id,
             request=request,
         )

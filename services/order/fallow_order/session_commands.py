@@ -191,7 +191,7 @@ class SessionCommands:
         """
         granted = key_scopes(scopes, held_scopes)
         async with self._database.transaction() as unit:
-            until = key_expiry(expires_at, await _live_maker(unit, maker, account))
+            until = key_expiry(expires_at, await _live_maker(unit, maker, account), unit.clock.now())
             taken = await claim(
                 unit,
                 caller=f"accounts/{account}",

@@ -1,16 +1,13 @@
 """Accounts, nonces and API keys in Postgres: each named query of ``sql/sessions.sql`` behind a typed function."""
 
 from datetime import datetime
-from typing import Final
 
 import asyncpg
 
 from fallow_chassis.postgres import Connection
-from fallow_chassis.sql import Queries
 from fallow_order.domain.oidc import OidcIdentity
 from fallow_order.domain.session import Account, ApiKey
-
-QUERIES: Final = Queries.load("fallow_order")
+from fallow_order.store import QUERIES
 
 
 async def insert_nonce(
@@ -33,10 +30,9 @@ async def take_nonce(connection: Connection, nonce: str) -> tuple[str, datetime]
     return None if row is None else (row["address"], row["expires_at"])
 
 
-async def delete_old_nonces(connection: Connection, now: datetime, limit: int) -> int:
-    """Forget nonces that ran out; returns how many."""
-    status = await connection.execute(QUERIES.get("delete_old_nonces"), now, limit)
-    return int(status.rpartition(" ")[2])
+async def delete_old_nonces(connection: Connection, now: datetime, limit: int) -> None:
+    """Forget nonces that ran out."""
+    await connection.execute(QUERIES.get("delete_old_nonces"), now, limit)
 
 
 async def ensure_account(connection: Connection, new_id: str, address: str, now: datetime) -> Account:

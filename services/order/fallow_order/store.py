@@ -24,6 +24,7 @@ from fallow_order.domain.order import (
     Order,
     OrderState,
 )
+from fallow_order.domain.quota import LIVE_ORDERS
 
 QUERIES: Final = Queries.load("fallow_order")
 AFTER_ALL_IDS: Final = "~"
@@ -138,7 +139,7 @@ async def save_order(connection: Connection, before: Order, after: Order, now: d
         stored.opened_at,
         stored.ready_at,
         stored.closed_at,
-        _reason(stored),
+        stored.close_reason,
         stored.close_detail,
         stored.charged_micros,
         stored.refunded_micros,
@@ -223,14 +224,14 @@ async def lock_and_count_live(connection: Connection, accounts: Collection[str])
     transaction ends. In READ COMMITTED the count, a statement of its own, sees what was committed before the lock.
     """
     wanted = list(accounts)
-    await lock_quotas(connection, [f"live_orders|{account}" for account in wanted])
+    await lock_quotas(connection, [f"{LIVE_ORDERS}|{account}" for account in wanted])
     rows = await connection.fetch(QUERIES.get("count_live_orders"), wanted)
     return dict.fromkeys(wanted, 0) | {row["account"]: row["live"] for row in rows}
 
 
-async def list_due(connection: Connection, states: Sequence[OrderState], now: datetime, limit: int) -> list[str]:
-    """Ids of orders in these states that a job should look at now."""
-    rows = await connection.fetch(QUERIES.get("list_due"), [state.value for state in states], now, limit)
+async def list_due(connection: Connection, state: OrderState, now: datetime, limit: int) -> list[str]:
+    """Ids of orders in a state that a job should look at now, the longest due first."""
+    rows = await connection.fetch(QUERIES.get("list_due"), state, now, limit)
     return [row["id"] for row in rows]
 
 
@@ -422,8 +423,3 @@ def _group_values(group: Group) -> tuple[Any, ...]:
             for endpoint in group.endpoints
         ],
     )
-
-
-def _reason(order: Order) -> str | None:
-    """The close reason as text."""
-    return None if order.close_reason is None else order.close_reason.value

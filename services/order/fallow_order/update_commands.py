@@ -31,7 +31,8 @@ UPDATE_METHOD: Final = "fallow.order.v1.OrderService/UpdateOrder"
 BATCH_UPDATES: Final = 100
 RETRY_WAIT: Final = timedelta(seconds=2)
 RETRY_MS: Final = 1_000
-_ENDED: Final = frozenset({"ESCROW_CLOSED", "ESCROW_NOT_FOUND"})
+_NOTHING_HELD: Final = frozenset({"ESCROW_CLOSED", "ESCROW_NOT_FOUND"})
+"""Settlement's reasons that leave nothing to restore."""
 
 _log = get_logger(__name__)
 
@@ -182,7 +183,7 @@ class UpdateCommands:
         try:
             await self._escrows.resize(pending.order_id, pending.number, pending.update.holding)
         except DomainError as error:
-            if error.reason.reason not in _ENDED:
+            if error.reason.reason not in _NOTHING_HELD:
                 raise
         async with self._database.transaction() as unit:
             await update_store.delete_update(unit.connection, pending)

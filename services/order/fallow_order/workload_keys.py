@@ -39,7 +39,7 @@ class WorkloadKeys:
         old = sorted(self._vault.key_ids - {self._vault.current})
         while old and await self._reseal_batch(old) == BATCH_WORKLOADS:
             pass
-        missing = await self.missing()
+        missing = self._lacking(await self.in_use())
         self._missing.set(sum(missing.values()))
         if missing:
             _log.error("workload_keys_missing", workloads_by_key=missing)
@@ -49,19 +49,19 @@ class WorkloadKeys:
         async with self._database.read() as connection:
             return await store.count_workload_keys(connection)
 
-    async def missing(self) -> dict[str, int]:
-        """The same of keys that are not in the settings: these workloads do not open."""
-        return {key: count for key, count in (await self.in_use()).items() if key not in self._vault.key_ids}
-
     async def describe(self) -> str:
         """One line for an operator; MissingKeyError where a key is lacking."""
         counts = await self.in_use()
-        missing = await self.missing()
+        missing = self._lacking(counts)
         if missing:
             raise MissingKeyError(f"not in FALLOW_WORKLOAD_KEYS, but in use: {_listed(missing)}")
         idle = sorted(self._vault.key_ids - set(counts) - {self._vault.current})
         found = f"{self._vault.current} seals; in use: {_listed(counts) or 'none'}"
         return f"{found}; may go: {', '.join(idle)}" if idle else found
+
+    def _lacking(self, counts: dict[str, int]) -> dict[str, int]:
+        """What is sealed with keys that are not in the settings: these workloads do not open."""
+        return {key: count for key, count in counts.items() if key not in self._vault.key_ids}
 
     async def _reseal_batch(self, old: list[str]) -> int:
         """Seal a batch anew, in one transaction; returns how many."""

@@ -372,7 +372,7 @@ async def house(
                 ),
                 ServedService(
                     session_service_pb2_grpc.add_SessionServiceServicer_to_server,
-                    SessionServicer(sessions, SessionQueries(database), _CLOCK),
+                    SessionServicer(sessions, SessionQueries(database)),
                     "fallow.order.v1.SessionService",
                 ),
                 verifier=identity.verifier,

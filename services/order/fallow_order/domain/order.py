@@ -218,15 +218,8 @@ def opened(order: Order, held_micros: int, now: datetime) -> Order:
     """The order once its funds are held; one that is past PENDING stays as it is."""
     if order.state is not OrderState.PENDING:
         return order
-    change = Change(order.sequence + 1, order.state, OrderState.OPEN, "funds are held; looking for a match", now)
-    return replace(
-        order,
-        state=OrderState.OPEN,
-        sequence=change.sequence,
-        changes=(*order.changes, change),
-        held_micros=held_micros,
-        opened_at=now,
-    )
+    held = replace(order, held_micros=held_micros, opened_at=now)
+    return move(held, OrderState.OPEN, "funds are held; looking for a match", now)
 
 
 def close_requested(order: Order, reason: EndReason, detail: str, now: datetime) -> Order:
@@ -355,12 +348,6 @@ def noted(order: Order, what: str, now: datetime) -> Order:
         return order
     note = Change(order.sequence + 1, order.state, order.state, what, now)
     return replace(order, sequence=note.sequence, changes=(*order.changes, note))
-
-
-def labelled(order: Order, labels: tuple[tuple[str, str], ...]) -> Order:
-    """The order with other labels."""
-    assert order.state not in ENDING, "an ended order takes no change"
-    return replace(order, labels=labels)
 
 
 def _closed_if_done(order: Order, now: datetime) -> Order:

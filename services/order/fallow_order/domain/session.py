@@ -69,8 +69,10 @@ def key_scopes(requested: tuple[str, ...], held: frozenset[str]) -> tuple[str, .
     return tuple(sorted(set(requested) or held))
 
 
-def key_expiry(requested: datetime | None, maker: ApiKey | None) -> datetime | None:
-    """When a new key runs out: as asked for; one that another key makes never outlives that one."""
+def key_expiry(requested: datetime | None, maker: ApiKey | None, now: datetime) -> datetime | None:
+    """When a new key runs out: as asked for, in the future; one that another key makes never outlives that one."""
+    if requested is not None and requested <= now:
+        raise invalid_field("api_key.expire_time", "must be in the future")
     if maker is None or maker.expires_at is None:
         return requested
     if requested is not None and requested > maker.expires_at:

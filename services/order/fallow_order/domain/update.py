@@ -12,7 +12,7 @@ from typing import Final
 from fallow_chassis.errors import DomainError, invalid_field
 from fallow_order.domain.draft import OrderDraft
 from fallow_order.domain.hold import hold_micros
-from fallow_order.domain.order import ENDING, Change, GroupState, Order
+from fallow_order.domain.order import ENDING, GroupState, Order, noted
 from fallow_order.domain.reasons import BUDGET_TOO_LOW, PRICE_LIMIT_TOO_LOW, TERM_TOO_SHORT
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -116,8 +116,7 @@ def applied(order: Order, update: Update, now: datetime) -> Order:
     groups = tuple(
         replace(group, revision=revision) for group, revision in zip(order.groups, update.revisions, strict=True)
     )
-    note = Change(order.sequence + 1, order.state, order.state, update.summary, now)
-    return replace(
+    changed = replace(
         order,
         specification=update.specification,
         labels=update.labels,
@@ -126,9 +125,8 @@ def applied(order: Order, update: Update, now: datetime) -> Order:
         auto_top_up=update.holding.auto_top_up,
         term_ms=update.term_ms,
         groups=groups,
-        sequence=note.sequence,
-        changes=(*order.changes, note),
     )
+    return noted(changed, update.summary, now)
 
 
 def _check_term(order: Order, term_ms: int | None, now: datetime) -> None:

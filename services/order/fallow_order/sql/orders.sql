@@ -44,7 +44,7 @@ FROM unnest($1::text []) AS wanted (account);
 
 -- name: list_due
 SELECT id FROM orders
-WHERE state = ANY ($1::text []) AND due_at IS NOT NULL AND due_at <= $2
+WHERE state = $1 AND due_at <= $2
 ORDER BY due_at
 LIMIT $3;
 
