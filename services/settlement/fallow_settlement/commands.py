@@ -31,11 +31,12 @@ class EscrowCommands:
         self._database = database
         self._rules = rules
 
-    async def top_up(self, order_id: str, asset: str, amount: int, *, caller: str, request: Message) -> Escrow:
+    async def top_up(
+        self, order_id: str, asset: str, amount: int, *, caller: str, request_id: str, request: Message
+    ) -> Escrow:
         """Add funds from the tenant's free balance; ``caller`` is an account (its own escrow only) or a service."""
         self._rules.check_asset(asset, "amount.asset")
         escrows.check_amount(amount, "amount.micros")
-        request_id: str = getattr(request, "request_id")  # noqa: B009 - any request that has one
         async with self._database.transaction() as unit:
             escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
             check_visible(escrow, order_id, caller)

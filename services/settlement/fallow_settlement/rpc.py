@@ -73,6 +73,7 @@ class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
             request.amount.asset,
             request.amount.micros,
             caller=current_identity().subject,
+            request_id=request.request_id,
             request=request,
         )
         return convert.escrow_message(escrow)
@@ -81,15 +82,10 @@ class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
         self, request: settlement_service_pb2.ResizeEscrowRequest, context: Any
     ) -> charge_pb2.Escrow:
         """Hold another sum from now on."""
-        if request.HasField("budget"):
-            if request.budget.asset != request.amount.asset:
-                raise invalid_field("budget.asset", "must be the asset of the amount")
-            if request.budget.micros < request.amount.micros:
-                raise invalid_field("budget.micros", "must not be less than the amount")
         wanted = Resize(
             number=request.number,
             amount=request.amount.micros,
-            budget=request.budget.micros if request.HasField("budget") else 0,
+            budget=_budget(request),
             auto_top_up=request.auto_top_up,
         )
         escrow = await self._commands.resize(
@@ -116,19 +112,26 @@ class EscrowServicer(settlement_service_pb2_grpc.EscrowServiceServicer):
 
 def _opening(request: settlement_service_pb2.OpenEscrowRequest) -> Opening:
     """What a request opens."""
-    if request.HasField("budget") and request.budget.asset != request.amount.asset:
-        raise invalid_field("budget.asset", "must be the asset of the amount")
-    if request.HasField("budget") and request.budget.micros < request.amount.micros:
-        raise invalid_field("budget.micros", "must not be less than the amount")
     return Opening(
         order_id=resource_id(request.name, "escrows"),
         account_id=resource_id(request.account, "accounts", field="account"),
         asset=request.amount.asset,
         amount=request.amount.micros,
-        budget=request.budget.micros if request.HasField("budget") else 0,
+        budget=_budget(request),
         auto_top_up=request.auto_top_up,
         trace=current_traceparent(),
     )
+
+
+def _budget(request: settlement_service_pb2.OpenEscrowRequest | settlement_service_pb2.ResizeEscrowRequest) -> int:
+    """The budget in micros, of the amount's asset and not less than the amount; 0 for none."""
+    if not request.HasField("budget"):
+        return 0
+    if request.budget.asset != request.amount.asset:
+        raise invalid_field("budget.asset", "must be the asset of the amount")
+    if request.budget.micros < request.amount.micros:
+        raise invalid_field("budget.micros", "must not be less than the amount")
+    return request.budget.micros
 
 
 class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):

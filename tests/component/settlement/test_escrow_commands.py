@@ -38,7 +38,12 @@ def top_up(micros: int, request_id: str = "more") -> settlement_service_pb2.TopU
 async def fill(market: Market, micros: int, request_id: str = "more") -> Escrow:
     """Top up as the tenant."""
     return await market.commands.top_up(
-        ORDER, ASSET, micros, caller=f"accounts/{TENANT}", request=top_up(micros, request_id)
+        ORDER,
+        ASSET,
+        micros,
+        caller=f"accounts/{TENANT}",
+        request_id=request_id,
+        request=top_up(micros, request_id),
     )
 
 
@@ -171,9 +176,13 @@ async def test_a_top_up_of_another_account_finds_nothing(market: Market) -> None
     await market.fund(TENANT, 1_000)
     await market.open_escrow(OPENING)
     with refused("ESCROW_NOT_FOUND"):
-        await market.commands.top_up(ORDER, ASSET, 1, caller=f"accounts/{identifier(9)}", request=top_up(1))
+        await market.commands.top_up(
+            ORDER, ASSET, 1, caller=f"accounts/{identifier(9)}", request_id="more", request=top_up(1)
+        )
     with refused("ESCROW_NOT_FOUND"):
-        await market.commands.top_up(identifier(8), ASSET, 1, caller="services/order", request=top_up(1))
+        await market.commands.top_up(
+            identifier(8), ASSET, 1, caller="services/order", request_id="more", request=top_up(1)
+        )
     assert await free(market) == 400
 
 

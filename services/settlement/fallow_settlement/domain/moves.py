@@ -59,31 +59,25 @@ def hold(escrow: Escrow, amount: int, key: str) -> Moves:
 
 def give_back(escrow: Escrow, amount: int, key: str) -> Moves:
     """A part of what an escrow holds back to the free balance; ``key`` tells one return of the order from the next."""
-    return _moves(
-        [
-            _step(
-                f"release-{escrow.order_id}-{key}",
-                new_account(AccountKind.ESCROW, escrow.order_id, escrow.asset),
-                new_account(AccountKind.BALANCE, escrow.account_id, escrow.asset),
-                amount,
-                TransferReason.RELEASE,
-                f"orders/{escrow.order_id}",
-            )
-        ]
-    )
+    return _returned(escrow, amount, f"release-{escrow.order_id}-{key}")
 
 
 def release(escrow: Escrow) -> Moves:
     """All that an escrow still holds back to the free balance; none where it holds nothing."""
     if escrow.held == 0:
         return Moves((), ())
+    return _returned(escrow, escrow.held, f"release-{escrow.order_id}")
+
+
+def _returned(escrow: Escrow, amount: int, identifier: str) -> Moves:
+    """Escrow to free balance."""
     return _moves(
         [
             _step(
-                f"release-{escrow.order_id}",
+                identifier,
                 new_account(AccountKind.ESCROW, escrow.order_id, escrow.asset),
                 new_account(AccountKind.BALANCE, escrow.account_id, escrow.asset),
-                escrow.held,
+                amount,
                 TransferReason.RELEASE,
                 f"orders/{escrow.order_id}",
             )
