@@ -7,7 +7,16 @@ code, reason, field paths and facts.
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self, TypeVar
@@ -68,6 +77,19 @@ class _ListAnswer(Protocol):
 Item = TypeVar("Item")
 ListRequest = TypeVar("ListRequest", bound=_ListRequest)
 ListAnswer = TypeVar("ListAnswer", bound=_ListAnswer)
+
+
+class _FollowRequest(Protocol):
+    after_sequence: int
+
+
+FollowRequest = TypeVar("FollowRequest", bound=_FollowRequest)
+
+
+class _Streaming(Protocol[Request_contra, Answer_co]):
+    def __call__(
+        self, request: Request_contra, /, *, metadata: tuple[tuple[str, str], ...]
+    ) -> AsyncIterable[Answer_co]: ...
 
 
 class _Unary(Protocol[Request_contra, Answer_co]):
@@ -184,6 +206,29 @@ class Client:
                 return found
             request.page_token = page.next_page_token
 
+    async def _follow(
+        self,
+        method: _Streaming[FollowRequest, Answer_co],
+        request: FollowRequest,
+        number: Callable[[Answer_co], int],
+    ) -> AsyncGenerator[Answer_co, None]:
+        """The answers of a stream; one that breaks is taken up again after the highest number that was seen."""
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            await self.ensure_session()
+            try:
+                async for answer in method(request, metadata=self._metadata()):
+                    request.after_sequence = max(request.after_sequence, number(answer))
+                    pause = FIRST_PAUSE_SECONDS
+                    yield answer
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.UNAVAILABLE or pause > CALL_SECONDS:
+                    raise FallowError.from_rpc(error) from error
+                await asyncio.sleep(pause)
+                pause *= 2
+            else:
+                return
+
     # Sessions
 
     async def sign_in(self, credential: Wallet | Credential) -> session_service_pb2.Session:
@@ -228,16 +273,8 @@ class Client:
 
     async def list_api_keys(self) -> list[session_service_pb2.ApiKey]:
         """All API keys of the account, newest first, without secrets."""
-        keys: list[session_service_pb2.ApiKey] = []
-        token = ""
-        while True:
-            request = session_service_pb2.ListApiKeysRequest(
-                parent="accounts/me", page_size=PAGE_SIZE, page_token=token
-            )
-            page = await self._call(self._sessions.ListApiKeys, request)
-            keys += page.api_keys
-            if not (token := page.next_page_token):
-                return keys
+        request = session_service_pb2.ListApiKeysRequest(parent="accounts/me")
+        return await self._list(self._sessions.ListApiKeys, request, lambda page: page.api_keys)
 
     async def delete_api_key(self, name: str) -> None:
         """Revoke the key `accounts/{account}/apiKeys/{key}`; tokens already traded for it last 15 min at most."""
@@ -324,25 +361,10 @@ class Client:
         """Why an order has its match, or none."""
         return await self._call(self._orders.ExplainOrder, order_service_pb2.ExplainOrderRequest(name=name))
 
-    async def watch_order(self, name: str, *, after: int = 0) -> AsyncIterator[order_service_pb2.WatchOrderResponse]:
+    def watch_order(self, name: str, *, after: int = 0) -> AsyncGenerator[order_service_pb2.WatchOrderResponse, None]:
         """The order as it is, then each change after that number; goes on by itself where a broken stream stopped."""
-        seen = after
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            request = order_service_pb2.WatchOrderRequest(name=name, after_sequence=seen)
-            await self.ensure_session()
-            try:
-                async for step in self._orders.WatchOrder(request, metadata=self._metadata()):
-                    seen = max(seen, step.transition.sequence)
-                    pause = FIRST_PAUSE_SECONDS
-                    yield step
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or pause > CALL_SECONDS:
-                    raise FallowError.from_rpc(error) from error
-                await asyncio.sleep(pause)
-                pause *= 2
-            else:
-                return
+        request = order_service_pb2.WatchOrderRequest(name=name, after_sequence=after)
+        return self._follow(self._orders.WatchOrder, request, lambda step: step.transition.sequence)
 
     async def order_history(self, name: str) -> list[order_pb2.OrderTransition]:
         """All changes of an order and its groups so far, oldest first; of closed orders too."""
@@ -484,24 +506,12 @@ class Client:
         request = market_service_pb2.GetUtilisationRequest(model=model, by_region=by_region)
         return await self._list(self._market.GetUtilisation, request, lambda page: page.entries)
 
-    async def stream_trades(
+    def stream_trades(
         self, model: str = "", *, after: int = 0
     ) -> AsyncGenerator[market_service_pb2.StreamTradesResponse, None]:
         """Trades from now on, or all after one that was seen; goes on by itself where a broken stream stopped."""
-        seen, pause = after, FIRST_PAUSE_SECONDS
-        while True:
-            request = market_service_pb2.StreamTradesRequest(model=model, after_sequence=seen)
-            await self.ensure_session()
-            try:
-                async for trade in self._market.StreamTrades(request, metadata=self._metadata()):
-                    seen, pause = trade.sequence, FIRST_PAUSE_SECONDS
-                    yield trade
-                return
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.UNAVAILABLE or pause > CALL_SECONDS:
-                    raise FallowError.from_rpc(error) from error
-                await asyncio.sleep(pause)
-                pause *= 2
+        request = market_service_pb2.StreamTradesRequest(model=model, after_sequence=after)
+        return self._follow(self._market.StreamTrades, request, lambda trade: trade.sequence)
 
     # Money
 

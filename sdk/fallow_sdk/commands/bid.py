@@ -27,7 +27,7 @@ def auctions(
             found = await client.list_auctions()
             shown = [item for item in found if everything or item.state == market_service_pb2.AUCTION_STATE_OPEN]
             if json:
-                typer.echo(as_json(list(shown)))
+                typer.echo(as_json(shown))
             else:
                 show_rows(auctions_table(shown))
 
@@ -66,7 +66,7 @@ def list_bids(auction: Auction, json: Json = False) -> None:
         async with signed_in() as (client, _):
             found = await client.list_bids(auction)
             if json:
-                typer.echo(as_json(list(found)))
+                typer.echo(as_json(found))
                 return
             console.print(round_title(await client.get_auction(auction)))
             show_rows(bids_table(found))

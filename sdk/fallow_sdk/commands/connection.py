@@ -1,7 +1,7 @@
 """A signed-in client for one run of the command."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from google.protobuf.json_format import MessageToDict
@@ -40,7 +40,7 @@ def show_rows(table: Table) -> None:
         console.print()
 
 
-def as_json(message: Message | list[Message]) -> str:
+def as_json(message: Message | Sequence[Message]) -> str:
     """A message, or a list of them, as JSON for programs."""
     if isinstance(message, Message):
         return json.dumps(MessageToDict(message), indent=2)

@@ -74,7 +74,7 @@ def charges(
         async with signed_in() as (client, _):
             found = await client.list_charges(order)
             if json:
-                typer.echo(as_json(list(found)))
+                typer.echo(as_json(found))
                 return
             table = Table("CHARGE", "ORDER", "SECONDS", "AMOUNT", "FEE", "BATCH", box=None)
             for charge in found:

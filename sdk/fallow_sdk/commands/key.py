@@ -59,7 +59,7 @@ def list_keys(json_output: Annotated[bool, typer.Option("--json", help="As JSON.
 
     keys = asyncio.run(run())
     if json_output:
-        typer.echo(as_json(list(keys)))
+        typer.echo(as_json(keys))
         return
     table = Table("key", "name", "scopes", "last used", "runs out")
     for key in keys:

@@ -1,7 +1,7 @@
 """`fallow market book|prices|utilisation|trades`: the open market's numbers, without signing in."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -84,7 +84,7 @@ def _ask(read: Callable[[Client], Awaitable[Any]]) -> Any:
     return asyncio.run(run())
 
 
-def _show(entries: list[Message], table: Table, *, json: bool) -> None:
+def _show(entries: Sequence[Message], table: Table, *, json: bool) -> None:
     """Print entries for people or for programs."""
     if json:
         typer.echo(as_json(entries))

@@ -24,7 +24,7 @@ def parse_states(names: list[str]) -> list["provider_pb2.ProviderState.ValueType
     return [known[name.upper()] for name in names]
 
 
-def show_milli(milli: int) -> str:
+def show_percent(milli: int) -> str:
     """Thousandths as a percentage."""
     return f"{milli // 10}.{milli % 10} %"
 
@@ -46,10 +46,10 @@ def providers_table(providers: list[provider_pb2.Provider]) -> Table:
             provider_pb2.ProviderState.Name(provider.state).removeprefix("PROVIDER_STATE_"),
             provider.region,
             str(reputation.score_milli),
-            show_milli(reputation.reliability_milli),
-            show_milli(reputation.uptime_week_milli),
-            show_milli(reputation.uptime_milli),
-            show_milli(reputation.start_success_milli),
+            show_percent(reputation.reliability_milli),
+            show_percent(reputation.uptime_week_milli),
+            show_percent(reputation.uptime_milli),
+            show_percent(reputation.start_success_milli),
             start,
             str(reputation.leases),
             str(reputation.early_closes),
@@ -81,6 +81,6 @@ def providers(
 
     found = asyncio.run(run())
     if json:
-        typer.echo(as_json(list(found)))
+        typer.echo(as_json(found))
     else:
         show_rows(providers_table(found))
