@@ -1,8 +1,9 @@
 """Domain errors on the wire: ``google.rpc.Status`` with details, in the trailing metadata ``grpc-status-details-bin``.
 
-Every error carries ``ErrorInfo`` (reason, domain ``fallow``, metadata) and ``Help``, which says what to do. The violations of an INVALID_ARGUMENT become
-``BadRequest`` with field paths, those of any other code ``PreconditionFailure``; a wait becomes ``RetryInfo``. Sizes are
-bounded, because metadata has room for some kilobytes only. The same module reads them back, so both ends agree.
+Every error carries ``ErrorInfo`` (reason, domain ``fallow``, metadata) and ``Help``, which says what to do. The
+violations of an INVALID_ARGUMENT become ``BadRequest`` with field paths, those of any other code
+``PreconditionFailure``; a wait becomes ``RetryInfo``. Sizes are bounded, because metadata has room for some kilobytes
+only. The same module reads them back, so both ends agree.
 """
 
 from collections.abc import Iterable

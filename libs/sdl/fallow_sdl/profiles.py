@@ -15,9 +15,8 @@ from fallow_sdl.units import parse_bytes, parse_card_bytes, parse_cpu_milli, par
 _CLASSES: Final = frozenset({"default", "beta1", "beta2", "beta3", "ram"})
 _INTERFACES: Final = frozenset({"", "pcie", "sxm"})
 _NOT_IN_MODELS: Final = re.compile(r"[^a-z0-9]+")
-_NEED = resources_pb2.ResourceRequirement
-_CPU: Final = rules_of(_NEED, "cpu_milli")
-_MEMORY: Final = rules_of(_NEED, "memory_bytes")
+_CPU: Final = rules_of(resources_pb2.ResourceRequirement, "cpu_milli")
+_MEMORY: Final = rules_of(resources_pb2.ResourceRequirement, "memory_bytes")
 _GPUS: Final = rules_of(resources_pb2.GpuRequirement, "count")
 
 
