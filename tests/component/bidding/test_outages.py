@@ -6,13 +6,14 @@ The minute is the market's clock's; the engines are really killed and started ag
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from fallow.bidding.v1 import events_pb2
 from fallow.order.v1 import events_pb2 as order_events
+from fallow.order.v1 import order_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow_bidding.consumers import OrderHandlers
 from fallow_bidding.domain.policy import Policy
@@ -27,8 +28,8 @@ from fallow_chassis.stream import EventStream, open_stream
 from fallow_chassis.testing import DatabaseFactory
 from fallow_stack.engines import Nats, Postgres
 from tests.component.bidding.conftest import Agent, House, gpu_order, node, run_status
-from tests.conftest import StreamAddress
-from tests.engines import start_engine
+from tests.conftest import ADAPTERS, StreamAddress
+from tests.engines import Engine, start_engine
 
 _IDS = RandomIds(SystemClock())
 RUNNING = market_link_pb2.RUN_STATE_RUNNING
@@ -52,12 +53,16 @@ async def database_factory(durable_postgres: Postgres) -> AsyncIterator[Database
     await factory.drop_all()
 
 
-@pytest.fixture
-async def stream_nats(tmp_path: Path) -> AsyncIterator[Nats]:
-    """A NATS for the event stream alone."""
-    engine = await start_engine("nats", tmp_path / "stream")
-    assert isinstance(engine, Nats)
-    yield engine
+@pytest.fixture(params=ADAPTERS)
+async def mortal_stream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Engine, StreamAddress]]:
+    """An engine for the event stream alone, by each adapter in turn, that the test may kill; and its address."""
+    if request.param == "kafka":
+        request.getfixturevalue("kafka_libraries")
+    engine = await start_engine("kafka" if request.param == "kafka" else "nats", tmp_path / "stream")
+    if isinstance(engine, Nats):
+        yield engine, StreamAddress(engine.url, engine.url, str(engine.service_credentials_file("tests")))
+    else:
+        yield engine, StreamAddress(engine.url)
     await engine.wipe()
 
 
@@ -81,6 +86,16 @@ async def _is(house: House, sql: str, expected: int) -> bool:
     return int(await house.value(sql)) == expected
 
 
+async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for a stream that was killed: clients of a broker take their time to come back."""
+    try:
+        async with asyncio.timeout(60):
+            while not await condition():
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise AssertionError(f"not within 60 s: {what}") from None
+
+
 async def _passes(step: Callable[[], Awaitable[object]]) -> bool:
     """Whether something works now; what would not pass by itself is raised."""
     try:
@@ -90,6 +105,13 @@ async def _passes(step: Callable[[], Awaitable[object]]) -> bool:
             raise
         return False
     return True
+
+
+def _opened(order: order_pb2.Order, stated: datetime) -> Record:
+    """The event that opens an order, as the order service publishes it."""
+    draft = EventDraft(ORDERS_TOPIC, order.name.removeprefix("orders/"), 1, order_events.OrderOpened(order=order))
+    headers = event_headers(draft, event_id=_IDS.new(), source="services/order", time=stated, trace="")
+    return Record(ORDERS_TOPIC, draft.key, draft.message.SerializeToString(), headers)
 
 
 async def _is_published(stream: EventStream, record: Record) -> bool:
@@ -183,13 +205,12 @@ async def test_postgres_is_away_for_a_minute(house: House, durable_postgres: Pos
         assert await house.value("SELECT sum(end_time - start_time) FROM market_outage") >= timedelta(seconds=60)
 
 
-async def test_the_event_stream_is_away_for_a_minute(house: House, stream_nats: Nats) -> None:
+async def test_the_event_stream_is_away_for_a_minute(house: House, mortal_stream: tuple[Engine, StreamAddress]) -> None:
     """Goal: while events neither come nor go leases run on, and an order that waited in the stream is not held to have waited
-    for a match. Method: relay and consumer on a NATS of their own, killed for a minute; an order with a wait of 20 s, opened
+    for a match. Method: relay and consumer on an engine of their own, killed for a minute; an order with a wait of 20 s, opened
     before, arrives after; what was stated meanwhile leaves then.
     """
-    credentials = str(stream_nats.service_credentials_file("tests"))
-    address = StreamAddress(stream_nats.url, stream_nats.url, credentials)
+    engine, address = mortal_stream
     async with AsyncExitStack() as closing, house.running(engine=False):
         stream = await open_stream(address, client="bidding")
         closing.push_async_callback(stream.close)
@@ -197,10 +218,13 @@ async def test_the_event_stream_is_away_for_a_minute(house: House, stream_nats: 
         relay = OutboxRelay(house.database, house.signals, stream, house.clock)
         consumer = Consumer("bidding", [ORDERS_TOPIC], house.database, stream, OrderHandlers(house.policy).by_type())
         async with _beside(relay.run, consumer.run):
+            early = _opened(gpu_order(limit=1), house.clock.now())
+            await _until(lambda: _is_published(stream, early), "an order's event leaves")
+            await _until(lambda: _is(house, "SELECT count(*) FROM market_order", 1), "the consumer takes it")
             agent, key, command = await _running_lease(house)
             unsent = "SELECT count(*) FROM outbox WHERE sent_at IS NULL"
-            await house.until(lambda: _is(house, unsent, 0), "all events have left")
-            await stream_nats.kill()
+            await _until(lambda: _is(house, unsent, 0), "all events have left")
+            await engine.kill()
 
             order = gpu_order()
             order.terms.match_timeout.seconds = 20
@@ -212,17 +236,15 @@ async def test_the_event_stream_is_away_for_a_minute(house: House, stream_nats: 
             await _a_minute(house, beat)
             assert await house.value("SELECT state FROM lease") == "RUNNING"
             assert await house.value("SELECT count(*) FROM market_outage") == 0
-            await stream_nats.start()
-            draft = EventDraft(ORDERS_TOPIC, order.name[7:], 1, order_events.OrderOpened(order=order))
-            headers = event_headers(draft, event_id=_IDS.new(), source="services/order", time=opened, trace="")
-            record = Record(ORDERS_TOPIC, draft.key, draft.message.SerializeToString(), headers)
-            await house.until(lambda: _is_published(stream, record), "the order's event leaves")
-            await house.until(lambda: _is(house, "SELECT count(*) FROM market_order", 2), "the order arrives")
+            await engine.start()
+            record = _opened(order, opened)
+            await _until(lambda: _is_published(stream, record), "the order's event leaves")
+            await _until(lambda: _is(house, "SELECT count(*) FROM market_order", 3), "the order arrives")
             await house.watch.run_once()
             assert await house.matching.match_open_orders() == 1
             created = await house.until_event(order.name[7:], events_pb2.LeaseCreated)
             assert created.lease.provider == agent.name
-            await house.until(lambda: _is(house, unsent, 0), "what was stated meanwhile leaves")
+            await _until(lambda: _is(house, unsent, 0), "what was stated meanwhile leaves")
             kinds = [type(event).__name__ for event in await house.events(key=key)]
             assert kinds == ["LeaseCreated", "LeaseRunning"]
 
