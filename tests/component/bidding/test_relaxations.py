@@ -1,11 +1,14 @@
 """ExplainMatch tells what would match, on a real database; what it tells is done, and matches."""
 
+from dataclasses import replace
+
 from google.protobuf.duration_pb2 import Duration
 
 from fallow.bidding.v1 import market_service_pb2, market_service_pb2_grpc
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow_bidding.domain.leases import EndReason
+from fallow_bidding.queries import Queries
 from fallow_chassis.grpc_client import channel
 from fallow_chassis.wire import from_timestamp
 from tests.component.bidding.conftest import House, gpu_order, node, run_status
@@ -54,6 +57,19 @@ async def test_a_told_change_matches(house: House) -> None:
         story = await explained(house, mended)
         assert not story.relaxations
         assert not story.HasField("free_time")
+
+
+async def test_an_order_is_explained_by_its_own_market(house: House) -> None:
+    """Goal: a service that keeps one market explains orders of another. Method: ask for an order of the world as a service
+    that keeps a market without providers.
+    """
+    async with house.running(engine=False, courier=False):
+        await house.add_agent(gpu_micros=2_000_000)
+        order = gpu_order(limit=1_000_000)
+        await house.open_order(order)
+        elsewhere = Queries(house.database, replace(house.policy, market="elsewhere"))
+        (change,) = (await elsewhere.explain(order.name)).groups[0].relaxations
+        assert (change.constraint, change.limit) == ("price_limit", 2_000_000)
 
 
 async def test_a_fixed_term_says_when_devices_come_free(house: House) -> None:
