@@ -1,8 +1,6 @@
 """`fallow key`: API keys, for programs."""
 
 import asyncio
-import re
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -11,20 +9,10 @@ from rich.table import Table
 
 from fallow.order.v1 import session_service_pb2
 from fallow_sdk.commands.connection import as_json, console, signed_in
+from fallow_sdk.commands.options import parse_span
 from fallow_sdk.profile import save_secret
 
 app = typer.Typer(no_args_is_help=True, help="API keys, for programs.")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-
-
-def parse_duration(text: str) -> timedelta | None:
-    """`90d`, `12h` or `30m`; empty is none. Raises a usage error."""
-    if not text:
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
-    if match is None:
-        raise typer.BadParameter("must be a number of m, h or d, such as 90d")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 @app.command()
@@ -35,7 +23,7 @@ def create(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the secret to a file (0600).")] = None,
 ) -> None:
     """Make an API key. Its secret is shown once and stored nowhere."""
-    lasts = parse_duration(expires)
+    lasts = parse_span(expires, "--expires") if expires else None
 
     async def run() -> None:
         async with signed_in() as (client, _):

@@ -10,8 +10,9 @@ import fallow_sdl
 from fallow.order.v1 import order_pb2
 from fallow_sdk.commands.bid_tables import bids_table, round_title
 from fallow_sdk.commands.connection import as_json, as_json_line, console, show_rows, signed_in
+from fallow_sdk.commands.options import parse_pairs
 from fallow_sdk.commands.order_change import Wishes, change_of
-from fallow_sdk.commands.order_filters import parse_labels, parse_states, parse_time
+from fallow_sdk.commands.order_filters import parse_states, parse_time
 from fallow_sdk.commands.order_modes import TermWishes, mode_of, terms_of
 from fallow_sdk.commands.order_tables import (
     estimate_table,
@@ -80,7 +81,7 @@ def create(
     text = read_sdl(file)
     mode = mode_of(auction, window, manual=manual)
     terms = terms_of(TermWishes(spot, reserved, duration, budget, match_timeout, auto_top_up))
-    labels = parse_labels(label or [])
+    labels = parse_pairs(label or (), "--label")
     waits = not manual if wait is None else wait
 
     async def run() -> None:
@@ -143,14 +144,14 @@ def list_orders(
     json: Json = False,
 ) -> None:
     """Show orders, newest first."""
-    states, labels = parse_states(state or []), parse_labels(label or [])
+    states, labels = parse_states(state or []), parse_pairs(label or (), "--label")
     earliest, latest = parse_time(since, "--since"), parse_time(until, "--until")
 
     async def run() -> None:
         async with signed_in() as (client, _):
             orders = await client.list_orders(states=states, labels=labels, earliest=earliest, latest=latest)
             if json:
-                typer.echo(as_json(list(orders)))
+                typer.echo(as_json(orders))
             else:
                 show_rows(orders_table(orders))
 
@@ -165,7 +166,7 @@ def history(name: Name, json: Json = False) -> None:
         async with signed_in() as (client, _):
             found = await client.order_history(name)
             if json:
-                typer.echo(as_json(list(found)))
+                typer.echo(as_json(found))
             else:
                 show_rows(history_table(found))
 

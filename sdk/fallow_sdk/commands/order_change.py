@@ -4,21 +4,19 @@ The present order is read first, so that services and groups may be named as peo
 change, so that nothing that happened meanwhile is overwritten.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import typer
-from google.protobuf.duration_pb2 import Duration
 
 import fallow_sdl
 from fallow.order.v1 import order_pb2
 from fallow.type.v1 import money_pb2
+from fallow_sdk.commands.options import parse_pairs, parse_span
 from fallow_sdk.money import parse_amount
 
 REPLICAS_PATH = "groups.workload.containers.replicas"
 NONE = "none"
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +44,15 @@ def change_of(present: order_pb2.Order, wishes: Wishes) -> tuple[order_pb2.Order
         except fallow_sdl.SdlError as error:
             raise typer.BadParameter(str(error)) from None
         paths.append("groups.workload")
-    for entry in wishes.replicas:
-        _take_replicas(changed, present, entry)
+    for service, number in parse_pairs(wishes.replicas, "--replicas").items():
+        _take_replicas(changed, present, service, number)
         paths.append(REPLICAS_PATH)
     for entry in wishes.price_limits:
         _take_limit(changed, present, entry)
         paths.append("groups.price_limit")
     paths += _take_terms(changed.terms, wishes, _asset(present))
     if wishes.labels:
-        for key, value in {**present.labels, **dict(_pair(entry, "--label") for entry in wishes.labels)}.items():
+        for key, value in {**present.labels, **parse_pairs(wishes.labels, "--label")}.items():
             if value:
                 changed.labels[key] = value
         paths.append("labels")
@@ -63,20 +61,12 @@ def change_of(present: order_pb2.Order, wishes: Wishes) -> tuple[order_pb2.Order
     return changed, list(dict.fromkeys(paths))
 
 
-def parse_seconds(text: str) -> int:
-    """`90m`, `12h` or `7d` in seconds. typer.BadParameter for anything else."""
-    found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is no duration: write for example 90m, 12h or 7d, or {NONE}")
-    return int(found[1]) * _UNIT_SECONDS[found[2]]
-
-
 def _take_terms(terms: order_pb2.Terms, wishes: Wishes, asset: str) -> list[str]:
     """Duration, budget and automatic top-up; the paths of those that were asked for."""
     paths: list[str] = []
     if wishes.duration is not None:
         if wishes.duration != NONE:
-            terms.duration.CopyFrom(Duration(seconds=parse_seconds(wishes.duration)))
+            terms.duration.FromTimedelta(parse_span(wishes.duration, "--duration"))
         paths.append("terms.duration")
     if wishes.budget is not None:
         if wishes.budget != NONE:
@@ -94,11 +84,10 @@ def _take_workloads(changed: order_pb2.Order, wanted: order_pb2.Order) -> None:
         _group(changed, group.group_id).workload.CopyFrom(group.workload)
 
 
-def _take_replicas(changed: order_pb2.Order, present: order_pb2.Order, entry: str) -> None:
-    """`service=replicas`; the group is the one that has the service."""
-    service, number = _pair(entry, "--replicas")
+def _take_replicas(changed: order_pb2.Order, present: order_pb2.Order, service: str, number: str) -> None:
+    """So many replicas of a service; the group is the one that has the service."""
     if not number.isdecimal():
-        raise typer.BadParameter(f"--replicas {entry}: write for example web=2")
+        raise typer.BadParameter(f"--replicas {service}={number}: write for example web=2")
     having = [group for group in present.groups if any(item.service == service for item in group.replica_sets)]
     if not having:
         known = sorted({item.service for group in present.groups for item in group.replica_sets})
@@ -127,14 +116,6 @@ def _group(changed: order_pb2.Order, group_id: str) -> order_pb2.Group:
         if group.group_id == group_id:
             return group
     return changed.groups.add(group_id=group_id)
-
-
-def _pair(entry: str, option: str) -> tuple[str, str]:
-    """`key=value`."""
-    key, equals, value = entry.partition("=")
-    if not equals or not key:
-        raise typer.BadParameter(f"{option} {entry}: write key=value")
-    return key, value
 
 
 def _amount(text: str, asset: str) -> money_pb2.Amount:

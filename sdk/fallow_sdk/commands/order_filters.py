@@ -21,19 +21,6 @@ def parse_states(names: list[str]) -> list["order_pb2.OrderState.ValueType"]:
     return [known[name.upper()] for name in names]
 
 
-def parse_labels(texts: list[str]) -> dict[str, str]:
-    """Labels as `key=value`. Raises a usage error for anything else, and for one key twice."""
-    labels: dict[str, str] = {}
-    for text in texts:
-        key, sign, value = text.partition("=")
-        if not sign or not key:
-            raise typer.BadParameter(f"{text!r} is no label; write key=value", param_hint="--label")
-        if key in labels:
-            raise typer.BadParameter(f"{key!r} stands twice; an order has one value for it", param_hint="--label")
-        labels[key] = value
-    return labels
-
-
 def parse_time(text: str, option: str) -> Timestamp | None:
     """An instant: so long ago (`90s`, `30m`, `2h`, `7d`), or a date or time of ISO 8601, UTC where it names no zone.
 

@@ -1,17 +1,15 @@
 """How `fallow order create` says in which market and on which terms an order is placed."""
 
-import re
 from dataclasses import dataclass
-from datetime import timedelta
 
 import typer
 
 from fallow.order.v1 import order_pb2
 from fallow_sdk.client import Mode
+from fallow_sdk.commands.options import parse_span
 from fallow_sdk.money import parse_amount
 from fallow_sdl.settings import DEFAULTS
 
-_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _RULES = {"first": order_pb2.AUCTION_RULE_FIRST_PRICE, "second": order_pb2.AUCTION_RULE_SECOND_PRICE}
 
 
@@ -25,14 +23,6 @@ class TermWishes:
     budget: str = ""
     match_timeout: str = ""
     auto_top_up: bool = False
-
-
-def parse_span(text: str, option: str) -> timedelta:
-    """`500ms`, `30s`, `10m`, `12h` or `30d`. Raises a usage error."""
-    match = re.fullmatch(r"([1-9][0-9]{0,8})(ms|s|m|h|d)", text)
-    if match is None:
-        raise typer.BadParameter("must be a number of ms, s, m, h or d, such as 30s", param_hint=option)
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def mode_of(auction: str, window: str, *, manual: bool) -> Mode | None:

@@ -11,22 +11,12 @@ from fallow.bidding.v1 import lease_pb2, provider_pb2
 from fallow_sdk.audits import sign_attributes
 from fallow_sdk.client import Client
 from fallow_sdk.commands.connection import as_json, signed_in
+from fallow_sdk.commands.options import parse_pairs
 from fallow_sdk.profile import load_profile
 from fallow_sdk.wallet import Wallet
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 app = typer.Typer(no_args_is_help=True, help="For owners of sites, and for auditors.")
-
-
-def parse_attributes(texts: list[str]) -> dict[str, str]:
-    """`name=value` each; raises a usage error."""
-    attributes = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise typer.BadParameter(f"{text!r} must be NAME=VALUE")
-        attributes[name] = value
-    return attributes
 
 
 def parse_public_key(text: str) -> bytes:
@@ -47,7 +37,7 @@ def sign(
     key_file: Annotated[Path, typer.Option("--key", help="File with your EVM key.")],
 ) -> None:
     """Vouch for attributes of a provider as an auditor. Prints the signature as JSON, for its owner's add-signature."""
-    wanted = parse_attributes(attributes)
+    wanted = parse_pairs(attributes, "NAME=VALUE")
     try:
         wallet = Wallet.load(key_file)
     except ValueError as error:

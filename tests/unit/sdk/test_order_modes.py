@@ -12,7 +12,8 @@ from fallow.type.v1 import money_pb2, resources_pb2
 from fallow_sdk.client import Mode
 from fallow_sdk.commands.bid_tables import auctions_table, bids_table, round_title
 from fallow_sdk.commands.connection import console
-from fallow_sdk.commands.order_modes import TermWishes, mode_of, parse_span, terms_of
+from fallow_sdk.commands.options import parse_span
+from fallow_sdk.commands.order_modes import TermWishes, mode_of, terms_of
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_spans(text: str, milliseconds: int) -> None:
     assert parse_span(text, "--window") == timedelta(milliseconds=milliseconds)
 
 
-@pytest.mark.parametrize("text", ["", "30", "-1s", "0s", "1w", "1.5h", "s"])
+@pytest.mark.parametrize("text", ["", "30", "-1s", "0s", "1w", "1.5h", "s", "36501d", "999999999d"])
 def test_what_is_no_span_is_wrong_usage(text: str) -> None:
     """Goal: no guess. Method: texts of other shapes."""
     with pytest.raises(typer.BadParameter):

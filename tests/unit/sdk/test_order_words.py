@@ -9,7 +9,8 @@ from rich.console import Console
 
 from fallow.order.v1 import order_pb2
 from fallow.type.v1 import lease_pb2, money_pb2
-from fallow_sdk.commands.order_filters import parse_labels, parse_states, parse_time
+from fallow_sdk.commands.options import parse_pairs
+from fallow_sdk.commands.order_filters import parse_states, parse_time
 from fallow_sdk.commands.order_tables import history_table, order_tables, transition_cells
 from fallow_sdk.errors import FallowError, FieldViolation
 
@@ -54,14 +55,14 @@ def test_states_and_labels_are_read_or_refused_with_advice() -> None:
     assert parse_states(["running", "OPEN"]) == [order_pb2.ORDER_STATE_RUNNING, order_pb2.ORDER_STATE_OPEN]
     with pytest.raises(typer.BadParameter, match="there are: pending, open, matched, running"):
         parse_states(["unspecified"])
-    assert parse_labels(["team=blue", "empty=", "sum=a=b"]) == {"team": "blue", "empty": "", "sum": "a=b"}
+    assert parse_pairs(["team=blue", "empty=", "sum=a=b"], "--label") == {"team": "blue", "empty": "", "sum": "a=b"}
     for labels, advice in (
         (["team"], "write key=value"),
         (["=x"], "write key=value"),
         (["a=1", "a=2"], "stands twice"),
     ):
         with pytest.raises(typer.BadParameter, match=advice):
-            parse_labels(labels)
+            parse_pairs(labels, "--label")
 
 
 def _lost() -> order_pb2.OrderTransition:
