@@ -5,8 +5,15 @@ from typing import Any
 
 import pytest
 from google.protobuf import field_mask_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from fallow.order.v1 import order_pb2, order_service_pb2, order_service_pb2_grpc
+from fallow.order.v1 import (
+    order_pb2,
+    order_service_pb2,
+    order_service_pb2_grpc,
+    session_service_pb2,
+    session_service_pb2_grpc,
+)
 from fallow.type.v1 import money_pb2
 from fallow_chassis.clock import Clock
 from fallow_chassis.errors import UNAVAILABLE, DomainError, ErrorReason, FieldViolation
@@ -412,3 +419,26 @@ async def test_estimates_and_explanations_come_from_bidding(house: House) -> Non
     order = await tenant.create()
     explained = await stub.ExplainOrder(order_service_pb2.ExplainOrderRequest(name=order.name))
     assert explained.groups[0].advice == "wait"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"), [(253_402_300_800, 0), (-62_135_596_801, 0), (10**15, 0), (2**62, 0), (0, -1)]
+)
+async def test_a_time_that_is_none_is_refused_by_its_path(house: House, seconds: int, nanos: int) -> None:
+    """Goal: no internal error, whatever the numbers. Method: a filter of a list and the end of a key, out of range."""
+    tenant = house.tenant()
+    when = Timestamp(seconds=seconds, nanos=nanos)
+    stub = await tenant.orders()
+    with pytest.raises(RemoteError) as caught:
+        await stub.ListOrders(order_service_pb2.ListOrdersRequest(min_create_time=when))
+    assert caught.value.reason.reason == "INVALID_FIELD"
+    assert [violation.field for violation in caught.value.violations] == ["min_create_time"]
+    token = house.identity.account_token(tenant.name, ("keys.write",))
+    sessions = session_service_pb2_grpc.SessionServiceStub(await house.connect(token))
+    key = session_service_pb2.ApiKey(display_name="ci", expire_time=when)
+    with pytest.raises(RemoteError) as refused:
+        await sessions.CreateApiKey(
+            session_service_pb2.CreateApiKeyRequest(parent="accounts/me", api_key=key, request_id="k")
+        )
+    assert refused.value.reason.reason == "INVALID_FIELD"
+    assert [violation.field for violation in refused.value.violations] == ["api_key.expire_time"]
