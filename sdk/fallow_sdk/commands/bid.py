@@ -9,10 +9,10 @@ from fallow.bidding.v1 import market_service_pb2
 from fallow.type.v1 import money_pb2
 from fallow_sdk.commands.bid_tables import auctions_table, bids_table, round_title
 from fallow_sdk.commands.connection import as_json, console, show_rows, signed_in
+from fallow_sdk.commands.options import Json
 from fallow_sdk.money import parse_amount
 
 app = typer.Typer(no_args_is_help=True, help="Look for auctions and bid in them, as the owner of a provider.")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Auction = Annotated[str, typer.Argument(help="Auction, `auctions/{auction}`.")]
 
 

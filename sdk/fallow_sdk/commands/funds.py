@@ -9,11 +9,11 @@ from rich.table import Table
 
 from fallow_sdk.chain import ChainClient
 from fallow_sdk.commands.connection import as_json, console, show_rows, signed_in
+from fallow_sdk.commands.options import Json
 from fallow_sdk.money import parse_amount, show_amount
 from fallow_sdk.wallet import Wallet
 
 app = typer.Typer(help="Balances, deposits and charges.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 CREDIT_SECONDS = 120.0
 
 

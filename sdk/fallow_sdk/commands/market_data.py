@@ -13,13 +13,13 @@ from fallow.bidding.v1 import market_service_pb2
 from fallow.type.v1 import money_pb2
 from fallow_sdk.client import Client
 from fallow_sdk.commands.connection import as_json, as_json_line, show_rows
+from fallow_sdk.commands.options import Json
 from fallow_sdk.commands.order_tables import name_column, show_time
 from fallow_sdk.money import show_price
 from fallow_sdk.profile import load_profile
 
 MILLI = 1_000
 Model = Annotated[str, typer.Option("--model", help="GPU model, such as h100; all where it is not said.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 def show_milli(milli: int) -> str:

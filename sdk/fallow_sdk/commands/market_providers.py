@@ -9,6 +9,7 @@ from rich.table import Table
 from fallow.bidding.v1 import provider_pb2, provider_service_pb2
 from fallow_sdk.client import Client
 from fallow_sdk.commands.connection import as_json, show_rows
+from fallow_sdk.commands.options import Json
 from fallow_sdk.commands.order_tables import name_column
 from fallow_sdk.profile import load_profile
 
@@ -64,7 +65,7 @@ def providers(
     model: Annotated[list[str] | None, typer.Option("--model", help="GPU model, such as h100; repeat it.")] = None,
     reputation: Annotated[int, typer.Option("--reputation", help="Least score.", min=0, max=1_000)] = 0,
     auditor: Annotated[str, typer.Option("--auditor", help="Who vouches for an attribute of theirs.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    json: Json = False,
 ) -> None:
     """List providers, newest first, with the parts of their reputation; docs/reputation.md tells the formula."""
     request = provider_service_pb2.ListProvidersRequest(

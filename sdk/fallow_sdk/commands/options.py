@@ -1,11 +1,13 @@
-"""How spans of time and named values are written in options and arguments, the same in every command."""
+"""Options that several commands have, and how spans of time and named values are written in all of them."""
 
 import re
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Annotated
 
 import typer
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 LONGEST = timedelta(days=36_500)
 """Far beyond what any order or key may last, and far from the end of the calendar."""
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -10,7 +10,7 @@ import fallow_sdl
 from fallow.order.v1 import order_pb2
 from fallow_sdk.commands.bid_tables import bids_table, round_title
 from fallow_sdk.commands.connection import as_json, as_json_line, console, show_rows, signed_in
-from fallow_sdk.commands.options import parse_pairs
+from fallow_sdk.commands.options import Json, parse_pairs
 from fallow_sdk.commands.order_change import Wishes, change_of
 from fallow_sdk.commands.order_filters import parse_states, parse_time
 from fallow_sdk.commands.order_modes import TermWishes, mode_of, terms_of
@@ -27,7 +27,6 @@ from fallow_sdk.commands.order_tables import (
 from fallow_sdk.money import show_amount
 
 app = typer.Typer(help="Place, look at, watch, explain, change and close orders.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Name = Annotated[str, typer.Argument(help="Order, `orders/{order}`.")]
 WAIT_SECONDS = 600.0
 

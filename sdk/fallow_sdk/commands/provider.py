@@ -11,11 +11,10 @@ from fallow.bidding.v1 import lease_pb2, provider_pb2
 from fallow_sdk.audits import sign_attributes
 from fallow_sdk.client import Client
 from fallow_sdk.commands.connection import as_json, signed_in
-from fallow_sdk.commands.options import parse_pairs
+from fallow_sdk.commands.options import Json, parse_pairs
 from fallow_sdk.profile import load_profile
 from fallow_sdk.wallet import Wallet
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 app = typer.Typer(no_args_is_help=True, help="For owners of sites, and for auditors.")
 
 
