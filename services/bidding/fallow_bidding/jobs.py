@@ -196,11 +196,12 @@ class Watch:
         self._orders = orders
 
     async def run_once(self) -> None:
-        """Beat, then look at silence, at what is overdue, at waits for a match, and at terms."""
+        """Beat, then look at silence, at what is overdue, at notices that are over, at waits for a match, and at terms."""
         if not self._link.is_connected:
             return
         await self._watching.beat()
         await self._watching.find_silent()
         await self._watching.find_overdue()
+        await self._watching.end_preempted()
         await self._watching.find_unmatched()
         await self._orders.end_terms()

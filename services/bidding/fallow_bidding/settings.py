@@ -34,6 +34,8 @@ class BiddingSettings(ServiceSettings):
     accept_timeout_seconds: float = Field(default=15, gt=0, description="Longest wait for a command to be accepted.")
     start_timeout_seconds: float = Field(default=600, gt=0, description="Longest time from acceptance to readiness.")
     resend_seconds: float = Field(default=2, gt=0, description="Time between two sendings of one command.")
+    spot_run_seconds_min: float = Field(default=600, ge=0, description="Least running time of a spot lease.")
+    preempt_notice_seconds: float = Field(default=30, ge=30, description="Notice of a spot lease's end.")
     failures_max: int = Field(default=5, ge=1, description="Workload failures of a group after which its order ends.")
     decisions_folder: str = Field(
         default="",
@@ -65,6 +67,8 @@ class BiddingSettings(ServiceSettings):
             start_timeout_ms=_ms(self.start_timeout_seconds),
             resend_ms=_ms(self.resend_seconds),
             failures_max=self.failures_max,
+            spot_run_ms_min=_ms(self.spot_run_seconds_min),
+            preempt_notice_ms=_ms(self.preempt_notice_seconds),
         )
 
 

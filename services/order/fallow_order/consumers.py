@@ -11,6 +11,7 @@ from fallow.bidding.v1 import events_pb2 as bidding_events
 from fallow.order.v1 import order_pb2
 from fallow.settlement.v1 import charge_pb2
 from fallow.settlement.v1 import events_pb2 as settlement_events
+from fallow.type.v1 import lease_pb2
 from fallow_chassis.events import ReceivedEvent
 from fallow_chassis.inbox import Handler
 from fallow_chassis.logging import get_logger
@@ -79,6 +80,21 @@ async def lease_running(unit: UnitOfWork, _event: ReceivedEvent, message: biddin
     )
     order_id = message.key.order.removeprefix("orders/")
     await update_store.delete_older_workloads(unit.connection, order_id, message.key.group, message.key.generation)
+
+
+async def lease_preempting(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeasePreempting) -> None:
+    """A spot lease will give way to another order."""
+    until = message.preempt_time.ToJsonString()
+    await _note_of_lease(
+        unit, message.key, f"{message.lease} gives way at {until} to an order that pays as much", message.notice_time
+    )
+
+
+async def lease_preemption_withdrawn(
+    unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeasePreemptionWithdrawn
+) -> None:
+    """A spot lease goes on after all."""
+    await _note_of_lease(unit, message.key, f"{message.lease} runs on: nobody needs its room", message.withdraw_time)
 
 
 async def lease_suspended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeaseSuspended) -> None:
@@ -175,6 +191,8 @@ def handlers() -> dict[type[Message], Handler]:
         bidding_events.AuctionClosed: auction_closed,
         bidding_events.LeaseCreated: lease_created,
         bidding_events.LeaseRunning: lease_running,
+        bidding_events.LeasePreempting: lease_preempting,
+        bidding_events.LeasePreemptionWithdrawn: lease_preemption_withdrawn,
         bidding_events.LeaseSuspended: lease_suspended,
         bidding_events.LeaseEnded: lease_ended,
         bidding_events.GroupEnded: group_ended,
@@ -186,6 +204,16 @@ def handlers() -> dict[type[Message], Handler]:
         settlement_events.ChargePosted: charge_posted,
         settlement_events.EscrowClosed: escrow_closed,
     }
+
+
+async def _note_of_lease(unit: UnitOfWork, key: lease_pb2.GenerationKey, what: str, instant: Timestamp) -> None:
+    """Note something that changes no state of a group, with its name."""
+
+    def note(order: Order, now: datetime) -> Order:
+        names = {group.index: group.group_id for group in order.groups}
+        return orders.noted(order, f"{names.get(key.group, 'a group')}: {what}", _instant(instant, now))
+
+    await _fold(unit, key.order, note)
 
 
 async def _fold(unit: UnitOfWork, name: str, change: Callable[[Order, datetime], Order]) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.type.v1 import resources_pb2, workload_pb2
-from fallow_chassis.errors import DomainError, FieldViolation, invalid_field, not_yet_available
+from fallow_chassis.errors import DomainError, FieldViolation, invalid_field
 from fallow_chassis.validation import validate
 from fallow_chassis.wire import from_duration, to_duration
 from fallow_order.domain.draft import (
@@ -130,8 +130,6 @@ def draft_of_order(order: order_pb2.Order) -> OrderDraft:
     check_labels(order.labels, "order.labels")
     _check_groups(order)
     asset = order.groups[0].price_limit.asset
-    if order.terms.kind == order_pb2.TERM_KIND_SPOT:
-        raise not_yet_available("order.terms.kind SPOT")
     match_timeout_ms, term_ms = _check_terms(order.terms, asset)
     bare = order_pb2.Order(group_binding=order.group_binding or order_pb2.GROUP_BINDING_ALL_OR_NONE)
     _take_mode(order, bare, match_timeout_ms)

@@ -83,6 +83,7 @@ class Agent:
     key: Ed25519PrivateKey
     link: NatsLink
     commands: list[market_link_pb2.Command] = field(default_factory=list)
+    runs: list[market_link_pb2.RunStatus] = field(default_factory=list)
     refuses: str = ""
     is_deaf: bool = False
     sequence: int = 0
@@ -316,7 +317,7 @@ class House:
             self.clock.advance(milliseconds=step // timedelta(milliseconds=1))
             await self.watching.beat()
             for agent in self.agents:
-                await agent.beat()
+                await agent.beat(*agent.runs)
 
     async def events(self, topic: str = LEASES_TOPIC, key: str = "") -> list[Message]:
         """What the outbox holds of a topic, in order; versions must be without gaps."""

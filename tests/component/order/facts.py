@@ -103,3 +103,19 @@ def auction_closed(order: str, *, number: int = 1, winner: str = "", detail: str
         detail=detail,
         decide_time=Timestamp(seconds=READY_SECONDS),
     )
+
+
+def preempting(order: str, lease: str) -> bidding_events.LeasePreempting:
+    """A spot lease will give way."""
+    return bidding_events.LeasePreempting(lease=lease, key=key(order), preempt_time=Timestamp(seconds=READY_SECONDS))
+
+
+def preemption_withdrawn(order: str, lease: str) -> bidding_events.LeasePreemptionWithdrawn:
+    """A spot lease goes on after all."""
+    return bidding_events.LeasePreemptionWithdrawn(lease=lease, key=key(order))
+
+
+def preempted(order: str, lease: str) -> bidding_events.LeaseEnded:
+    """A spot lease has given way."""
+    evidence = lease_pb2.Evidence(reason=lease_pb2.END_REASON_PREEMPTED)
+    return bidding_events.LeaseEnded(lease=lease, key=key(order), evidence=evidence, releasing=True)

@@ -51,7 +51,7 @@ async def test_the_market_hears_mode_and_terms(house: House) -> None:
         match_mode=order_pb2.MATCH_MODE_AUCTION,
         auction_rule=order_pb2.AUCTION_RULE_SECOND_PRICE,
         auction_window=to_duration(30_000),
-        terms=order_pb2.Terms(kind=order_pb2.TERM_KIND_RESERVED, duration=to_duration(1_000)),
+        terms=order_pb2.Terms(kind=order_pb2.TERM_KIND_SPOT),
     )
     await stub.CreateOrder(request)
     manual = order_service_pb2.CreateOrderRequest(request_id="d", sdl=SDL, match_mode=order_pb2.MATCH_MODE_MANUAL)
@@ -65,7 +65,7 @@ async def test_the_market_hears_mode_and_terms(house: House) -> None:
     assert heard == [
         (order_pb2.MATCH_MODE_AUCTION, order_pb2.AUCTION_RULE_FIRST_PRICE, 250, on_demand),
         (instant, order_pb2.AUCTION_RULE_UNSPECIFIED, 0, order_pb2.TERM_KIND_RESERVED),
-        (order_pb2.MATCH_MODE_AUCTION, order_pb2.AUCTION_RULE_SECOND_PRICE, 30_000, order_pb2.TERM_KIND_RESERVED),
+        (order_pb2.MATCH_MODE_AUCTION, order_pb2.AUCTION_RULE_SECOND_PRICE, 30_000, order_pb2.TERM_KIND_SPOT),
         (order_pb2.MATCH_MODE_MANUAL, order_pb2.AUCTION_RULE_UNSPECIFIED, 0, on_demand),
     ]
 
@@ -120,3 +120,31 @@ async def test_the_history_tells_every_round(house: House) -> None:
     seen = len(await history(tenant, name))
     await house.deliver(LEASES_TOPIC, order_id, facts.auction_opened(name, number=3))
     assert len(await history(tenant, name)) == seen
+
+
+async def test_the_history_tells_of_notices(house: House) -> None:
+    """Goal: the tenant of a spot order sees when its lease gives way, that it may stay after all, and the end with its
+    reason. Method: the market's facts of a notice, a withdrawal, a second notice and the end.
+    """
+    tenant = house.tenant()
+    house.settlement.free[tenant.name] = 10_000_000
+    name = (await tenant.create()).name
+    order_id, lease = name.removeprefix("orders/"), new_name("leases")
+    for fact in (
+        facts.created(name, lease),
+        facts.running(name, lease),
+        facts.preempting(name, lease),
+        facts.preemption_withdrawn(name, lease),
+        facts.preempting(name, lease),
+        facts.preempted(name, lease),
+    ):
+        await house.deliver(LEASES_TOPIC, order_id, fact)
+    reasons = [change.reason for change in await history(tenant, name)]
+    notice = f"main: {lease} gives way at 2027-01-15T08:00:00Z to an order that pays as much"
+    assert [reason for reason in reasons if "main: " in reason] == [
+        notice,
+        f"main: {lease} runs on: nobody needs its room",
+        notice,
+    ]
+    assert (await tenant.get(name)).state == order_pb2.ORDER_STATE_DEGRADED
+    assert sum(reason == "preempted: another order took its devices" for reason in reasons) == 2

@@ -95,7 +95,6 @@ def _with_group(change: Any) -> order_pb2.Order:
             "order.terms.duration",
         ),
         (_order(match_mode=order_pb2.MATCH_MODE_AUCTION), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
-        (_order(terms=order_pb2.Terms(kind=order_pb2.TERM_KIND_SPOT)), "UNIMPLEMENTED", "NOT_YET_AVAILABLE", ""),
         (_auction(249), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
         (_auction(600_001), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),
         (_auction(2_000, terms=order_pb2.Terms(match_timeout=to_duration(1_999))), "INVALID_ARGUMENT", "INVALID_FIELD", "order.auction_window"),

@@ -116,6 +116,23 @@ async def fail_lease(
     return changed
 
 
+async def preempt_lease(unit: UnitOfWork, policy: Policy, order: MarketOrder, lease: Lease) -> None:
+    """A spot lease gives way, as it was told: it ends in good order, charged to the end, and its group looks elsewhere.
+
+    Nobody is to blame, so no provider is passed over; where the order forbids overlap, the group waits for the stop.
+    """
+    now = unit.clock.now()
+    assert lease.preemption is not None, "no lease gives way without a notice"
+    assert lease.preemption.time <= now, "a notice is kept"
+    group = (await orders.load_groups(unit.connection, [order.order_id]))[order.order_id][lease.key.group]
+    assert group.state is GroupState.LEASED, "a live lease belongs to a leased group"
+    evidence = Evidence(EndReason.PREEMPTED, "an order that pays as much needs its devices", convert.OBSERVER, now)
+    await end_lease(unit, lease, evidence, now, lost=False, nothing_runs=False, releasing=True)
+    hold_until = now + policy.overlap_wait if order.forbids_overlap else None
+    await orders.save_group(unit.connection, replace(group, state=GroupState.OPEN, hold_until=hold_until))
+    await notify(unit.connection, MARKET_CHANNEL)
+
+
 async def end_group(unit: UnitOfWork, order: MarketOrder, group: MarketGroup, reason: EndReason, detail: str) -> None:
     """End one group that has no live lease, of an order whose groups are leased each on its own.
 

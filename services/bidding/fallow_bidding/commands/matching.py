@@ -5,21 +5,22 @@ held, so two writers can never sell one device twice. The database's own check s
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from fallow.order.v1 import order_pb2
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.commands.mix import ArrivalMix
+from fallow_bidding.commands.preemption import CANDIDATES_MAX, Part, Preemptions
 from fallow_bidding.commands.rounds import close_rounds, load_bids
 from fallow_bidding.commands.succession import Succession
 from fallow_bidding.commands.trades import state_trades
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import market as convert
 from fallow_bidding.domain.auctions import Auction, AuctionRule, with_bids
-from fallow_bidding.domain.demand import OrderDemand, ReplicaSet
+from fallow_bidding.domain.demand import OrderDemand, ReplicaSet, TermKind
 from fallow_bidding.domain.leases import GenerationKey, Lease
 from fallow_bidding.domain.matching import Decision, GroupMatch, Market, decide
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
@@ -51,25 +52,64 @@ class MatchingCommands:
         self.lock_key = lock_key
 
     async def match_open_orders(self) -> int:
-        """One pass; returns how many leases it made."""
+        """Decide about all that looks for a provider; returns how many leases that made.
+
+        Where something fits nowhere and spot leases might give way, a second pass looks at those too.
+        """
+        made, rests = await self._pass(frozenset())
+        if rests:
+            before = self._database.clock.now() - timedelta(milliseconds=self._policy.spot_run_ms_min)
+            async with self._database.read() as connection:
+                found = await leases.load_preemptible(connection, self._policy.market, before, CANDIDATES_MAX)
+            if found:
+                made += (await self._pass(frozenset(lease.key.order_id for lease in found)))[0]
+        return made
+
+    async def _pass(self, spot_orders: frozenset[str]) -> tuple[int, bool]:
+        """One pass in one transaction; spot leases of ``spot_orders`` may be told to give way.
+
+        Returns how many leases it made, and whether something rests that others might give way to.
+        """
         async with self._database.transaction() as unit:
             await self.lock(unit)
             now = unit.clock.now()
-            found = await orders.lock_open_orders(unit.connection, self._policy.market, now, ORDER_BATCH)
-            groups = await orders.load_groups(unit.connection, [order.order_id for order in found])
-            rounds = await auctions.lock_open_auctions(unit.connection, [order.order_id for order in found])
-            if not any(_needs_decision(group, now) for order in found for group in groups[order.order_id]):
-                return 0
-            self._mix.count(found)
-            market, providers = await self.load_market(unit)
-            groups = await Succession(unit, self._policy, market, providers).run(found, groups)
-            # A group that has given up its lease for a new workload comes before all others.
-            found.sort(key=lambda order: not any(group.succeeds for group in groups[order.order_id]))
-            made = 0
-            for order in found:
-                for part in _parts(order, groups[order.order_id], rounds[order.order_id], now):
-                    made += await self._match(unit, market, providers, order, part, rounds[order.order_id])
-            return made
+            found = await orders.lock_open_orders(
+                unit.connection, self._policy.market, now, ORDER_BATCH, also=spot_orders
+            )
+            ids = [order.order_id for order in found]
+            groups = await orders.load_groups(unit.connection, ids)
+            rounds = await auctions.lock_open_auctions(unit.connection, ids)
+            market, providers = Market([]), dict[str, Provider]()
+            looking = [order for order in found if any(_needs_decision(group, now) for group in groups[order.order_id])]
+            if looking:
+                self._mix.count(looking)
+                market, providers = await self.load_market(unit)
+                groups = await Succession(unit, self._policy, market, providers).run(found, groups)
+            preemptions = Preemptions(unit, self._policy, market)
+            await preemptions.load()
+            parts = [
+                part
+                for order in found
+                for together in _parts(order, groups[order.order_id], rounds[order.order_id], now)
+                for part in preemptions.split(Part(order, together))
+            ]
+            await preemptions.withdraw_others(parts)
+            # Who was promised room comes before all others, then a group that has given up its lease for a new workload.
+            parts.sort(key=lambda part: (not preemptions.awaits(part), not _succeeds(part)))
+            waiting = [part for part in parts if preemptions.awaits(part)]
+            made, unmatched = 0, list[Part]()
+            for part in waiting:
+                if matches := await self._match(unit, market, providers, part, rounds[part.order.order_id]):
+                    made += len(matches)
+                    await preemptions.withdraw(part.key)
+            await preemptions.keep_room([part for part in waiting if preemptions.awaits(part)])
+            for part in parts[len(waiting) :]:
+                matches = await self._match(unit, market, providers, part, rounds[part.order.order_id])
+                made += len(matches)
+                unmatched += _rest(part, matches, rounds[part.order.order_id])
+            if spot_orders:
+                await preemptions.give_notice(unmatched, spot_orders & set(ids))
+            return made, bool(unmatched)
 
     async def seconds_to_close(self) -> float:
         """How long until the next round closes that the engine decides; without any, for ever."""
@@ -94,11 +134,11 @@ class MatchingCommands:
         unit: UnitOfWork,
         market: Market,
         providers: Mapping[str, Provider],
-        order: MarketOrder,
-        part: Mapping[int, MarketGroup],
+        wanted: Part,
         rounds: Mapping[int, Auction],
-    ) -> int:
+    ) -> tuple[GroupMatch, ...]:
         """Decide about groups of one order and write what was decided; those with a round are decided by its bids."""
+        order, part = wanted.order, wanted.groups
         assert order.body is not None, "an open order has a body"
         body = order_pb2.Order.FromString(order.body)
         demand = convert.order_demand(body, part)
@@ -114,7 +154,8 @@ class MatchingCommands:
             demand = convert.order_demand(body, forgiven)
             decision = self._decide(demand, market)
         await close_rounds(unit, order, body, part, due, bids, decision)
-        return await self.write(unit, providers, order, part, demand, decision)
+        await self.write(unit, providers, order, part, demand, decision)
+        return decision.matches
 
     async def write(
         self,
@@ -124,17 +165,18 @@ class MatchingCommands:
         part: Mapping[int, MarketGroup],
         demand: OrderDemand,
         decision: Decision,
-    ) -> int:
-        """Write what was decided about groups of one order; returns how many leases that made."""
+    ) -> None:
+        """Write what was decided about groups of one order."""
         for story in decision.explanations:
             await orders.save_decision(unit.connection, order.order_id, story)
         sets = {group.index: group.replica_sets for group in demand.groups}
         for match in decision.matches:
             group = part[match.group_index]
-            await self._lease(unit, providers[match.provider_id], order, group, match, sets[match.group_index])
+            spot = demand.term_kind is TermKind.SPOT
+            seller, replica_sets = providers[match.provider_id], sets[match.group_index]
+            await self._lease(unit, seller, order, group, match, replica_sets, spot=spot)
         if decision.matches:
             await orders.set_match_time(unit.connection, order.order_id, unit.clock.now())
-        return len(decision.matches)
 
     async def _lease(
         self,
@@ -144,6 +186,8 @@ class MatchingCommands:
         group: MarketGroup,
         match: GroupMatch,
         replica_sets: tuple[ReplicaSet, ...],
+        *,
+        spot: bool,
     ) -> None:
         """Write one lease with its devices, its command and its event."""
         now = unit.clock.now()
@@ -162,6 +206,7 @@ class MatchingCommands:
             self_stop_ms=self._policy.self_stop_ms,
             create_time=now,
             group_revision=group.revision,
+            spot=spot,
         )
         await leases.insert_lease(unit.connection, lease)
         await leases.insert_node_uses(unit.connection, lease, _node_uses(lease, replica_sets))
@@ -172,6 +217,21 @@ class MatchingCommands:
         await orders.set_leased_revision(unit.connection, lease.key, lease.group_revision)
         fact = convert_leases.lease_created(lease, provider.public_key, self._policy.heartbeat_interval_ms)
         await lifecycle.emit_fact(unit, order.order_id, fact)
+
+
+def _succeeds(part: Part) -> bool:
+    """Whether a group of a part has given up its lease for a new workload."""
+    return any(group.succeeds for group in part.groups.values())
+
+
+def _rest(part: Part, matches: Sequence[GroupMatch], rounds: Mapping[int, Auction]) -> list[Part]:
+    """What of a part found no provider, in the parts that would be leased alone; a round that failed begins anew instead."""
+    left = {index: group for index, group in part.groups.items() if index not in rounds}
+    for match in matches:
+        left.pop(match.group_index, None)
+    if not left or part.order.together:
+        return [Part(part.order, left)] if left else []
+    return [Part(part.order, {index: group}) for index, group in left.items()]
 
 
 def _needs_decision(group: MarketGroup, now: datetime) -> bool:

@@ -9,7 +9,7 @@ from fallow_bidding.commands import lifecycle
 from fallow_bidding.commands.rounds import away_ms
 from fallow_bidding.convert.leases import OBSERVER
 from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState
-from fallow_bidding.domain.orders import judge_wait
+from fallow_bidding.domain.orders import GroupState, judge_wait
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.silence import OUTAGE_AFTER, Outage, heard_since, outages_with_present
 from fallow_bidding.store import auctions, leases, orders, outages, providers
@@ -77,6 +77,26 @@ class WatchCommands:
                 )
                 taken += 1
         return taken
+
+    async def end_preempted(self) -> int:
+        """End the spot leases whose notice is over, where somebody still waits for their room. Returns how many."""
+        async with self._database.read() as connection:
+            due = await leases.load_preemptions_due(connection, self._database.clock.now(), BATCH)
+        ended = 0
+        for named in due:
+            assert named.preemption is not None, "what is due has a notice"
+            gainer = named.preemption.order_id
+            async with self._database.transaction() as unit:
+                held = await orders.lock_orders(unit.connection, [named.key.order_id, gainer])
+                lease = await leases.load_lease(unit.connection, named.lease_id)
+                groups = (await orders.load_groups(unit.connection, [gainer]))[gainer]
+                waits = not held[gainer].ended and groups[named.preemption.group_index].state is GroupState.OPEN
+                # Where nobody waits any more the engine withdraws the notice.
+                if lease is None or not lease.is_live or lease.preemption != named.preemption or not waits:
+                    continue
+                await lifecycle.preempt_lease(unit, self._policy, held[named.key.order_id], lease)
+                ended += 1
+        return ended
 
     async def find_unmatched(self) -> int:
         """End what found no first match in time, and say so. Returns how many orders or groups ended."""

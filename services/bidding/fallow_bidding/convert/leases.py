@@ -118,7 +118,10 @@ def lease_message(lease: Lease) -> lease_pb2.Lease:
         create_time=to_timestamp(lease.create_time),
         provider_address=lease.provider_address,
         group_revision=lease.group_revision,
+        spot=lease.spot,
     )
+    if lease.preemption is not None:
+        message.preempt_time.CopyFrom(to_timestamp(lease.preemption.time))
     for field, instant in (
         ("ready_time", lease.ready_time),
         ("end_time", lease.end_time),
@@ -148,6 +151,24 @@ def lease_running(lease: Lease) -> events_pb2.LeaseRunning:
         key=key_message(lease.key),
         endpoints=[endpoint_message(endpoint) for endpoint in lease.endpoints],
         ready_time=to_timestamp(lease.ready_time),
+    )
+
+
+def lease_preempting(lease: Lease, now: datetime) -> events_pb2.LeasePreempting:
+    """The fact that a spot lease will end in favour of another order."""
+    assert lease.preemption is not None, "a notice says when"
+    return events_pb2.LeasePreempting(
+        lease=f"leases/{lease.lease_id}",
+        key=key_message(lease.key),
+        preempt_time=to_timestamp(lease.preemption.time),
+        notice_time=to_timestamp(now),
+    )
+
+
+def lease_preemption_withdrawn(lease: Lease, now: datetime) -> events_pb2.LeasePreemptionWithdrawn:
+    """The fact that a spot lease goes on after all."""
+    return events_pb2.LeasePreemptionWithdrawn(
+        lease=f"leases/{lease.lease_id}", key=key_message(lease.key), withdraw_time=to_timestamp(now)
     )
 
 

@@ -156,6 +156,7 @@ def prices_of(message: provider_pb2.PriceSchedule) -> PriceSchedule:
         reserved_tiers=tuple(
             ReservedTier(from_duration(tier.duration_min), tier.discount_milli) for tier in message.reserved_tiers
         ),
+        spot_discount_milli=message.spot_discount_milli,
     )
 
 
@@ -178,6 +179,7 @@ def offer_message(offer: Offer, now: datetime) -> provider_pb2.Offer:
                 )
                 for tier in prices.reserved_tiers
             ],
+            spot_discount_milli=prices.spot_discount_milli,
         ),
         state=provider_pb2.OfferState.Value(f"OFFER_STATE_{offer.state(now).value}"),
         create_time=to_timestamp(offer.create_time),

@@ -46,6 +46,15 @@ class EndReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Preemption:
+    """A spot lease's notice: when it ends, and for which group of which order its room is."""
+
+    time: datetime
+    order_id: str
+    group_index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What was seen when a lease ended, and by whom."""
 
@@ -87,7 +96,8 @@ class ProofMark:
 class Lease:
     """One group, one provider, chosen devices, price, generation. Ids stand without their collections.
 
-    ``group_revision`` is the revision of the group's workload that it was matched with.
+    ``group_revision`` is the revision of the group's workload that it was matched with. One that is ``spot`` may be
+    pre-empted, after a notice that stands in ``preemption``.
     """
 
     lease_id: str
@@ -113,6 +123,8 @@ class Lease:
     evidence: Evidence | None = None
     proof: ProofMark = ProofMark()
     group_revision: int = 1
+    spot: bool = False
+    preemption: Preemption | None = None
 
     @property
     def is_live(self) -> bool:

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Final
+
+PREEMPT_NOTICE_MS_MIN: Final = 30_000
+"""No spot lease gets less notice."""
 
 from fallow_bidding.domain.markets import Markets
 
@@ -14,7 +18,8 @@ class Policy:
     it has. An agent that hears nothing for ``self_stop_ms`` stops by itself, which is longer than a minute in which we are
     away, so that this closes nothing; ``overlap_margin_ms`` comes on top before
     a group that must not overlap is leased again. A provider that failed a group may have it again where nobody else
-    fits: after ``return_ms``, doubled with each lease that the group lost, at most ``return_ms_max``.
+    fits: after ``return_ms``, doubled with each lease that the group lost, at most ``return_ms_max``. A spot lease that has run
+    for ``spot_run_ms_min`` may be pre-empted, ``preempt_notice_ms`` after it was told.
     """
 
     market: str = "world"
@@ -32,12 +37,16 @@ class Policy:
     failures_max: int = 5
     return_ms: int = 60_000
     return_ms_max: int = 3_600_000
+    spot_run_ms_min: int = 600_000
+    preempt_notice_ms: int = 30_000
 
     def __post_init__(self) -> None:
         """Hold the order of the waits."""
         assert 0 < self.heartbeat_interval_ms < self.unreachable_ms <= self.grace_ms, "waits grow"
         assert self.self_stop_ms > self.heartbeat_interval_ms, "an agent must be able to miss a heartbeat"
         assert self.failures_max >= 1, "a group may be tried"
+        assert self.preempt_notice_ms >= PREEMPT_NOTICE_MS_MIN, "a spot lease is told in time"
+        assert self.spot_run_ms_min >= 0, "a spot lease runs for a while"
         assert 0 < self.return_ms <= self.return_ms_max, "a return takes a while"
 
     @property

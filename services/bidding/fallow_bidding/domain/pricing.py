@@ -1,8 +1,8 @@
 """What a group costs an hour under a price schedule, in whole micros.
 
 The parts (GPUs, cores, memory, storage) are summed as one exact fraction over all replicas and rounded **up** once for
-the group: the provider gains, by less than one micro an hour. The schedule's least price comes after that; a reserved
-term's discount comes last and is rounded up as well.
+the group: the provider gains, by less than one micro an hour. The schedule's least price comes after that; the discount of
+a spot or reserved term comes last and is rounded up as well.
 """
 
 from collections.abc import Iterable, Sequence
@@ -37,7 +37,9 @@ def gpu_micros(prices: PriceSchedule, replica_set: ReplicaSet, model: str) -> in
 
 
 def discount_milli(prices: PriceSchedule, term_kind: TermKind, duration_ms: int | None) -> int:
-    """The largest discount whose least duration a reserved term reaches, in thousandths; 0 for any other term."""
+    """In thousandths: of a spot term its own, of a reserved one the largest whose least duration it reaches; else 0."""
+    if term_kind is TermKind.SPOT:
+        return prices.spot_discount_milli
     if term_kind is not TermKind.RESERVED or duration_ms is None:
         return 0
     reached = [tier.discount_milli for tier in prices.reserved_tiers if duration_ms >= tier.duration_ms_min]

@@ -69,6 +69,7 @@ class PriceSchedule:
     storage_gib_micros_by_class: Mapping[str, int] = field(default_factory=dict)
     group_micros_min: int = 0
     reserved_tiers: tuple[ReservedTier, ...] = ()
+    spot_discount_milli: int = 0
 
 
 @dataclass(frozen=True, slots=True)

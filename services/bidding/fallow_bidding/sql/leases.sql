@@ -1,8 +1,9 @@
 -- name: insert_lease
 INSERT INTO lease (
     lease_id, order_id, group_index, generation, group_id, tenant, provider_id, provider_account, provider_address,
-    offer_id, asset, price_micros, placements, self_stop_ms, state, endpoints, create_time, group_revision
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'RESERVED', '[]', $15, $16)
+    offer_id, asset, price_micros, placements, self_stop_ms, state, endpoints, create_time, group_revision,
+    spot
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'RESERVED', '[]', $15, $16, $17)
 
 -- name: save_lease
 UPDATE lease
@@ -27,6 +28,32 @@ SELECT * FROM lease WHERE order_id = $1 AND group_index = $2 AND generation = $3
 
 -- name: load_node_uses_of_lease
 SELECT node_id, cpu_milli, memory_bytes, storage_bytes_by_class FROM node_use WHERE lease_id = $1
+
+-- name: load_node_uses_of_leases
+SELECT lease_id, node_id, cpu_milli, memory_bytes, storage_bytes_by_class FROM node_use
+WHERE lease_id = ANY($1::text[])
+
+-- name: save_preemption
+UPDATE lease SET preempt_time = $2, preempt_order_id = $3, preempt_group_index = $4 WHERE lease_id = $1
+
+-- name: load_noticed
+SELECT lease.* FROM lease
+INNER JOIN market_order USING (order_id)
+WHERE preempt_time IS NOT NULL AND market = $1
+ORDER BY lease_id
+
+-- name: load_preemptible
+SELECT lease.* FROM lease
+INNER JOIN market_order USING (order_id)
+WHERE spot AND lease.state = 'RUNNING' AND preempt_time IS NULL AND lease.ready_time <= $2 AND market = $1
+ORDER BY price_micros, lease_id
+LIMIT $3
+
+-- name: load_preemptions_due
+SELECT * FROM lease
+WHERE preempt_time <= $1 AND state IN ('RESERVED', 'STARTING', 'RUNNING', 'SUSPENDED')
+ORDER BY lease_id
+LIMIT $2
 
 -- name: load_order_leases
 SELECT * FROM lease WHERE order_id = $1 ORDER BY lease_id
@@ -76,6 +103,3 @@ WHERE market_order.market = $1 AND market_order.state = 'OPEN' AND market_order.
 ORDER BY fixed_end, lease.lease_id
 LIMIT $2
 
--- name: load_node_uses_of_leases
-SELECT lease_id, node_id, cpu_milli, memory_bytes, storage_bytes_by_class FROM node_use
-WHERE lease_id = ANY($1::text[])

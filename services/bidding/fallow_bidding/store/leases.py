@@ -14,6 +14,7 @@ from fallow_bidding.domain.leases import (
     GenerationKey,
     Lease,
     LeaseState,
+    Preemption,
     ProofMark,
 )
 from fallow_bidding.domain.placement import DeviceShare, NodeUse, Placement
@@ -44,6 +45,7 @@ async def insert_lease(connection: Connection, lease: Lease) -> None:
         lease.self_stop_ms,
         lease.create_time,
         lease.group_revision,
+        lease.spot,
     )
     shares = sorted(
         (share.device_id, share.node_id, share.milli) for placement in lease.placements for share in placement.devices
@@ -118,16 +120,47 @@ async def load_node_uses_of_lease(connection: Connection, lease_id: str) -> list
 async def load_freeings(connection: Connection, market: str, limit: int) -> list[Freeing]:
     """What live leases with a fixed end will give back, the soonest first."""
     rows = await connection.fetch(QUERIES.get("load_fixed_ends"), market, limit)
-    uses: dict[str, list[NodeUse]] = {row["lease_id"]: [] for row in rows}
-    for row in await connection.fetch(QUERIES.get("load_node_uses_of_leases"), list(uses)):
-        use = NodeUse(row["node_id"], row["cpu_milli"], row["memory_bytes"], row["storage_bytes_by_class"])
-        uses[row["lease_id"]].append(use)
+    uses = await load_node_uses_of_leases(connection, [row["lease_id"] for row in rows])
     freeings = []
     for row in rows:
         lease = _lease_of(row)
         shares = tuple(share for placement in lease.placements for share in placement.devices)
         freeings.append(Freeing(row["fixed_end"], lease.provider_id, shares, tuple(uses[lease.lease_id])))
     return freeings
+
+
+async def load_node_uses_of_leases(connection: Connection, lease_ids: Sequence[str]) -> dict[str, list[NodeUse]]:
+    """What leases hold of nodes, without devices, by lease."""
+    found: dict[str, list[NodeUse]] = {lease_id: [] for lease_id in lease_ids}
+    for row in await connection.fetch(QUERIES.get("load_node_uses_of_leases"), list(lease_ids)):
+        use = NodeUse(row["node_id"], row["cpu_milli"], row["memory_bytes"], row["storage_bytes_by_class"])
+        found[row["lease_id"]].append(use)
+    return found
+
+
+async def save_preemption(connection: Connection, lease_id: str, preemption: Preemption | None) -> None:
+    """Store a lease's notice, or that there is none, and tell who watches it."""
+    values = (None, None, None)
+    if preemption is not None:
+        values = (preemption.time, preemption.order_id, preemption.group_index)  # type: ignore[assignment]
+    await connection.execute(QUERIES.get("save_preemption"), lease_id, *values)
+    await notify(connection, LEASE_CHANNEL, lease_id)
+
+
+async def load_noticed(connection: Connection, market: str) -> list[Lease]:
+    """The leases whose room is kept for another order, live ones and ended ones."""
+    return [_lease_of(row) for row in await connection.fetch(QUERIES.get("load_noticed"), market)]
+
+
+async def load_preemptible(connection: Connection, market: str, ready_before: datetime, limit: int) -> list[Lease]:
+    """Spot leases that have run since before an instant and have no notice, the cheapest first."""
+    rows = await connection.fetch(QUERIES.get("load_preemptible"), market, ready_before, limit)
+    return [_lease_of(row) for row in rows]
+
+
+async def load_preemptions_due(connection: Connection, now: datetime, limit: int) -> list[Lease]:
+    """Live leases whose notice is over."""
+    return [_lease_of(row) for row in await connection.fetch(QUERIES.get("load_preemptions_due"), now, limit)]
 
 
 async def load_order_leases(connection: Connection, order_id: str) -> list[Lease]:
@@ -196,7 +229,16 @@ def _lease_of(row: asyncpg.Record) -> Lease:
         evidence=_evidence_of(row["evidence"]),
         proof=ProofMark(row["proof_sequence"], row["proof_running_ms"], row["proof_final"]),
         group_revision=row["group_revision"],
+        spot=row["spot"],
+        preemption=_preemption_of(row),
     )
+
+
+def _preemption_of(row: asyncpg.Record) -> Preemption | None:
+    """The notice of a row."""
+    if row["preempt_time"] is None:
+        return None
+    return Preemption(row["preempt_time"], row["preempt_order_id"], row["preempt_group_index"])
 
 
 def _placement_to_json(placement: Placement) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Orders and their groups as rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -72,11 +72,16 @@ async def lock_orders(connection: Connection, order_ids: Sequence[str]) -> dict[
     return {row["order_id"]: _order_of(row) for row in rows}
 
 
-async def lock_open_orders(connection: Connection, market: str, now: datetime, limit: int) -> list[MarketOrder]:
+async def lock_open_orders(
+    connection: Connection, market: str, now: datetime, limit: int, also: Collection[str] = ()
+) -> list[MarketOrder]:
     """Orders with a group that looks for a provider now, or runs an older workload than it should, oldest id first (as
     everybody locks them), their rows held. A group whose round of bids still runs does not look yet.
+
+    With them, beyond the limit, come the orders whose leases are to give way, those for whom, and the open ones of ``also``.
     """
-    return [_order_of(row) for row in await connection.fetch(QUERIES.get("lock_open_orders"), market, limit, now)]
+    rows = await connection.fetch(QUERIES.get("lock_open_orders"), market, limit, now, sorted(also))
+    return [_order_of(row) for row in rows]
 
 
 async def load_groups(connection: Connection, order_ids: Sequence[str]) -> dict[str, list[MarketGroup]]:
@@ -115,6 +120,12 @@ async def clear_hold(connection: Connection, key: GenerationKey) -> None:
 async def save_decision(connection: Connection, order_id: str, explanation: GroupExplanation) -> None:
     """Store why a group was matched, or not; writes nothing where the story is the same as the last one."""
     await connection.execute(QUERIES.get("save_decision"), order_id, explanation.group_index, explanation.to_json())
+
+
+async def load_decisions(connection: Connection, order_id: str) -> list[GroupExplanation]:
+    """The stories of an order's groups, of those that were decided."""
+    rows = await connection.fetch(QUERIES.get("load_groups"), [order_id])
+    return [GroupExplanation.from_json(row["decision"]) for row in rows if row["decision"] is not None]
 
 
 async def next_lease_version(connection: Connection, order_id: str) -> int:

@@ -264,6 +264,7 @@ def _prices_to_json(prices: PriceSchedule) -> dict[str, Any]:
         "storage_gib_micros_by_class": dict(prices.storage_gib_micros_by_class),
         "group_micros_min": prices.group_micros_min,
         "reserved_tiers": [[tier.duration_ms_min, tier.discount_milli] for tier in prices.reserved_tiers],
+        "spot_discount_milli": prices.spot_discount_milli,
     }
 
 

@@ -3,7 +3,7 @@
 isort:skip_file
 Facts about leases and the market.
 Topic `fallow.bidding.leases.v1`, key = order id: AuctionOpened, AuctionClosed, LeaseCreated, LeaseRunning,
-LeaseSuspended, LeaseEnded, GroupEnded, OrderEnded.
+LeasePreempting, LeasePreemptionWithdrawn, LeaseSuspended, LeaseEnded, GroupEnded, OrderEnded.
 Topic `fallow.bidding.market.v1`, key = provider id: ProviderRegistered, OfferPublished, OfferWithdrawn.
 Topic `fallow.bidding.proofs.v1`, key = provider id: ProofsReceived.
 """
@@ -217,6 +217,80 @@ class LeaseRunning(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LeaseRunning: _TypeAlias = LeaseRunning  # noqa: Y015
+
+@_typing.final
+class LeasePreempting(_message.Message):
+    """A spot lease will end in favour of another order, unless the notice is withdrawn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    PREEMPT_TIME_FIELD_NUMBER: _builtins.int
+    NOTICE_TIME_FIELD_NUMBER: _builtins.int
+    lease: _builtins.str
+    """Lease, `leases/{lease}`."""
+    @_builtins.property
+    def key(self) -> _lease_pb2_1.GenerationKey:
+        """Order, group, generation."""
+
+    @_builtins.property
+    def preempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When it ends."""
+
+    @_builtins.property
+    def notice_time(self) -> _timestamp_pb2.Timestamp:
+        """When the notice was given."""
+
+    def __init__(
+        self,
+        *,
+        lease: _builtins.str = ...,
+        key: _lease_pb2_1.GenerationKey | None = ...,
+        preempt_time: _timestamp_pb2.Timestamp | None = ...,
+        notice_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "notice_time", b"notice_time", "preempt_time", b"preempt_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease", b"lease", "notice_time", b"notice_time", "preempt_time", b"preempt_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeasePreempting: _TypeAlias = LeasePreempting  # noqa: Y015
+
+@_typing.final
+class LeasePreemptionWithdrawn(_message.Message):
+    """A spot lease goes on after all: whoever wanted its devices needs them no more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEASE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    WITHDRAW_TIME_FIELD_NUMBER: _builtins.int
+    lease: _builtins.str
+    """Lease, `leases/{lease}`."""
+    @_builtins.property
+    def key(self) -> _lease_pb2_1.GenerationKey:
+        """Order, group, generation."""
+
+    @_builtins.property
+    def withdraw_time(self) -> _timestamp_pb2.Timestamp:
+        """When the notice was withdrawn."""
+
+    def __init__(
+        self,
+        *,
+        lease: _builtins.str = ...,
+        key: _lease_pb2_1.GenerationKey | None = ...,
+        withdraw_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "withdraw_time", b"withdraw_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "lease", b"lease", "withdraw_time", b"withdraw_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeasePreemptionWithdrawn: _TypeAlias = LeasePreemptionWithdrawn  # noqa: Y015
 
 @_typing.final
 class LeaseSuspended(_message.Message):

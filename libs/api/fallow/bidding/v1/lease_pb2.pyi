@@ -159,6 +159,8 @@ class Lease(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     PROVIDER_ADDRESS_FIELD_NUMBER: _builtins.int
     GROUP_REVISION_FIELD_NUMBER: _builtins.int
+    PREEMPT_TIME_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `leases/{lease}`."""
     group_id: _builtins.str
@@ -177,6 +179,8 @@ class Lease(_message.Message):
     """Provider's own address for logs and exec, `host:port`; empty when only NATS reaches it."""
     group_revision: _builtins.int
     """Revision of the group's workload that the lease was matched with, from 1."""
+    spot: _builtins.bool
+    """Whether the lease is of an order of kind SPOT, and may be pre-empted."""
     @_builtins.property
     def key(self) -> _lease_pb2.GenerationKey:
         """Order, group and generation."""
@@ -217,6 +221,12 @@ class Lease(_message.Message):
     def evidence(self) -> _lease_pb2.Evidence:
         """What was seen at its end."""
 
+    @_builtins.property
+    def preempt_time(self) -> _timestamp_pb2.Timestamp:
+        """When a spot lease ends in favour of an order that pays as much; unset as long as no notice was given, or after it was
+        withdrawn.
+        """
+
     def __init__(
         self,
         *,
@@ -239,10 +249,12 @@ class Lease(_message.Message):
         evidence: _lease_pb2.Evidence | None = ...,
         provider_address: _builtins.str = ...,
         group_revision: _builtins.int = ...,
+        preempt_time: _timestamp_pb2.Timestamp | None = ...,
+        spot: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "key", b"key", "price", b"price", "ready_time", b"ready_time", "self_stop", b"self_stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "key", b"key", "preempt_time", b"preempt_time", "price", b"price", "ready_time", b"ready_time", "self_stop", b"self_stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "create_time", b"create_time", "end_time", b"end_time", "endpoints", b"endpoints", "evidence", b"evidence", "group_id", b"group_id", "group_revision", b"group_revision", "key", b"key", "name", b"name", "offer", b"offer", "placements", b"placements", "price", b"price", "provider", b"provider", "provider_account", b"provider_account", "provider_address", b"provider_address", "ready_time", b"ready_time", "self_stop", b"self_stop", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "create_time", b"create_time", "end_time", b"end_time", "endpoints", b"endpoints", "evidence", b"evidence", "group_id", b"group_id", "group_revision", b"group_revision", "key", b"key", "name", b"name", "offer", b"offer", "placements", b"placements", "preempt_time", b"preempt_time", "price", b"price", "provider", b"provider", "provider_account", b"provider_account", "provider_address", b"provider_address", "ready_time", b"ready_time", "self_stop", b"self_stop", "spot", b"spot", "state", b"state", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

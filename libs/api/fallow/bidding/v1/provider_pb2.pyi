@@ -461,6 +461,7 @@ class PriceSchedule(_message.Message):
     STORAGE_GIB_MICROS_PER_HOUR_BY_CLASS_FIELD_NUMBER: _builtins.int
     GROUP_MICROS_PER_HOUR_MIN_FIELD_NUMBER: _builtins.int
     RESERVED_TIERS_FIELD_NUMBER: _builtins.int
+    SPOT_DISCOUNT_MILLI_FIELD_NUMBER: _builtins.int
     asset: _builtins.str
     """Asset of all prices, such as `usdc`."""
     cpu_core_micros_per_hour: _builtins.int
@@ -469,6 +470,8 @@ class PriceSchedule(_message.Message):
     """Micros for one GiB (2^30 bytes) of memory."""
     group_micros_per_hour_min: _builtins.int
     """Least price of any group."""
+    spot_discount_milli: _builtins.int
+    """Discount for spot terms in thousandths, 0 (default) to 1,000."""
     @_builtins.property
     def gpu_micros_per_hour_by_model(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Micros for one whole GPU, by market model name."""
@@ -491,10 +494,11 @@ class PriceSchedule(_message.Message):
         storage_gib_micros_per_hour_by_class: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         group_micros_per_hour_min: _builtins.int = ...,
         reserved_tiers: _abc.Iterable[Global___PriceSchedule.ReservedTier] | None = ...,
+        spot_discount_milli: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "cpu_core_micros_per_hour", b"cpu_core_micros_per_hour", "gpu_micros_per_hour_by_model", b"gpu_micros_per_hour_by_model", "group_micros_per_hour_min", b"group_micros_per_hour_min", "memory_gib_micros_per_hour", b"memory_gib_micros_per_hour", "reserved_tiers", b"reserved_tiers", "storage_gib_micros_per_hour_by_class", b"storage_gib_micros_per_hour_by_class"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "cpu_core_micros_per_hour", b"cpu_core_micros_per_hour", "gpu_micros_per_hour_by_model", b"gpu_micros_per_hour_by_model", "group_micros_per_hour_min", b"group_micros_per_hour_min", "memory_gib_micros_per_hour", b"memory_gib_micros_per_hour", "reserved_tiers", b"reserved_tiers", "spot_discount_milli", b"spot_discount_milli", "storage_gib_micros_per_hour_by_class", b"storage_gib_micros_per_hour_by_class"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
