@@ -11,6 +11,7 @@ from fallow.order.v1 import events_pb2 as order_events
 from fallow.order.v1 import order_pb2
 from fallow.type.v1 import money_pb2
 from fallow_bidding.domain.leases import EndReason
+from fallow_bidding.store import auctions
 from fallow_bidding.topics import MARKET_TOPIC
 from fallow_chassis.errors import DomainError
 from fallow_chassis.grpc_client import channel
@@ -223,6 +224,28 @@ async def test_a_bid_at_the_last_moment_counts_or_is_told_that_it_is_late(house:
             )
             assert sorted(rows or []) == sorted(taken)
         assert refused <= {"AUCTION_CLOSED"}
+
+
+async def test_a_bid_that_waits_while_its_round_is_decided_is_late(house: House) -> None:
+    """Goal: a bid that was in time when it was looked at, and not when it is written, is refused. Method: the round's row is
+    held while the bid comes, and decided before it is let go.
+    """
+
+    async def blocked() -> bool:
+        return bool(await house.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+    async with house.running(engine=False, courier=False):
+        agent = await house.add_agent()
+        order = auction_order()
+        key = await house.open_order(order)
+        name = await auction_of(house, order)
+        async with asyncio.TaskGroup() as group, house.database.transaction() as unit:
+            await auctions.lock_open_auctions(unit.connection, [key])
+            attempt = group.create_task(refusal(bid(house, agent, name, 1)))
+            await house.until(blocked, "the bid waits for the round")
+            await auctions.close_auction(unit.connection, name.removeprefix("auctions/"), "", unit.clock.now())
+        assert attempt.result().reason.reason == "AUCTION_CLOSED"
+        assert await house.value("SELECT count(*) FROM bid") == 0
 
 
 async def test_a_kill_between_close_and_decision_loses_nothing(house: House) -> None:
