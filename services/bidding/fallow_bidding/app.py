@@ -1,6 +1,7 @@
 """Wires the bidding service: the registry and lease doors, the provider link, the engine, the courier, the watch."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -59,11 +60,13 @@ async def build(application: Application[BiddingSettings]) -> None:
     _add_servicers(application, orders, database, policy, data)
     folder = settings.decisions_folder
     decisions = DecisionFolder(Path(folder)) if folder else None
-    matching = MatchingCommands(database, policy, lock_key("decisions", policy.market), decisions)
+    matching = matching_of(database, policy, policy.market, decisions)
     delivery = DeliveryCommands(database, policy, application.signer, settings.required("order_address"))
     signals = application.signals()
     application.background(Engine(database, signals, matching, lock_key("leader", policy.market)).run, name="engine")
-    auctions = AuctionCommands(database, policy, matching)
+    auctions = AuctionCommands(
+        database, policy, lambda market: matching if market == policy.market else matching_of(database, policy, market)
+    )
     application.server.add(
         market_service_pb2_grpc.add_AuctionServiceServicer_to_server,
         AuctionServicer(auctions, AuctionQueries(database, policy)),
@@ -122,6 +125,13 @@ def _add_servicers(
         MarketDataServicer(data, application.signals()),
         "fallow.bidding.v1.MarketDataService",
     )
+
+
+def matching_of(
+    database: Database, policy: Policy, market: str, decisions: DecisionFolder | None = None
+) -> MatchingCommands:
+    """What decides about the orders of a market, and keeps decisions as files where a folder is given."""
+    return MatchingCommands(database, replace(policy, market=market), lock_key("decisions", market), decisions)
 
 
 def lock_key(purpose: str, market: str) -> int:

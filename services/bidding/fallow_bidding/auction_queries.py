@@ -31,7 +31,7 @@ class AuctionQueries:
         auction_id = resource_id(name, "auctions", field=field)
         async with self._database.read() as connection:
             found = await auctions.load_auction(connection, auction_id)
-            sells = await auctions.account_sells(connection, account, self._policy.market)
+            sells = found is not None and await auctions.account_sells(connection, account, found.market)
         if found is None or (account != found.tenant and not sells):
             raise DomainError(AUCTION_NOT_FOUND, "there is no such auction of yours", metadata={"auction": name})
         return found
@@ -56,7 +56,8 @@ class AuctionQueries:
         """The bids that could be picked now: those that were placed, and the standing offers that fit."""
         auction = found.auction
         placed = (await auctions.load_placed_bids(connection, [auction.auction_id]))[auction.auction_id]
-        loaded = await load_suppliers(connection, self._policy, self._database.clock.now())
+        policy = replace(self._policy, market=found.market)
+        loaded = await load_suppliers(connection, policy, self._database.clock.now())
         demand = order_demand(order_pb2.Order.FromString(found.body))
         demand = with_bids(demand, {auction.group_index: placed}, second_price=False)
         story = weigh(

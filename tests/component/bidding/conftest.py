@@ -28,7 +28,7 @@ from fallow.order.v1 import events_pb2 as order_events
 from fallow.order.v1 import order_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2, money_pb2, resources_pb2
-from fallow_bidding.app import lock_key
+from fallow_bidding.app import lock_key, matching_of
 from fallow_bidding.auction_queries import AuctionQueries
 from fallow_bidding.commands.auctions import AuctionCommands
 from fallow_bidding.commands.delivery import DeliveryCommands
@@ -212,7 +212,9 @@ class House:
         self.signals = Signals(self.database)
         self.data = MarketData(self.database, self.policy)
         self.engine = Engine(self.database, self.signals, self.matching, lock_key("leader", self.policy.market))
-        self.auctions = AuctionCommands(self.database, self.policy, self.matching)
+        self.auctions = AuctionCommands(
+            self.database, self.policy, lambda market: matching_of(self.database, self.policy, market)
+        )
         self.auction_queries = AuctionQueries(self.database, self.policy)
         self.announcer = Announcer(self.signals, self.link, self.auctions)
         self.courier = Courier(self.signals, self.link, self.delivery)

@@ -355,8 +355,10 @@ async def test_the_engine_closes_a_short_round_on_time(house: House) -> None:
     assert await house.matching.seconds_to_close() > 1_000_000
     await house.open_order(auction_order(window_ms=250))
     assert await house.matching.seconds_to_close() == pytest.approx(0.25)
-    house.clock.advance(seconds=9)
+    house.clock.advance(milliseconds=1_249)
     assert 0 < await house.matching.seconds_to_close() < 0.1
+    house.clock.advance(milliseconds=1)
+    assert await house.matching.seconds_to_close() > 1_000_000, "what is overdue does not keep the engine awake"
 
 
 async def test_providers_whose_inventory_fits_hear_of_a_round_and_learn_no_secret(house: House) -> None:

@@ -1,7 +1,7 @@
 """Bids are placed, a tenant picks one, and providers are told of new rounds."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fallow.bidding.v1 import market_service_pb2
@@ -48,11 +48,11 @@ class Announcement:
 class AuctionCommands:
     """Use-cases of auctions; ``caller`` is the account that calls, ``accounts/…``."""
 
-    def __init__(self, database: Database, policy: Policy, matching: MatchingCommands) -> None:
-        """Take the database, the market's rules, and what decides and writes matches."""
+    def __init__(self, database: Database, policy: Policy, matching_of: Callable[[str], MatchingCommands]) -> None:
+        """Take the database, the market's rules, and, by market, what decides and writes matches."""
         self._database = database
         self._policy = policy
-        self._matching = matching
+        self._matching_of = matching_of
 
     async def create_bid(self, request: market_service_pb2.CreateBidRequest, caller: str) -> Bid:
         """Place a bid in the place of the provider's own. Whether it is within the tenant's limit is not looked at."""
@@ -111,7 +111,9 @@ class AuctionCommands:
             raise invalid_field("bid.price.asset", f"must be {group.asset}, which the order is paid in")
         if bid.price_micros > MAX_PRICE_MICROS:
             raise invalid_field("bid.price.micros_per_hour", f"must be at most {MAX_PRICE_MICROS}")
-        constraint = obstacle(demand, group, Market(await self._suppliers(unit.connection, bid.provider_id)))
+        constraint = obstacle(
+            demand, group, Market(await self._suppliers(unit.connection, known.market, bid.provider_id))
+        )
         if constraint:
             raise _does_not_fit(constraint, bid.provider_id)
 
@@ -121,10 +123,11 @@ class AuctionCommands:
         """
         auction_id, bid_id = convert.bid_ids(request.name)
         async with self._database.transaction() as unit:
-            await self._matching.lock(unit)
             known = await auctions.load_auction(unit.connection, auction_id)
             if known is None or known.tenant != caller:
                 raise _not_found(f"auctions/{auction_id}")
+            matching = self._matching_of(known.market)
+            await matching.lock(unit)
             taken = await claim(
                 unit,
                 caller=caller,
@@ -134,12 +137,12 @@ class AuctionCommands:
                 resource=request.name,
             )
             if taken.first:
-                await self._accept(unit, known.auction, bid_id)
+                await self._accept(unit, matching, known.auction, bid_id)
             after = await auctions.load_auction(unit.connection, auction_id)
             assert after is not None, "auctions are never deleted"
             return after
 
-    async def _accept(self, unit: UnitOfWork, auction: Auction, bid_id: str) -> None:
+    async def _accept(self, unit: UnitOfWork, matching: MatchingCommands, auction: Auction, bid_id: str) -> None:
         """Note the choice, and make the leases if it was the last one."""
         name = convert.auction_name(auction)
         if auction.mode is not AuctionMode.MANUAL:
@@ -154,7 +157,7 @@ class AuctionCommands:
         if order.together:
             chosen = {index: opened.chosen_bid_id for index, opened in rounds.items()}
             wanted = {**chosen, **wanted}
-        market, sellers = await self._matching.load_market(unit)
+        market, sellers = await matching.load_market(unit)
         placed = await load_bids(unit, rounds)
         choices = {
             index: _pick(rounds[index], wanted_id, placed[index], market)
@@ -162,13 +165,15 @@ class AuctionCommands:
             if wanted_id
         }
         if len(choices) == len(wanted):
-            await self._match(unit, order, {index: rounds[index] for index in wanted}, choices, market, sellers)
+            part = {index: rounds[index] for index in wanted}
+            await self._match(unit, matching, order, part, choices, market, sellers)
         else:
             self._must_fit(order, auction, choices[auction.group_index], market)
 
     async def _match(
         self,
         unit: UnitOfWork,
+        matching: MatchingCommands,
         order: MarketOrder,
         rounds: Mapping[int, Auction],
         choices: Mapping[int, Bid],
@@ -190,7 +195,7 @@ class AuctionCommands:
             raise _does_not_fit("placement", choices[min(rounds)].provider_id)
         bids = await load_bids(unit, rounds)
         await close_rounds(unit, order, body, part, rounds, bids, decision)
-        await self._matching.write(unit, sellers, order, part, demand, decision)
+        await matching.write(unit, sellers, order, part, demand, decision)
 
     def _must_fit(self, order: MarketOrder, auction: Auction, chosen: Bid, market: Market) -> None:
         """Refuse a first choice of several that could not stand even alone."""
@@ -204,18 +209,19 @@ class AuctionCommands:
     async def take_unannounced(self) -> list[Announcement]:
         """Rounds that providers were not told of, with those who could take them. Each is taken once: it is a hint."""
         async with self._database.read() as connection:
-            if not await auctions.load_unannounced(connection, 1):
+            if not await auctions.load_unannounced(connection, self._policy.market, 1):
                 return []
         async with self._database.transaction() as unit:
-            found = await auctions.load_unannounced(unit.connection, ANNOUNCE_BATCH)
+            found = await auctions.load_unannounced(unit.connection, self._policy.market, ANNOUNCE_BATCH)
             await auctions.set_announced(unit.connection, [item.auction.auction_id for item in found])
-            suppliers = await self._suppliers(unit.connection)
+            suppliers = await self._suppliers(unit.connection, self._policy.market)
         market = Market(suppliers)
         return [_announcement(item, market) for item in found]
 
-    async def _suppliers(self, connection: Connection, provider_id: str = "") -> list[Supplier]:
-        """The market's providers with what is free now, or one of them."""
-        loaded = await load_suppliers(connection, self._policy, self._database.clock.now())
+    async def _suppliers(self, connection: Connection, market: str, provider_id: str = "") -> list[Supplier]:
+        """A market's providers with what is free now, or one of them."""
+        policy = replace(self._policy, market=market)
+        loaded = await load_suppliers(connection, policy, self._database.clock.now())
         return [supplier for _, supplier in loaded if provider_id in {"", supplier.provider_id}]
 
 

@@ -34,6 +34,8 @@ from fallow_chassis.postgres import Database, UnitOfWork
 ORDER_BATCH: Final = 500
 """The most open orders in one pass; the oldest come first."""
 
+OVERDUE: Final = timedelta(seconds=1)
+"""How long after its close a round may still be decided out of turn."""
 MIN_PAUSE_SECONDS: Final = 0.005
 """The engine never looks again sooner than this."""
 
@@ -112,9 +114,13 @@ class MatchingCommands:
             return made, bool(unmatched)
 
     async def seconds_to_close(self) -> float:
-        """How long until the next round closes that the engine decides; without any, for ever."""
+        """How long until the next round closes that the engine decides; without any, for ever.
+
+        One whose close has just passed is decided at once; one that is long overdue waits for the usual look.
+        """
+        after = self._database.clock.now() - OVERDUE
         async with self._database.read() as connection:
-            close_time = await auctions.next_close_time(connection)
+            close_time = await auctions.next_close_time(connection, self._policy.market, after)
         if close_time is None:
             return math.inf
         return max(MIN_PAUSE_SECONDS, (close_time - self._database.clock.now()).total_seconds())

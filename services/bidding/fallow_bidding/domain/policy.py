@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from fallow_bidding.domain.markets import Markets
+
 PREEMPT_NOTICE_MS_MIN: Final = 30_000
 """No spot lease gets less notice."""
-
-from fallow_bidding.domain.markets import Markets
 
 
 @dataclass(frozen=True, slots=True)

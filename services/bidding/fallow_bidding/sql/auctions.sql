@@ -4,7 +4,7 @@ INSERT INTO auction (
 ) VALUES ($1, $2, $3, $4, $5, $6, 'OPEN', $7, $8)
 
 -- name: load_auction
-SELECT auction.*, market_order.tenant, market_order.body FROM auction
+SELECT auction.*, market_order.tenant, market_order.market, market_order.body FROM auction
 INNER JOIN market_order USING (order_id)
 WHERE auction_id = $1
 
@@ -18,7 +18,7 @@ ORDER BY auction_id
 FOR NO KEY UPDATE
 
 -- name: list_auctions
-SELECT auction.*, market_order.tenant, market_order.body FROM auction
+SELECT auction.*, market_order.tenant, market_order.market, market_order.body FROM auction
 INNER JOIN market_order USING (order_id)
 WHERE (
         market_order.tenant = $1
@@ -52,14 +52,16 @@ WHERE bid.auction_id = failed.auction_id AND state = 'PLACED'
 SELECT EXISTS (SELECT 1 FROM auction WHERE order_id = $1 AND state = 'OPEN' AND mode = 'AUCTION')
 
 -- name: next_close_time
-SELECT min(close_time) FROM auction WHERE state = 'OPEN' AND mode = 'AUCTION'
+SELECT min(close_time) FROM auction
+INNER JOIN market_order USING (order_id)
+WHERE auction.state = 'OPEN' AND mode = 'AUCTION' AND close_time > $2 AND market = $1
 
 -- name: load_unannounced
-SELECT auction.*, market_order.tenant, market_order.body FROM auction
+SELECT auction.*, market_order.tenant, market_order.market, market_order.body FROM auction
 INNER JOIN market_order USING (order_id)
-WHERE NOT announced
+WHERE NOT announced AND market = $1
 ORDER BY auction_id
-LIMIT $1
+LIMIT $2
 
 -- name: set_announced
 UPDATE auction SET announced = true WHERE auction_id = ANY($1::text[])

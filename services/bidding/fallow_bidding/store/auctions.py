@@ -13,10 +13,11 @@ from fallow_chassis.postgres import Connection
 
 @dataclass(frozen=True, slots=True)
 class AuctionOfOrder:
-    """An auction with its order's tenant and body; an order that was opened has one."""
+    """An auction with its order's tenant, market and body; an order that was opened has one."""
 
     auction: Auction
     tenant: str
+    market: str
     body: bytes
 
 
@@ -91,15 +92,15 @@ async def has_sealed_auction(connection: Connection, order_id: str) -> bool:
     return bool(await connection.fetchval(QUERIES.get("has_sealed_auction"), order_id))
 
 
-async def next_close_time(connection: Connection) -> datetime | None:
-    """When the next round closes that the engine decides."""
-    instant: datetime | None = await connection.fetchval(QUERIES.get("next_close_time"))
+async def next_close_time(connection: Connection, market: str, after: datetime) -> datetime | None:
+    """When, after an instant, the next round of a market closes that its engine decides."""
+    instant: datetime | None = await connection.fetchval(QUERIES.get("next_close_time"), market, after)
     return instant
 
 
-async def load_unannounced(connection: Connection, limit: int) -> list[AuctionOfOrder]:
-    """Rounds of which providers were not told yet."""
-    return [_with_order(row) for row in await connection.fetch(QUERIES.get("load_unannounced"), limit)]
+async def load_unannounced(connection: Connection, market: str, limit: int) -> list[AuctionOfOrder]:
+    """Rounds of a market of which providers were not told yet."""
+    return [_with_order(row) for row in await connection.fetch(QUERIES.get("load_unannounced"), market, limit)]
 
 
 async def set_announced(connection: Connection, auction_ids: Sequence[str]) -> None:
@@ -152,7 +153,7 @@ async def load_bids(connection: Connection, auction_id: str, account: str) -> li
 
 def _with_order(row: asyncpg.Record) -> AuctionOfOrder:
     """The auction of a row with its order."""
-    return AuctionOfOrder(_auction_of(row), row["tenant"], row["body"])
+    return AuctionOfOrder(_auction_of(row), row["tenant"], row["market"], row["body"])
 
 
 def _auction_of(row: asyncpg.Record) -> Auction:
