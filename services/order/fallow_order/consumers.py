@@ -82,7 +82,9 @@ async def lease_running(unit: UnitOfWork, _event: ReceivedEvent, message: biddin
     await update_store.delete_older_workloads(unit.connection, order_id, message.key.group, message.key.generation)
 
 
-async def lease_preempting(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeasePreempting) -> None:
+async def lease_preemption_announced(
+    unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.LeasePreemptionAnnounced
+) -> None:
     """A spot lease will give way to another order."""
     until = message.preempt_time.ToJsonString()
     await _note_of_lease(
@@ -191,7 +193,7 @@ def handlers() -> dict[type[Message], Handler]:
         bidding_events.AuctionClosed: auction_closed,
         bidding_events.LeaseCreated: lease_created,
         bidding_events.LeaseRunning: lease_running,
-        bidding_events.LeasePreempting: lease_preempting,
+        bidding_events.LeasePreemptionAnnounced: lease_preemption_announced,
         bidding_events.LeasePreemptionWithdrawn: lease_preemption_withdrawn,
         bidding_events.LeaseSuspended: lease_suspended,
         bidding_events.LeaseEnded: lease_ended,

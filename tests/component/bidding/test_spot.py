@@ -90,7 +90,7 @@ async def test_a_spot_lease_gives_way_after_its_minimum_and_its_notice(house: Ho
         await pass_time(house, 596)
         assert await kinds(house, id_of(spot)) == ["LeaseCreated", "LeaseRunning"]
         await pass_time(house, 4)
-        notice = await house.until_event(id_of(spot), events_pb2.LeasePreempting)
+        notice = await house.until_event(id_of(spot), events_pb2.LeasePreemptionAnnounced)
         end = house.clock.now() + timedelta(seconds=30)
         assert (from_timestamp(notice.notice_time), from_timestamp(notice.preempt_time)) == (house.clock.now(), end)
         lease = await house.queries.lease(notice.lease, spot.account)
@@ -101,7 +101,7 @@ async def test_a_spot_lease_gives_way_after_its_minimum_and_its_notice(house: Ho
         rival = gpu_order()
         await house.open_order(rival)
         await pass_time(house, 29)
-        assert (await kinds(house, id_of(spot)))[2:] == ["LeasePreempting"]
+        assert (await kinds(house, id_of(spot)))[2:] == ["LeasePreemptionAnnounced"]
         await pass_time(house, 1)
         ended = await house.until_event(id_of(spot), events_pb2.LeaseEnded)
         assert (ended.evidence.reason, ended.releasing) == (lease_pb2.END_REASON_PREEMPTED, True)
@@ -146,7 +146,7 @@ async def test_nobody_gives_way_where_that_is_not_needed_or_not_paid(house: Hous
         )
         await house.open_order(reserved)
         assert await house.matching.match_open_orders() == 0
-        assert (await kinds(house, id_of(spot)))[-1] == "LeasePreempting", "a reserved order may displace"
+        assert (await kinds(house, id_of(spot)))[-1] == "LeasePreemptionAnnounced", "a reserved order may displace"
 
 
 async def test_the_notice_is_withdrawn_when_nobody_needs_the_room(house: House) -> None:
@@ -159,7 +159,7 @@ async def test_the_notice_is_withdrawn_when_nobody_needs_the_room(house: House) 
         first = gpu_order()
         await house.open_order(first)
         await pass_time(house, 600)
-        assert (await kinds(house, id_of(spot)))[-1] == "LeasePreempting"
+        assert (await kinds(house, id_of(spot)))[-1] == "LeasePreemptionAnnounced"
         await house.orders.end(id_of(first), EndReason.TENANT, "changed its mind")
         await house.pass_time(30)
         assert await house.watching.end_preempted() == 0, "whoever wanted it is gone"
@@ -170,7 +170,7 @@ async def test_the_notice_is_withdrawn_when_nobody_needs_the_room(house: House) 
         second = gpu_order()
         await house.open_order(second)
         await house.matching.match_open_orders()
-        assert (await kinds(house, id_of(spot)))[-1] == "LeasePreempting"
+        assert (await kinds(house, id_of(spot)))[-1] == "LeasePreemptionAnnounced"
         await house.add_agent()
         assert await house.matching.match_open_orders() == 1
         assert (await kinds(house, id_of(spot)))[-1] == "LeasePreemptionWithdrawn"
@@ -215,7 +215,7 @@ async def test_one_room_is_promised_once_and_engines_do_not_double_it(house: Hou
             await house.open_order(gpu_order())
         for _ in range(3):
             await house.matching.match_open_orders()
-        assert [(await kinds(house, id_of(spot))).count("LeasePreempting") for spot in spots] == [1, 1]
+        assert [(await kinds(house, id_of(spot))).count("LeasePreemptionAnnounced") for spot in spots] == [1, 1]
         assert await house.value("SELECT count(DISTINCT preempt_order_id) FROM lease") == 2
 
 
@@ -232,7 +232,7 @@ async def test_groups_leased_each_on_its_own_get_room_each(house: House) -> None
         assert await house.matching.match_open_orders() == 1
         for _ in range(2):
             assert await house.matching.match_open_orders() == 0
-        assert (await kinds(house, id_of(spot))).count("LeasePreempting") == 1
+        assert (await kinds(house, id_of(spot))).count("LeasePreemptionAnnounced") == 1
         await pass_time(house, 30)
         await stop(house, agent)
         assert await house.matching.match_open_orders() == 1

@@ -105,9 +105,11 @@ def auction_closed(order: str, *, number: int = 1, winner: str = "", detail: str
     )
 
 
-def preempting(order: str, lease: str) -> bidding_events.LeasePreempting:
+def preempting(order: str, lease: str) -> bidding_events.LeasePreemptionAnnounced:
     """A spot lease will give way."""
-    return bidding_events.LeasePreempting(lease=lease, key=key(order), preempt_time=Timestamp(seconds=READY_SECONDS))
+    return bidding_events.LeasePreemptionAnnounced(
+        lease=lease, key=key(order), preempt_time=Timestamp(seconds=READY_SECONDS)
+    )
 
 
 def preemption_withdrawn(order: str, lease: str) -> bidding_events.LeasePreemptionWithdrawn:

@@ -132,7 +132,9 @@ class Preemptions:
         end = now + timedelta(milliseconds=self._policy.preempt_notice_ms)
         noticed = replace(lease, preemption=Preemption(end, order_id, group_index))
         await leases.save_preemption(self._unit.connection, lease.lease_id, noticed.preemption)
-        await lifecycle.emit_fact(self._unit, lease.key.order_id, convert_leases.lease_preempting(noticed, now))
+        await lifecycle.emit_fact(
+            self._unit, lease.key.order_id, convert_leases.lease_preemption_announced(noticed, now)
+        )
         return noticed
 
     async def _tell(self, part: Part, held: Sequence[Lease]) -> None:

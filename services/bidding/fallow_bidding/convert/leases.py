@@ -154,10 +154,10 @@ def lease_running(lease: Lease) -> events_pb2.LeaseRunning:
     )
 
 
-def lease_preempting(lease: Lease, now: datetime) -> events_pb2.LeasePreempting:
+def lease_preemption_announced(lease: Lease, now: datetime) -> events_pb2.LeasePreemptionAnnounced:
     """The fact that a spot lease will end in favour of another order."""
     assert lease.preemption is not None, "a notice says when"
-    return events_pb2.LeasePreempting(
+    return events_pb2.LeasePreemptionAnnounced(
         lease=f"leases/{lease.lease_id}",
         key=key_message(lease.key),
         preempt_time=to_timestamp(lease.preemption.time),

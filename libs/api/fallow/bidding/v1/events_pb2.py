@@ -31,7 +31,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61llow/bidding/v1/events.proto\x12\x11\x66\x61llow.bidding.v1\x1a\x1d\x66\x61llow/bidding/v1/lease.proto\x1a fallow/bidding/v1/provider.proto\x1a\x1b\x66\x61llow/order/v1/order.proto\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n\rAuctionOpened\x12\x0f\n\x07\x61uction\x18\x01 \x01(\t\x12\r\n\x05order\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\x05\x12\x10\n\x08group_id\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x05\x12.\n\nmatch_mode\x18\x06 \x01(\x0e\x32\x1a.fallow.order.v1.MatchMode\x12*\n\x04rule\x18\x07 \x01(\x0e\x32\x1c.fallow.order.v1.AuctionRule\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc3\x01\n\rAuctionClosed\x12\x0f\n\x07\x61uction\x18\x01 \x01(\t\x12\r\n\x05order\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\x05\x12\x10\n\x08group_id\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x05\x12\x13\n\x0bwinning_bid\x18\x06 \x01(\t\x12\x0c\n\x04\x62ids\x18\x07 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x0cLeaseCreated\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Lease\x12\x1b\n\x13provider_public_key\x18\x02 \x01(\x0c\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa6\x01\n\x0cLeaseRunning\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12+\n\tendpoints\x18\x03 \x03(\x0b\x32\x18.fallow.type.v1.Endpoint\x12.\n\nready_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaf\x01\n\x0fLeasePreempting\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\x0cpreempt_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bnotice_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x18LeasePreemptionWithdrawn\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x31\n\rwithdraw_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\x0eLeaseSuspended\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\x0csuspend_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbf\x01\n\nLeaseEnded\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x37\n\x13\x63harge_through_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x18.fallow.type.v1.Evidence\x12\x11\n\treleasing\x18\x05 \x01(\x08\"\xa5\x01\n\nGroupEnded\x12\r\n\x05order\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\x05\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12)\n\x06reason\x18\x04 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x01\n\nOrderEnded\x12\r\n\x05order\x18\x01 \x01(\t\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"C\n\x12ProviderRegistered\x12-\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.Provider\"9\n\x0eOfferPublished\x12\'\n\x05offer\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Offer\"\x1f\n\x0eOfferWithdrawn\x12\r\n\x05offer\x18\x01 \x01(\t\"\xad\x01\n\x0eProofsReceived\x12\x10\n\x08provider\x18\x01 \x01(\t\x12%\n\x06proofs\x18\x02 \x03(\x0b\x32\x15.fallow.type.v1.Proof\x12\x30\n\x0creceive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rmarket_outage\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61llow/bidding/v1/events.proto\x12\x11\x66\x61llow.bidding.v1\x1a\x1d\x66\x61llow/bidding/v1/lease.proto\x1a fallow/bidding/v1/provider.proto\x1a\x1b\x66\x61llow/order/v1/order.proto\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x02\n\rAuctionOpened\x12\x0f\n\x07\x61uction\x18\x01 \x01(\t\x12\r\n\x05order\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\x05\x12\x10\n\x08group_id\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x05\x12.\n\nmatch_mode\x18\x06 \x01(\x0e\x32\x1a.fallow.order.v1.MatchMode\x12*\n\x04rule\x18\x07 \x01(\x0e\x32\x1c.fallow.order.v1.AuctionRule\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc3\x01\n\rAuctionClosed\x12\x0f\n\x07\x61uction\x18\x01 \x01(\t\x12\r\n\x05order\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\x05\x12\x10\n\x08group_id\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\x05\x12\x13\n\x0bwinning_bid\x18\x06 \x01(\t\x12\x0c\n\x04\x62ids\x18\x07 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8b\x01\n\x0cLeaseCreated\x12\'\n\x05lease\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Lease\x12\x1b\n\x13provider_public_key\x18\x02 \x01(\x0c\x12\x35\n\x12heartbeat_interval\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa6\x01\n\x0cLeaseRunning\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12+\n\tendpoints\x18\x03 \x03(\x0b\x32\x18.fallow.type.v1.Endpoint\x12.\n\nready_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb8\x01\n\x18LeasePreemptionAnnounced\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\x0cpreempt_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bnotice_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x18LeasePreemptionWithdrawn\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x31\n\rwithdraw_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"}\n\x0eLeaseSuspended\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\x0csuspend_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbf\x01\n\nLeaseEnded\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x37\n\x13\x63harge_through_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x08\x65vidence\x18\x04 \x01(\x0b\x32\x18.fallow.type.v1.Evidence\x12\x11\n\treleasing\x18\x05 \x01(\x08\"\xa5\x01\n\nGroupEnded\x12\r\n\x05order\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\x05\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12)\n\x06reason\x18\x04 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x84\x01\n\nOrderEnded\x12\r\n\x05order\x18\x01 \x01(\t\x12)\n\x06reason\x18\x02 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"C\n\x12ProviderRegistered\x12-\n\x08provider\x18\x01 \x01(\x0b\x32\x1b.fallow.bidding.v1.Provider\"9\n\x0eOfferPublished\x12\'\n\x05offer\x18\x01 \x01(\x0b\x32\x18.fallow.bidding.v1.Offer\"\x1f\n\x0eOfferWithdrawn\x12\r\n\x05offer\x18\x01 \x01(\t\"\xad\x01\n\x0eProofsReceived\x12\x10\n\x08provider\x18\x01 \x01(\t\x12%\n\x06proofs\x18\x02 \x03(\x0b\x32\x15.fallow.type.v1.Proof\x12\x30\n\x0creceive_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\rmarket_outage\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Durationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,24 +46,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASECREATED']._serialized_end=896
   _globals['_LEASERUNNING']._serialized_start=899
   _globals['_LEASERUNNING']._serialized_end=1065
-  _globals['_LEASEPREEMPTING']._serialized_start=1068
-  _globals['_LEASEPREEMPTING']._serialized_end=1243
-  _globals['_LEASEPREEMPTIONWITHDRAWN']._serialized_start=1246
-  _globals['_LEASEPREEMPTIONWITHDRAWN']._serialized_end=1382
-  _globals['_LEASESUSPENDED']._serialized_start=1384
-  _globals['_LEASESUSPENDED']._serialized_end=1509
-  _globals['_LEASEENDED']._serialized_start=1512
-  _globals['_LEASEENDED']._serialized_end=1703
-  _globals['_GROUPENDED']._serialized_start=1706
-  _globals['_GROUPENDED']._serialized_end=1871
-  _globals['_ORDERENDED']._serialized_start=1874
-  _globals['_ORDERENDED']._serialized_end=2006
-  _globals['_PROVIDERREGISTERED']._serialized_start=2008
-  _globals['_PROVIDERREGISTERED']._serialized_end=2075
-  _globals['_OFFERPUBLISHED']._serialized_start=2077
-  _globals['_OFFERPUBLISHED']._serialized_end=2134
-  _globals['_OFFERWITHDRAWN']._serialized_start=2136
-  _globals['_OFFERWITHDRAWN']._serialized_end=2167
-  _globals['_PROOFSRECEIVED']._serialized_start=2170
-  _globals['_PROOFSRECEIVED']._serialized_end=2343
+  _globals['_LEASEPREEMPTIONANNOUNCED']._serialized_start=1068
+  _globals['_LEASEPREEMPTIONANNOUNCED']._serialized_end=1252
+  _globals['_LEASEPREEMPTIONWITHDRAWN']._serialized_start=1255
+  _globals['_LEASEPREEMPTIONWITHDRAWN']._serialized_end=1391
+  _globals['_LEASESUSPENDED']._serialized_start=1393
+  _globals['_LEASESUSPENDED']._serialized_end=1518
+  _globals['_LEASEENDED']._serialized_start=1521
+  _globals['_LEASEENDED']._serialized_end=1712
+  _globals['_GROUPENDED']._serialized_start=1715
+  _globals['_GROUPENDED']._serialized_end=1880
+  _globals['_ORDERENDED']._serialized_start=1883
+  _globals['_ORDERENDED']._serialized_end=2015
+  _globals['_PROVIDERREGISTERED']._serialized_start=2017
+  _globals['_PROVIDERREGISTERED']._serialized_end=2084
+  _globals['_OFFERPUBLISHED']._serialized_start=2086
+  _globals['_OFFERPUBLISHED']._serialized_end=2143
+  _globals['_OFFERWITHDRAWN']._serialized_start=2145
+  _globals['_OFFERWITHDRAWN']._serialized_end=2176
+  _globals['_PROOFSRECEIVED']._serialized_start=2179
+  _globals['_PROOFSRECEIVED']._serialized_end=2352
 # @@protoc_insertion_point(module_scope)

@@ -3,7 +3,7 @@
 isort:skip_file
 Facts about leases and the market.
 Topic `fallow.bidding.leases.v1`, key = order id: AuctionOpened, AuctionClosed, LeaseCreated, LeaseRunning,
-LeasePreempting, LeasePreemptionWithdrawn, LeaseSuspended, LeaseEnded, GroupEnded, OrderEnded.
+LeasePreemptionAnnounced, LeasePreemptionWithdrawn, LeaseSuspended, LeaseEnded, GroupEnded, OrderEnded.
 Topic `fallow.bidding.market.v1`, key = provider id: ProviderRegistered, OfferPublished, OfferWithdrawn.
 Topic `fallow.bidding.proofs.v1`, key = provider id: ProofsReceived.
 """
@@ -219,7 +219,7 @@ class LeaseRunning(_message.Message):
 Global___LeaseRunning: _TypeAlias = LeaseRunning  # noqa: Y015
 
 @_typing.final
-class LeasePreempting(_message.Message):
+class LeasePreemptionAnnounced(_message.Message):
     """A spot lease will end in favour of another order, unless the notice is withdrawn."""
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -256,7 +256,7 @@ class LeasePreempting(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LeasePreempting: _TypeAlias = LeasePreempting  # noqa: Y015
+Global___LeasePreemptionAnnounced: _TypeAlias = LeasePreemptionAnnounced  # noqa: Y015
 
 @_typing.final
 class LeasePreemptionWithdrawn(_message.Message):
