@@ -12,7 +12,7 @@ contract that makes no sense stops the start and not a call.
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,6 +59,7 @@ MAX_CONCURRENT_CALLS: Final = 2_000
 _log = get_logger(__name__)
 
 _LATE_MARGIN_SECONDS: Final = 0.01
+_FIRST_REQUEST_SECONDS: Final = 1.0
 _AUTHORIZATION_HEADER: Final = "authorization"
 _PUBLIC_SERVICES: Final = frozenset({health.SERVICE_NAME, reflection.SERVICE_NAME})
 _OURS_TO_ANSWER_FOR: Final = frozenset(
@@ -223,12 +224,13 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         limit = None if request_streaming else DEFAULT_UNARY_SECONDS
 
         async def call(request: Any, context: Any) -> Any:
+            requests = _Requests(request, method) if request_streaming else None
+
             async def work() -> Any:
-                checked = _checked_stream(request, method) if request_streaming else _checked(request, method)
-                result = behavior(checked, context)
+                result = behavior(requests or _checked(request, method), context)
                 return await result if inspect.isawaitable(result) else result
 
-            return await self._carry_out(work, method, context, limit)
+            return await self._carry_out(work, method, context, limit, requests)
 
         return call
 
@@ -238,10 +240,11 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         """
 
         async def call(request: Any, context: Any) -> None:
+            requests = _Requests(request, method) if request_streaming else None
+
             async def work() -> None:
                 async with self._until_drain():
-                    checked = _checked_stream(request, method) if request_streaming else _checked(request, method)
-                    result = behavior(checked, context)
+                    result = behavior(requests or _checked(request, method), context)
                     if not inspect.isasyncgen(result):
                         await result
                         return
@@ -249,7 +252,7 @@ class _Pipeline(grpc.aio.ServerInterceptor):
                         async for response in responses:
                             await context.write(response)
 
-            await self._carry_out(work, method, context, None)
+            await self._carry_out(work, method, context, None, requests)
 
         return call
 
@@ -278,7 +281,12 @@ class _Pipeline(grpc.aio.ServerInterceptor):
             self._streams.discard(task)
 
     async def _carry_out(
-        self, work: Callable[[], Awaitable[Any]], method: _Method, context: Any, default_seconds: float | None
+        self,
+        work: Callable[[], Awaitable[Any]],
+        method: _Method,
+        context: Any,
+        default_seconds: float | None,
+        requests: "_Requests | None",
     ) -> Any:
         """Everything of the pipeline but the request itself, around the work on that."""
         authorization, traceparent = _headers(context)
@@ -305,6 +313,8 @@ class _Pipeline(grpc.aio.ServerInterceptor):
                 failure = _translate(error, method.name, late=late)
                 code = failure.code
                 mark_failed(span, failure.reason.reason)
+                if requests is not None:
+                    await requests.await_first()
                 await _abort(context, failure)
             finally:
                 self._note(span, method.name, code, started_ms)
@@ -419,7 +429,27 @@ def _checked(request: Any, method: _Method) -> Any:
     return request
 
 
-async def _checked_stream(requests: AsyncIterator[Any], method: _Method) -> AsyncIterator[Any]:
+class _Requests:
     """A stream of requests, each held to the contract as it comes."""
-    async for request in requests:
-        yield _checked(request, method)
+
+    def __init__(self, requests: AsyncIterator[Any], method: _Method) -> None:
+        self._requests = requests
+        self._method = method
+        self._has_begun = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        request = await anext(self._requests)
+        self._has_begun = True
+        return _checked(request, self._method)
+
+    async def await_first(self) -> None:
+        """Let the client send its first request, if it sends one soon, before the call ends without it: a grpc.aio client
+        whose write meets the end of its call reports INTERNAL, and never the status that the call ended with.
+        """
+        if not self._has_begun:
+            with suppress(TimeoutError, StopAsyncIteration):
+                async with asyncio.timeout(_FIRST_REQUEST_SECONDS):
+                    await anext(self._requests)

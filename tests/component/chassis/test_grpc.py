@@ -42,11 +42,25 @@ from tests.unit.chassis.sample import PACKAGE, SERVICE, Answer, Request, Stub, a
 SHORT = ErrorReason("FUNDS_SHORT", "FAILED_PRECONDITION", "Too little money.", "Deposit.")
 
 
+async def shout(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    """Each request's text, louder."""
+    async for request in requests:
+        yield Answer(text=request.text.upper())
+
+
+async def refuse(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    """No answer, and no look at the requests."""
+    if context is not None:
+        raise DomainError(UNAUTHENTICATED, "no token")
+    yield Answer()
+
+
 class Servicer:
     """Does what a test tells it to."""
 
     def __init__(self) -> None:
         self.behavior: Callable[[Any], Any] = lambda request: Answer(text=request.text)
+        self.chat: Callable[[AsyncIterator[Any], Any], AsyncIterator[Any]] = shout
         self.ended = asyncio.Event()
 
     async def Public(self, request: Any, context: Any) -> Any:
@@ -73,8 +87,8 @@ class Servicer:
         return Answer(text=",".join([request.text async for request in requests]))
 
     async def Chat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-        async for request in requests:
-            yield Answer(text=request.text.upper())
+        async for answer in self.chat(requests, context):
+            yield answer
 
 
 class World:
@@ -426,6 +440,38 @@ async def test_streamed_requests_are_validated(world: World) -> None:
             seen.append(answer.text)  # noqa: PERF401 - a comprehension would lose what came before the error
     assert seen == ["GOOD"]
     assert caught.value.has_reason(UNKNOWN_FIELD)
+
+
+async def test_a_stream_refused_while_its_client_begins_tells_why(world: World) -> None:
+    """Goal: the status of a refusal is not lost. Method: clients whose first request meets the refusal."""
+    world.servicer.chat = refuse
+
+    async def begin(pause_seconds: float) -> str:
+        async def requests() -> AsyncIterator[Any]:
+            await asyncio.sleep(pause_seconds)
+            yield Request(text="a")
+
+        with pytest.raises(RemoteError) as caught:
+            await anext(aiter(world.stub().Chat(requests())))
+        return caught.value.code
+
+    for _ in range(40):
+        codes = await asyncio.gather(*(begin(pause / 1_000) for pause in range(6)))
+        assert set(codes) == {"UNAUTHENTICATED"}
+
+
+async def test_a_stream_that_never_begins_is_refused_too(world: World) -> None:
+    """Goal: no refusal waits for a client without end. Method: a client that sends nothing."""
+    silence = asyncio.Event()
+
+    async def requests() -> AsyncIterator[Any]:
+        await silence.wait()
+        yield Request(text="a")
+
+    world.servicer.chat = refuse
+    with pytest.raises(RemoteError) as caught:
+        await anext(aiter(world.stub().Chat(requests())))
+    assert caught.value.has_reason(UNAUTHENTICATED)
 
 
 async def test_bytes_that_are_no_message_are_invalid(world: World) -> None:
