@@ -5,8 +5,8 @@ dropped. Versioned events (``ce_sequence`` from 1) are held against the last ver
 dropped, one that comes too early is parked as GAP and handled in its turn once the missing one came. Types that the
 service does not handle are passed over, but their versions count: where it is their turn, in one transaction for all that
 come at once and without inbox rows, since the version tells a repeat. Where a topic's keys begin with an event that nobody
-handles (``births``), that one leaves no row at all: a key without a row then goes on with version 1 or 2. Handlers do no
-network: they write rows, and jobs act on those.
+handles (``births``), that one leaves no row at all, and the stream need not hand it out: a key without a row then goes on
+with version 1 or 2. Handlers do no network: they write rows, and jobs act on those.
 
 What fails and would fail again is poison, and the service chooses what then happens:
 
@@ -128,7 +128,15 @@ class Consumer:
         await self._stream.ensure_topics([*self._topics, *(topic + DEAD_LETTER_SUFFIX for topic in self._topics)])
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._passing.run())
-            tasks.create_task(self._stream.consume(self.name, self._topics, self.handle, on_poison=self.take_poison))
+            tasks.create_task(
+                self._stream.consume(
+                    self.name,
+                    self._topics,
+                    self.handle,
+                    on_poison=self.take_poison,
+                    without_first=self._births.keys(),
+                )
+            )
 
     async def handle(self, record: Record) -> None:
         """Bring one record to its effect: handled, dropped or parked; raises what its handler raises."""

@@ -415,8 +415,8 @@ class _NoStream:
     async def publish(self, records: Any) -> None:
         raise AssertionError(f"not here: {records}")
 
-    async def consume(self, group: str, topics: Any, handle: Any, *, on_poison: Any = None) -> None:
-        raise AssertionError(f"not here: {group} {topics} {handle} {on_poison}")
+    async def consume(self, group: str, topics: Any, handle: Any, **options: Any) -> None:
+        raise AssertionError(f"not here: {group} {topics} {handle} {options}")
 
     async def close(self) -> None:
         raise AssertionError("not here")
