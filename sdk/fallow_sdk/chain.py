@@ -11,6 +11,7 @@ import aiohttp
 from eth_abi.abi import decode, encode
 from eth_utils.crypto import keccak
 
+from fallow.settlement.v1 import settlement_service_pb2
 from fallow_sdk.errors import ChainError
 from fallow_sdk.wallet import Wallet
 
@@ -23,10 +24,24 @@ GAS_MARGIN_PERCENT = 125
 PRIORITY_FEE_WEI = 1_000_000_000
 
 
+CLAIM = "claim((uint256,bytes32,uint256,bytes32,bytes32,uint256,uint256,bytes32),(bytes32,address,uint256),bytes32[])"
+
+
 def call_data(signature: str, *values: object) -> str:
     """Calldata of a function such as `deposit(uint256,bytes32)`."""
-    types = [item for item in signature[signature.index("(") + 1 : -1].split(",") if item]
-    return "0x" + (keccak(text=signature)[:4] + encode(types, values)).hex()
+    return "0x" + (keccak(text=signature)[:4] + encode(_types(signature), values)).hex()
+
+
+def _types(signature: str) -> list[str]:
+    """The types of a function's arguments; a tuple is one."""
+    types, depth = [""], 0
+    for character in signature[signature.index("(") + 1 : -1]:
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            types.append("")
+        else:
+            types[-1] += character
+    return [item for item in types if item]
 
 
 class ChainClient:
@@ -110,6 +125,25 @@ class ChainClient:
         reference = bytes.fromhex(account_reference.removeprefix("0x"))
         return await self.send(wallet, vault, call_data("deposit(uint256,bytes32)", micros, reference))
 
+    async def claim(self, wallet: Wallet, claim: settlement_service_pb2.Claim) -> str:
+        """Have the vault pay what a claim holds to its payee; the hash of the transaction, which any wallet may send."""
+        header = claim.header
+        values = (
+            (
+                header.batch_id,
+                _word(header.parent_commitment),
+                header.payout_parent,
+                _word(header.settlement_root),
+                _word(header.payout_root),
+                header.charge_count,
+                header.payout_total_micros,
+                _word(header.totals_hash),
+            ),
+            (_word(claim.account_reference), claim.payee, claim.cumulative_micros),
+            [_word(sibling) for sibling in claim.proof],
+        )
+        return await self.send(wallet, claim.vault_address, call_data(CLAIM, *values))
+
     async def anchored_commitment(self, anchor: str, batch: int) -> str:
         """What the anchor on the chain holds for a batch: 0x and 64 digits; all zero when there is none."""
         value: bytes = await self.read(anchor, "commitments(uint256)", "bytes32", batch)
@@ -126,3 +160,8 @@ class ChainClient:
         if not logs:
             raise ChainError(f"the anchor {anchor} has no batch {batch}")
         return "0x" + str(logs[0]["data"])[2:66]
+
+
+def _word(text: str) -> bytes:
+    """The bytes of 0x and hexadecimal digits."""
+    return bytes.fromhex(text.removeprefix("0x"))

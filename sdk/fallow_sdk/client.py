@@ -121,6 +121,13 @@ def _now() -> datetime:
     return datetime.now(UTC)  # noqa: TID251 - the SDK stands without the chassis and its clock
 
 
+def may_be_claimed(claim: settlement_service_pb2.Claim) -> bool:
+    """Whether the challenge window of a claim is over, by this machine's clock."""
+    now = Timestamp()
+    now.GetCurrentTime()
+    return claim.claimable_time.ToNanoseconds() <= now.ToNanoseconds()
+
+
 def new_request_id() -> str:
     """An id for one write. Keep it to repeat the same write safely."""
     return secrets.token_hex(16)
@@ -532,6 +539,41 @@ class Client:
                 balance = await self.balance(least.asset)
                 if balance.free.micros >= least.micros:
                     return balance
+                await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    async def withdraw(
+        self, amount: money_pb2.Amount, payee: str, *, request_id: str | None = None
+    ) -> ledger_pb2.Withdrawal:
+        """Take earnings, then free balance, out to an address. FallowError INSUFFICIENT_FUNDS where it is too much."""
+        request = settlement_service_pb2.CreateWithdrawalRequest(
+            parent="accounts/me",
+            withdrawal=ledger_pb2.Withdrawal(amount=amount, payee=payee),
+            request_id=request_id or new_request_id(),
+        )
+        return await self._call(self._funds.CreateWithdrawal, request)
+
+    async def list_withdrawals(self) -> list[ledger_pb2.Withdrawal]:
+        """Withdrawals of the account, newest first."""
+        request = settlement_service_pb2.ListWithdrawalsRequest(parent="accounts/me")
+        return await self._list(self._funds.ListWithdrawals, request, lambda page: page.withdrawals)
+
+    async def get_claim(self) -> settlement_service_pb2.Claim:
+        """What the account may claim at the vault. FallowError NOTHING_TO_CLAIM where no anchored root adds anything."""
+        return await self._call(self._funds.GetClaim, settlement_service_pb2.GetClaimRequest(parent="accounts/me"))
+
+    async def wait_claim(self, *, seconds: float) -> settlement_service_pb2.Claim:
+        """A claim of all that the account has withdrawn, once a root covers it and its window is over.
+
+        Raises TimeoutError, and FallowError NOTHING_TO_CLAIM where all was claimed before.
+        """
+        async with asyncio.timeout(seconds):
+            while True:
+                withdrawals = await self.list_withdrawals()
+                if all(one.state != ledger_pb2.WITHDRAWAL_STATE_PENDING for one in withdrawals):
+                    claim = await self.get_claim()
+                    total = sum(one.amount.micros for one in withdrawals)
+                    if claim.cumulative_micros == total and may_be_claimed(claim):
+                        return claim
                 await asyncio.sleep(FIRST_PAUSE_SECONDS)
 
     async def list_charges(self, order: str = "") -> list[charge_pb2.Charge]:

@@ -309,6 +309,28 @@ async def fetch_receipt(client: Client, stack: Stack, charge: charge_pb2.Charge)
     return Evidence(file, root)
 
 
+async def pay_provider(stack: Stack) -> None:
+    """Take what the provider earned out of the market, as its owner, and have the vault pay it."""
+    heading("The provider is paid")
+    for name in stack.providers:
+        owner = Wallet.load(stack.keys.wallet(name))
+        async with Client(stack.endpoints) as client, ChainClient(stack.chain_url) as chain:
+            await client.sign_in(owner)
+            earned = (await client.balance(ASSET)).earned
+            if earned.micros == 0:
+                continue
+            token = (await client.deposit_instructions(ASSET)).token_address
+            before = await chain.read(token, "balanceOf(address)", "uint256", owner.address)
+            with console.status("waiting for a payout root and its challenge window", spinner="line"):
+                await client.withdraw(earned, owner.address)
+                claim = await client.wait_claim(seconds=STEP_SECONDS)
+                transaction = await chain.claim(Wallet.load(stack.keys.wallet("tenant")), claim)
+            paid = await chain.read(token, "balanceOf(address)", "uint256", owner.address) - before
+            console.print(f"{name}: earned {show_amount(earned)}, paid {show_micros(paid, ASSET)} to {owner.address}")
+            console.print(f"root of batch {claim.header.batch_id}, claimed by {transaction} (anybody may send that)")
+            check(paid == earned.micros, "the provider's wallet holds what it earned")
+
+
 def verify(file: Path, root: str) -> int:
     """Run `fallow receipt verify` as anybody would; its exit status."""
     command = ["fallow", "receipt", "verify", str(file), "--root", root]
@@ -389,6 +411,7 @@ async def run_demo(home: Home, settings: StackSettings, say: Callable[[str], Non
             await meter()
             charges = await settle(client, order)
             evidence = await fetch_receipt(client, stack, charges[0])
+            await pay_provider(stack)
         say("stopping everything")
     verify_offline(evidence)
     console.print(f"\n[bold green]done[/] in {(clock.monotonic_ms() - started) / 1000:.1f} s")

@@ -30,6 +30,8 @@ CONFIRMATIONS = 2
 # The community pool's part of the platform's take.
 POOL_BASIS_POINTS = 1_000
 DATABASES = ("order", "bidding", "settlement")
+# A day or so where money is real: here nobody looks at the roots, and claims need not wait.
+CHALLENGE_SECONDS = 2
 # Test USDC that the development tenant's wallet holds at least, in micros.
 TENANT_MICROS = 1_000_000_000
 PROVIDER_SCOPES = ("providers.read", "providers.write")
@@ -179,6 +181,7 @@ class Stack:
                 await faucet.give_fee_money(Wallet.load(self.keys.wallet(owner)).address)
             arguments = ["deploy-contracts", "--test-token", "--rpc-url", self.chain_url]
             arguments += ["--key-file", str(self.keys.wallet("settlement")), "--output", str(self.contracts_file)]
+            arguments += ["--challenge-seconds", str(CHALLENGE_SECONDS)]
             log = self.home.logs / "deploy-contracts.log"
             await Service("deploy-contracts", "fallow_settlement", arguments, {}, log).run()
             contracts = json.loads(self.contracts_file.read_text("utf-8"))

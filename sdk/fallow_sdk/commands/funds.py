@@ -1,4 +1,4 @@
-"""`fallow funds`: what the account has, and deposits on the chain."""
+"""`fallow funds`: what the account has, and the ways in and out over the chain."""
 
 import asyncio
 from pathlib import Path
@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from fallow.settlement.v1 import ledger_pb2, settlement_service_pb2
+from fallow.type.v1 import money_pb2
 from fallow_sdk.chain import ChainClient
+from fallow_sdk.client import Client, may_be_claimed
 from fallow_sdk.commands.connection import as_json, console, show_rows, signed_in
 from fallow_sdk.commands.options import Json
 from fallow_sdk.money import parse_amount, show_amount
 from fallow_sdk.wallet import Wallet
 
-app = typer.Typer(help="Balances, deposits and charges.", no_args_is_help=True)
+app = typer.Typer(help="Balances, deposits, withdrawals and charges.", no_args_is_help=True)
 CREDIT_SECONDS = 120.0
 
 
@@ -62,6 +65,82 @@ def deposit(amount: Annotated[str, typer.Argument(help="How much, such as 12.5."
             console.print(f"deposited by {transaction}; free now {show_amount(present.free)}")
 
     asyncio.run(run())
+
+
+@app.command()
+def withdraw(
+    amount: Annotated[str, typer.Argument(help="How much, such as 12.5.")],
+    to: Annotated[str, typer.Option(help="The address to be paid; the profile's wallet by default.")] = "",
+    json: Json = False,
+) -> None:
+    """Take earnings, then free balance, out to the chain; claim it once a batch with it is anchored."""
+
+    async def run() -> None:
+        async with signed_in() as (client, profile):
+            try:
+                wanted = parse_amount(amount, profile.asset)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
+            made = await client.withdraw(wanted, to or Wallet.load(Path(profile.wallet_key_file)).address)
+            if json:
+                typer.echo(as_json(made))
+                return
+            console.print(f"{made.name}: {show_amount(made.amount)} to {made.payee}; then `fallow funds claim`")
+
+    asyncio.run(run())
+
+
+@app.command()
+def withdrawals(json: Json = False) -> None:
+    """Show withdrawals, newest first."""
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            found = await client.list_withdrawals()
+            if json:
+                typer.echo(as_json(found))
+                return
+            table = Table("WITHDRAWAL", "AMOUNT", "PAYEE", "STATE", "BATCH", box=None)
+            for one in found:
+                state = ledger_pb2.WithdrawalState.Name(one.state).removeprefix("WITHDRAWAL_STATE_")
+                name = one.name.rpartition("/")[2]
+                table.add_row(name, show_amount(one.amount), one.payee, state, one.batch or "-")
+            show_rows(table)
+
+    asyncio.run(run())
+
+
+@app.command()
+def claim(
+    wait: Annotated[float, typer.Option(help="How many seconds to wait for an anchored batch and its window.")] = 0.0,
+) -> None:
+    """Have the vault pay what was withdrawn; the profile's wallet sends the transaction and pays its fee."""
+
+    async def run() -> None:
+        async with signed_in() as (client, profile):
+            with console.status("waiting for a payout root that can be claimed against", spinner="line"):
+                present = await _claimable(client, wait)
+            async with ChainClient(present.rpc_url) as chain:
+                with console.status("claiming at the vault", spinner="line"):
+                    transaction = await chain.claim(Wallet.load(Path(profile.wallet_key_file)), present)
+            total = money_pb2.Amount(asset=profile.asset, micros=present.cumulative_micros)
+            console.print(f"claimed by {transaction}; {present.payee} was paid {show_amount(total)} in all")
+
+    asyncio.run(run())
+
+
+async def _claimable(client: Client, seconds: float) -> settlement_service_pb2.Claim:
+    """What may be claimed, waited for as long as is said. Raises FallowError NOTHING_TO_CLAIM, or BadParameter."""
+    if seconds > 0:
+        try:
+            return await client.wait_claim(seconds=seconds)
+        except TimeoutError:
+            raise typer.BadParameter(f"what was withdrawn cannot be claimed yet, after {seconds:.0f} s") from None
+    present = await client.get_claim()
+    if not may_be_claimed(present):
+        opens = present.claimable_time.ToJsonString()
+        raise typer.BadParameter(f"the challenge window is open until {opens}; come back then, or wait with --wait")
+    return present
 
 
 @app.command()

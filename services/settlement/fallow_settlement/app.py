@@ -13,7 +13,6 @@ from fallow_settlement.chain import JsonRpcNode
 from fallow_settlement.charging import Charging
 from fallow_settlement.clients import BiddingClient
 from fallow_settlement.commands import EscrowCommands
-from fallow_settlement.deposits import DepositWatcher
 from fallow_settlement.domain.escrow import Escrow
 from fallow_settlement.events import BATCHES_TOPIC, ESCROWS_TOPIC
 from fallow_settlement.facts import LEASES_TOPIC, PROOFS_TOPIC, Facts
@@ -23,6 +22,8 @@ from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer,
 from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts, SettlementSettings
 from fallow_settlement.signer import Signer
+from fallow_settlement.vault_watcher import VaultWatcher
+from fallow_settlement.withdrawals import Withdrawals
 
 FORGET_SECONDS = 3_600.0
 
@@ -40,10 +41,16 @@ async def build(application: Application[SettlementSettings]) -> None:
     contracts = Contracts.load(Path(settings.required("contracts_file"))) if settings.chain_rpc_url else None
 
     reads = Reads(database, rules)
+    node = None
+    withdrawals = None
+    if contracts is not None:
+        node = JsonRpcNode(settings.chain_rpc_url, contracts.chain_id)
+        application.on_close(node.close)
+        withdrawals = Withdrawals(database, node, contracts, settings.chain_asset)
     opening = GroupCommit[Opening, Escrow]("open_escrows", EscrowOpening(database, rules).open_escrows)
     application.background(opening.run, name="escrow_opening")
     escrows = EscrowServicer(opening, EscrowCommands(database, rules), reads)
-    _add_doors(application, escrows, reads, contracts)
+    _add_doors(application, escrows, reads, withdrawals, contracts)
     application.relay()
 
     facts = Facts(rules)
@@ -60,17 +67,17 @@ async def build(application: Application[SettlementSettings]) -> None:
     application.every(settings.close_interval_seconds, charging.close_ended, name="close_ended")
     application.every(settings.close_interval_seconds, charging.end_used_up, name="end_used_up")
     application.every(FORGET_SECONDS, charging.forget, name="forget")
-    if contracts is not None:
-        _add_chain(application, database, contracts)
+    if contracts is not None and node is not None:
+        _add_chain(application, database, node, contracts)
 
 
-def _add_chain(application: Application[SettlementSettings], database: Database, contracts: Contracts) -> None:
+def _add_chain(
+    application: Application[SettlementSettings], database: Database, node: JsonRpcNode, contracts: Contracts
+) -> None:
     """Add what reads from and writes to the chain."""
     settings = application.settings
-    node = JsonRpcNode(settings.chain_rpc_url, contracts.chain_id)
-    application.on_close(node.close)
     signer = Signer.load(Path(settings.required("chain_key_file")), contracts.chain_id)
-    watcher = DepositWatcher(database, node, contracts, settings.chain_asset, settings.chain_confirmations)
+    watcher = VaultWatcher(database, node, contracts, settings.chain_asset, settings.chain_confirmations)
     sealing = Sealing(
         database, contracts, SealingRule(settings.batch_size, timedelta(seconds=settings.batch_interval_seconds))
     )
@@ -86,7 +93,11 @@ def _add_chain(application: Application[SettlementSettings], database: Database,
 
 
 def _add_doors(
-    application: Application[SettlementSettings], escrows: EscrowServicer, reads: Reads, contracts: Contracts | None
+    application: Application[SettlementSettings],
+    escrows: EscrowServicer,
+    reads: Reads,
+    withdrawals: Withdrawals | None,
+    contracts: Contracts | None,
 ) -> None:
     """Add the gRPC services."""
     settings = application.settings
@@ -94,7 +105,7 @@ def _add_doors(
     package = "fallow.settlement.v1"
     server.add(doors.add_EscrowServiceServicer_to_server, escrows, f"{package}.EscrowService")
     funds = FundsServicer(
-        reads, contracts, settings.chain_asset, settings.chain_confirmations, settings.chain_public_rpc_url
+        reads, withdrawals, contracts, settings.chain_asset, settings.chain_confirmations, settings.chain_public_rpc_url
     )
     server.add(doors.add_FundsServiceServicer_to_server, funds, f"{package}.FundsService")
     server.add(doors.add_ReceiptServiceServicer_to_server, ReceiptServicer(reads), f"{package}.ReceiptService")

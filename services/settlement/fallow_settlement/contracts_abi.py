@@ -12,6 +12,7 @@ from fallow_settlement.chain import Log
 
 HEADER_TYPE: Final = "(uint256,bytes32,uint256,bytes32,bytes32,uint256,uint256,bytes32)"
 DEPOSITED_TOPIC: Final = "0x" + keccak(b"Deposited(bytes32,address,uint256,uint256)").hex()
+CLAIMED_TOPIC: Final = "0x" + keccak(b"Claimed(bytes32,address,uint256,uint256,uint256)").hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,16 @@ class Deposited:
     account_id: str
     sender: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a log of the vault says of a payment."""
+
+    account_id: str
+    payee: str
+    amount: int
+    total: int
 
 
 def creation_code(contract: str, types: tuple[str, ...], arguments: tuple[object, ...]) -> bytes:
@@ -43,6 +54,24 @@ def anchor_call(header: Header) -> bytes:
 def commitment_call(batch_number: int) -> bytes:
     """Calldata of SettlementAnchor.commitments."""
     return _selector("commitments(uint256)") + bytes(encode(("uint256",), (batch_number,)))
+
+
+def anchored_at_call(batch_number: int) -> bytes:
+    """Calldata of SettlementAnchor.anchored_at."""
+    return _selector("anchored_at(uint256)") + bytes(encode(("uint256",), (batch_number,)))
+
+
+def challenge_seconds_call() -> bytes:
+    """Calldata of EscrowVault.challenge_seconds."""
+    return _selector("challenge_seconds()")
+
+
+def read_claimed(log: Log) -> Claimed:
+    """Read a Claimed log of the vault; its account is one of ours, because only our roots pay."""
+    assert log.topics[0] == CLAIMED_TOPIC, "only such logs were asked for"
+    amount, total, _batch = decode(("uint256", "uint256", "uint256"), log.data)
+    account_id = id_from_word(bytes.fromhex(log.topics[1].removeprefix("0x")))
+    return Claimed(account_id, "0x" + log.topics[2][-40:], int(amount), int(total))
 
 
 def read_deposited(log: Log) -> Deposited:

@@ -3,11 +3,15 @@
 from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2
 from fallow.type.v1 import lease_pb2, money_pb2
 from fallow_chassis.wire import to_duration, to_timestamp
-from fallow_receipts import Header
+from fallow_receipts import Header, id_to_word
 from fallow_settlement.chain_store import Batch, Deposit
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.escrow import Escrow, EscrowState
 from fallow_settlement.domain.ledger import Account, Transfer
+from fallow_settlement.domain.transaction import ANCHORED
+from fallow_settlement.settings import Contracts
+from fallow_settlement.withdrawal_store import Withdrawal
+from fallow_settlement.withdrawals import Claimable
 
 
 def amount(asset: str, micros: int) -> money_pb2.Amount:
@@ -101,6 +105,39 @@ def deposit_message(deposit: Deposit, head: int, confirmations_needed: int) -> l
         confirmations=min(max(0, head - deposit.block_number + 1), confirmations_needed),
         confirmations_needed=confirmations_needed,
         create_time=to_timestamp(deposit.create_time),
+    )
+
+
+def withdrawal_message(withdrawal: Withdrawal, *, claimed: int) -> ledger_pb2.Withdrawal:
+    """A withdrawal; ``claimed`` is what its account has claimed in all, in micros."""
+    if withdrawal.batch_state not in ANCHORED:
+        state = ledger_pb2.WITHDRAWAL_STATE_PENDING
+    elif withdrawal.through <= claimed:
+        state = ledger_pb2.WITHDRAWAL_STATE_CLAIMED
+    else:
+        state = ledger_pb2.WITHDRAWAL_STATE_CLAIMABLE
+    return ledger_pb2.Withdrawal(
+        name=f"accounts/{withdrawal.account_id}/withdrawals/{withdrawal.id}",
+        amount=amount(withdrawal.asset, withdrawal.amount),
+        payee=withdrawal.payee,
+        state=state,
+        batch=f"batches/{withdrawal.batch_number}" if withdrawal.batch_number else "",
+        create_time=to_timestamp(withdrawal.create_time),
+    )
+
+
+def claim_message(claimable: Claimable, contracts: Contracts, rpc_url: str) -> settlement_service_pb2.Claim:
+    """What a claim on the chain needs."""
+    return settlement_service_pb2.Claim(
+        header=header_message(claimable.header),
+        payee=claimable.payout.payee,
+        cumulative_micros=claimable.payout.total_micros,
+        proof=[hexadecimal(sibling) for sibling in claimable.proof],
+        claimable_time=to_timestamp(claimable.claimable_time),
+        account_reference=hexadecimal(id_to_word(claimable.payout.account)),
+        chain_id=contracts.chain_id,
+        vault_address=contracts.vault,
+        rpc_url=rpc_url,
     )
 
 

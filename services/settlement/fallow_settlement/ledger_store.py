@@ -64,6 +64,12 @@ async def load_accounts(connection: Connection, ids: Sequence[str]) -> dict[str,
     return {row["id"]: _account(row) for row in rows}
 
 
+async def lock_accounts(connection: Connection, ids: Sequence[str]) -> dict[str, Account]:
+    """Accounts by id, held until the transaction ends; those that do not exist are left out."""
+    rows = await connection.fetch(QUERIES.get("lock_ledger_accounts"), sorted(ids))
+    return {row["id"]: _account(row) for row in rows}
+
+
 async def list_accounts(connection: Connection, after: str, limit: int) -> list[Account]:
     """Accounts in the order of their ids, from after ``after``."""
     rows = await connection.fetch(QUERIES.get("list_ledger_accounts"), after, limit)

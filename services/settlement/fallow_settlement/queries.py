@@ -24,12 +24,11 @@ from fallow_settlement.domain.reasons import (
     RECEIPT_NOT_READY,
 )
 from fallow_settlement.domain.rules import Rules
-from fallow_settlement.domain.transaction import TransactionState
+from fallow_settlement.domain.transaction import ANCHORED
 
 RETRY_AFTER_MS: Final = 2_000
 KEPT_TREES: Final = 8
 """How many batches' trees are kept in memory."""
-ANCHORED: Final = frozenset({TransactionState.MINED, TransactionState.FINAL})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from fallow_settlement.domain.reasons import ACCOUNT_NOT_FOUND, CHAIN_NOT_CONFIG
 from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.settings import Contracts
+from fallow_settlement.withdrawals import Withdrawals
 
 ME: Final = "me"
 
@@ -137,9 +138,18 @@ def _budget(request: settlement_service_pb2.OpenEscrowRequest | settlement_servi
 class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):
     """Accounts' money."""
 
-    def __init__(self, reads: Reads, contracts: Contracts | None, asset: str, confirmations: int, rpc_url: str) -> None:
-        """``contracts`` is None where there is no chain."""
+    def __init__(
+        self,
+        reads: Reads,
+        withdrawals: Withdrawals | None,
+        contracts: Contracts | None,
+        asset: str,
+        confirmations: int,
+        rpc_url: str,
+    ) -> None:
+        """``withdrawals`` and ``contracts`` are None where there is no chain."""
         self._reads = reads
+        self._withdrawals = withdrawals
         self._contracts = contracts
         self._asset = asset
         self._confirmations = confirmations
@@ -185,17 +195,51 @@ class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):
             next_page_token=token,
         )
 
-    async def CreateWithdrawal(self, request: Any, context: Any) -> ledger_pb2.Withdrawal:
-        """Not built yet."""
-        raise not_yet_available("withdrawals")
+    async def CreateWithdrawal(
+        self, request: settlement_service_pb2.CreateWithdrawalRequest, context: Any
+    ) -> ledger_pb2.Withdrawal:
+        """Debit the caller and put the sum into the next payout root."""
+        account = own_or_refused(resource_id(request.parent, "accounts", field="parent"))
+        wanted = request.withdrawal
+        if wanted.amount.asset != self._asset:
+            raise invalid_field("withdrawal.amount.asset", f"only {self._asset} is withdrawn to the chain")
+        made = await self._out().create(
+            account,
+            wanted.amount.asset,
+            wanted.amount.micros,
+            wanted.payee,
+            request_id=request.request_id,
+            request=request,
+        )
+        return convert.withdrawal_message(made, claimed=0)
 
-    async def ListWithdrawals(self, request: Any, context: Any) -> settlement_service_pb2.ListWithdrawalsResponse:
-        """Not built yet."""
-        raise not_yet_available("withdrawals")
+    async def ListWithdrawals(
+        self, request: settlement_service_pb2.ListWithdrawalsRequest, context: Any
+    ) -> settlement_service_pb2.ListWithdrawalsResponse:
+        """List withdrawals."""
+        account = own_or_refused(resource_id(request.parent, "accounts", field="parent"))
+        page = Page(request)
+        found, claimed = await self._out().list_of(account, page.after_time(), page.limit)
+        shown, token = page.cut(found, lambda withdrawal: (withdrawal.create_time, withdrawal.id))
+        return settlement_service_pb2.ListWithdrawalsResponse(
+            withdrawals=[convert.withdrawal_message(withdrawal, claimed=claimed) for withdrawal in shown],
+            next_page_token=token,
+        )
 
-    async def GetClaim(self, request: Any, context: Any) -> settlement_service_pb2.Claim:
-        """Not built yet."""
-        raise not_yet_available("claims")
+    async def GetClaim(
+        self, request: settlement_service_pb2.GetClaimRequest, context: Any
+    ) -> settlement_service_pb2.Claim:
+        """Return what a claim on the chain needs."""
+        account = own_or_refused(resource_id(request.parent, "accounts", field="parent"))
+        claimable = await self._out().claimable(account)
+        assert self._contracts is not None, "withdrawals have their contracts"
+        return convert.claim_message(claimable, self._contracts, self._rpc_url)
+
+    def _out(self) -> Withdrawals:
+        """The way out; CHAIN_NOT_CONFIGURED where there is none."""
+        if self._withdrawals is None:
+            raise DomainError(CHAIN_NOT_CONFIGURED, "there is no chain to withdraw to")
+        return self._withdrawals
 
 
 class ReceiptServicer(settlement_service_pb2_grpc.ReceiptServiceServicer):

@@ -1,6 +1,7 @@
-"""Sealing: charges that wait become a batch, with one root over their leaves and a place in the chain of headers.
+"""Sealing: charges and withdrawals that wait become a batch, with its two roots and a place in the chain of headers.
 
-A batch is made when enough charges wait or the oldest has waited for long enough. It is immutable from then on: what
+A batch is made when enough charges wait, or the oldest charge or withdrawal has waited for long enough. The settlement root
+is over the batch's charges; the payout root over all that was ever withdrawn, a leaf for each account. It is immutable from then on: what
 follows is only its way to the chain. One transaction takes the charges off the queue and writes the batch, under a lock,
 so numbers have no gaps and no charge is in two batches.
 """
@@ -10,13 +11,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from fallow_chassis.postgres import Database, UnitOfWork
-from fallow_receipts import EMPTY_ROOT, Header, MerkleTree, genesis_commitment, header_commitment, keccak
-from fallow_settlement import chain_store
+from fallow_receipts import Header, MerkleTree, genesis_commitment, header_commitment, keccak
+from fallow_settlement import chain_store, withdrawal_store
 from fallow_settlement.chain_store import Batch
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.transaction import TransactionState
 from fallow_settlement.queries import leaves_of
 from fallow_settlement.settings import Contracts
+from fallow_settlement.withdrawals import payout_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +39,21 @@ class Sealing:
         self._rule = rule
 
     async def seal_due(self) -> None:
-        """Make batches until no charge waits that should not."""
+        """Make batches until nothing waits that should not."""
         while True:
             async with self._database.transaction() as unit:
                 await chain_store.lock_sealing(unit.connection)
-                count, oldest = await chain_store.unbatched(unit.connection)
+                count, oldest_charge = await chain_store.unbatched(unit.connection)
+                oldest_withdrawal = await withdrawal_store.oldest_unbatched(unit.connection)
+                oldest = min((time for time in (oldest_charge, oldest_withdrawal) if time is not None), default=None)
                 waited = oldest is not None and unit.clock.now() - oldest >= self._rule.wait
                 if not (waited or count >= self._rule.size):
                     return
                 await self._seal(unit)
 
     async def _seal(self, unit: UnitOfWork) -> None:
-        """Make one batch of the charges that wait."""
+        """Make one batch of the charges and withdrawals that wait."""
         charges = await chain_store.take_unbatched(unit.connection)
-        assert charges, "charges wait"
         last = await chain_store.load_last_batch(unit.connection)
         number = 1 if last is None else last.number + 1
         if last is None:
@@ -60,15 +63,17 @@ class Sealing:
                 "the batches of this database are anchored elsewhere than the contracts file says"
             )
             prev = last.commitment
+        await withdrawal_store.take_into_batch(unit.connection, number)
+        payouts = await withdrawal_store.load_payouts(unit.connection, number)
         header = Header(
             batch_id=number,
             prev=prev,
-            # No batch is vetoed yet, so each names the one before; withdrawals, which fill payout roots, come later.
+            # No batch is vetoed yet, so each names the one before.
             payout_parent=number - 1,
             settlement_root=MerkleTree(leaves_of(charges, number)).root,
-            payout_root=EMPTY_ROOT,
+            payout_root=payout_tree(payouts, self._contracts).root,
             count=len(charges),
-            payout_total=0,
+            payout_total=sum(payout.total_micros for payout in payouts),
             totals_hash=totals_hash(charges),
         )
         batch = Batch(

@@ -49,7 +49,7 @@ def running_chain(folder: Path) -> Iterator[LocalChain]:
             process.wait(20)
 
 
-async def deployed(chain: LocalChain, folder: Path) -> Contracts:
+async def deployed(chain: LocalChain, folder: Path, *, challenge_seconds: int = 60) -> Contracts:
     """Contracts of the test's own on the chain."""
     output = folder / "contracts.json"
     await deploy(
@@ -60,7 +60,7 @@ async def deployed(chain: LocalChain, folder: Path) -> Contracts:
             test_token=True,
             token=None,
             owner="",
-            challenge_seconds=60,
+            challenge_seconds=challenge_seconds,
         )
     )
     return Contracts.load(output)
@@ -163,4 +163,4 @@ class TurningNode:
                 self.reverted.add(name)
 
     async def logs(self, block_hash: str, address: str, topic: str) -> list[Log]:
-        return [replace(log) for log in self.entries[block_hash]]
+        return [replace(log) for log in self.entries[block_hash] if log.topics[0] == topic]

@@ -19,7 +19,6 @@ from fallow_settlement import chain_store, deployment
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
 from fallow_settlement.chain import JsonRpcNode, WrongChainError
 from fallow_settlement.contracts_abi import commitment_call
-from fallow_settlement.deposits import DepositWatcher
 from fallow_settlement.domain.reasons import RECEIPT_NOT_READY
 from fallow_settlement.domain.transaction import TransactionState
 from fallow_settlement.ports import ChainNode
@@ -27,6 +26,7 @@ from fallow_settlement.queries import Reads
 from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
+from fallow_settlement.vault_watcher import VaultWatcher
 from fallow_stack.faucet import Faucet
 from tests.component.settlement.chain import DyingNode, Killed, LocalChain, deployed
 from tests.component.settlement.market import ASSET, RULES, TENANT, Market, identifier
@@ -83,7 +83,7 @@ async def test_a_deposit_is_pending_until_it_is_confirmed(
     market: Market, local_chain: LocalChain, contracts: Contracts, node: JsonRpcNode, tmp_path: Path
 ) -> None:
     """Goal: money from the chain is free only after the confirmations. Method: deposit, scan, mine, scan."""
-    watcher = DepositWatcher(market.database, node, contracts, ASSET, confirmations=3)
+    watcher = VaultWatcher(market.database, node, contracts, ASSET, confirmations=3)
     reads = Reads(market.database, RULES)
     wallet = Wallet.load_or_create(tmp_path / "tenant.key")
     async with ChainClient(local_chain.url) as chain:
@@ -120,7 +120,7 @@ async def test_a_deposit_for_no_account_stops_nothing(
             await chain.deposit(
                 wallet, token=contracts.token, vault=contracts.vault, account_reference=reference, micros=7
             )
-    await DepositWatcher(market.database, node, contracts, ASSET, confirmations=1).scan()
+    await VaultWatcher(market.database, node, contracts, ASSET, confirmations=1).scan()
     assert (await Reads(market.database, RULES).money(TENANT, ASSET)).free == 7
     async with market.database.read() as connection:
         assert await connection.fetchval("SELECT count(*) FROM deposit") == 1

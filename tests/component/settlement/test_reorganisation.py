@@ -15,12 +15,12 @@ from fallow_settlement import chain_store
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
 from fallow_settlement.chain import Log
 from fallow_settlement.contracts_abi import DEPOSITED_TOPIC
-from fallow_settlement.deposits import DepositWatcher
 from fallow_settlement.domain.transaction import TransactionState
 from fallow_settlement.queries import Money, Reads
 from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
+from fallow_settlement.vault_watcher import VaultWatcher
 from tests.component.settlement.chain import TurningNode
 from tests.component.settlement.market import ASSET, RULES, TENANT, Market, identifier
 
@@ -61,7 +61,7 @@ async def test_a_pending_deposit_that_vanishes_is_voided_and_may_come_again(
     market: Market, turning: TurningNode
 ) -> None:
     """Goal: a shallow reorganisation costs and makes nothing. Method: turn two blocks away, mine the deposit again."""
-    watcher = DepositWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=3)
+    watcher = VaultWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=3)
     turning.mine([deposited(500)])
     turning.mine()
     await watcher.scan()
@@ -80,7 +80,7 @@ async def test_a_pending_deposit_that_vanishes_is_voided_and_may_come_again(
 
 async def test_a_block_that_comes_back_brings_its_deposit_back(market: Market, turning: TurningNode) -> None:
     """Goal: A, then B, then A again credits once. Method: put the first branch's blocks back."""
-    watcher = DepositWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=2)
+    watcher = VaultWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=2)
     turning.mine([deposited(500)])
     first = list(turning.blocks)
     await watcher.scan()
@@ -98,7 +98,7 @@ async def test_a_block_that_comes_back_brings_its_deposit_back(market: Market, t
 
 async def test_a_posted_deposit_is_never_credited_twice(market: Market, turning: TurningNode) -> None:
     """Goal: a chain that turns below the confirmations and comes back credits once. Method: one confirmation, A, B, A."""
-    watcher = DepositWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=1)
+    watcher = VaultWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=1)
     turning.mine([deposited(500)])
     first = list(turning.blocks)
     await watcher.scan()
@@ -114,7 +114,7 @@ async def test_a_posted_deposit_is_never_credited_twice(market: Market, turning:
 
 async def test_a_chain_that_turns_while_it_is_read_is_read_again(market: Market, turning: TurningNode) -> None:
     """Goal: blocks of two branches are never mixed. Method: a block whose parent is not the one that was read."""
-    watcher = DepositWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=1)
+    watcher = VaultWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=1)
     turning.mine()
     await watcher.scan()
     turning.mine([deposited(500)])

@@ -41,7 +41,7 @@ async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
         ),
         ServedService(
             doors.add_FundsServiceServicer_to_server,
-            FundsServicer(reads, CONTRACTS, ASSET, 3, "http://node"),
+            FundsServicer(reads, None, CONTRACTS, ASSET, 3, "http://node"),
             f"{PACKAGE}.FundsService",
         ),
         ServedService(doors.add_ReceiptServiceServicer_to_server, ReceiptServicer(reads), f"{PACKAGE}.ReceiptService"),
@@ -280,18 +280,33 @@ async def test_deposit_instructions_name_the_callers_reference(address: str, ide
     assert [violation.field for violation in refusal.value.violations] == ["asset"]
 
 
-async def test_what_is_not_built_says_so(address: str, identity: TestIdentity) -> None:
-    """Goal: no stub pretends. Method: call every method that the README lists as not built."""
+async def test_without_a_chain_there_is_no_way_out(address: str, identity: TestIdentity) -> None:
+    """Goal: a clear reason. Method: each call about withdrawals to a service without a chain, and another asset."""
     withdrawal = ledger_pb2.Withdrawal(amount=money_pb2.Amount(asset=ASSET, micros=1), payee="0x" + "11" * 20)
-    async with account(address, identity, "funds.read", "funds.write", "programmes.write") as tenant:
-        funds, receipts = doors.FundsServiceStub(tenant), doors.ReceiptServiceStub(tenant)
-        programmes = doors.ProgrammeServiceStub(tenant)
+    other = ledger_pb2.Withdrawal(amount=money_pb2.Amount(asset="doge", micros=1), payee="0x" + "11" * 20)
+    async with account(address, identity, "funds.read", "funds.write") as tenant:
+        funds = doors.FundsServiceStub(tenant)
+        create = messages.CreateWithdrawalRequest
         calls: list[Awaitable[Any]] = [
-            funds.CreateWithdrawal(
-                messages.CreateWithdrawalRequest(parent="accounts/me", withdrawal=withdrawal, request_id="r")
-            ),
+            funds.CreateWithdrawal(create(parent="accounts/me", withdrawal=withdrawal, request_id="r")),
             funds.ListWithdrawals(messages.ListWithdrawalsRequest(parent="accounts/me")),
             funds.GetClaim(messages.GetClaimRequest(parent="accounts/me")),
+        ]
+        for call in calls:
+            with pytest.raises(RemoteError) as refusal:
+                await call
+            assert refusal.value.reason.reason == "CHAIN_NOT_CONFIGURED"
+        with pytest.raises(RemoteError) as refusal:
+            await funds.CreateWithdrawal(create(parent="accounts/me", withdrawal=other, request_id="r"))
+    assert [violation.field for violation in refusal.value.violations] == ["withdrawal.amount.asset"]
+
+
+async def test_what_is_not_built_says_so(address: str, identity: TestIdentity) -> None:
+    """Goal: no stub pretends. Method: call every method that the README lists as not built."""
+    async with account(address, identity, "funds.read", "programmes.write") as tenant:
+        receipts = doors.ReceiptServiceStub(tenant)
+        programmes = doors.ProgrammeServiceStub(tenant)
+        calls: list[Awaitable[Any]] = [
             receipts.GetStatement(messages.GetStatementRequest(name="accounts/me/statements/2026-01")),
             programmes.CreateProgramme(
                 messages.CreateProgrammeRequest(programme=messages.Programme(model="h100"), request_id="r")

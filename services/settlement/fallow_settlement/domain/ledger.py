@@ -32,10 +32,18 @@ class AccountKind(StrEnum):
     POOL = "POOL"
     VAULT = "VAULT"
     CHAIN_LOSS = "CHAIN_LOSS"
+    PAYABLE = "PAYABLE"
 
 
 BOUNDED_KINDS: Final = frozenset(
-    {AccountKind.BALANCE, AccountKind.ESCROW, AccountKind.EARNINGS, AccountKind.FEES, AccountKind.POOL}
+    {
+        AccountKind.BALANCE,
+        AccountKind.ESCROW,
+        AccountKind.EARNINGS,
+        AccountKind.FEES,
+        AccountKind.POOL,
+        AccountKind.PAYABLE,
+    }
 )
 """Kinds whose debits may never exceed their credits; the vault is the other side of every deposit."""
 
@@ -66,6 +74,7 @@ class TransferReason(StrEnum):
     INCENTIVE = "INCENTIVE"
     GRANT = "GRANT"
     CHAIN_LOSS = "CHAIN_LOSS"
+    CLAIM = "CLAIM"
 
 
 class Result(StrEnum):

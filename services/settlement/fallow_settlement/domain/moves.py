@@ -102,6 +102,41 @@ def charge(charges: Sequence[Charge]) -> Moves:
     return _moves(steps)
 
 
+def withdrawal(withdrawal_id: str, owner: str, asset: str, *, from_earned: int, amount: int) -> Moves:
+    """Earnings and free balance to what the account is owed on the chain; ``from_earned`` of ``amount`` are earnings."""
+    assert 0 <= from_earned <= amount, (from_earned, amount)
+    target = new_account(AccountKind.PAYABLE, owner, asset)
+    parts = (("earned", AccountKind.EARNINGS, from_earned), ("free", AccountKind.BALANCE, amount - from_earned))
+    return _moves(
+        _step(
+            f"withdrawal-{withdrawal_id}-{name}",
+            new_account(kind, owner, asset),
+            target,
+            part,
+            TransferReason.WITHDRAWAL,
+            f"accounts/{owner}/withdrawals/{withdrawal_id}",
+        )
+        for name, kind, part in parts
+        if part > 0
+    )
+
+
+def claimed(owner: str, asset: str, *, total: int, amount: int) -> Moves:
+    """What the vault paid of what an account was owed; ``total``, all that it ever paid it, tells one claim from the next."""
+    return _moves(
+        [
+            _step(
+                f"claim-{owner}-{asset}-{total}",
+                new_account(AccountKind.PAYABLE, owner, asset),
+                new_account(AccountKind.VAULT, "", asset),
+                amount,
+                TransferReason.CLAIM,
+                f"accounts/{owner}",
+            )
+        ]
+    )
+
+
 def deposit_seen(deposit_id: str, account_id: str, asset: str, amount: int) -> Moves:
     """Vault to free balance, pending until the chain has confirmed it."""
     return _deposit(f"deposit-{deposit_id}", account_id, asset, amount, Phase.PENDING, "", deposit_id)

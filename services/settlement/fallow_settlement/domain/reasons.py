@@ -88,6 +88,18 @@ CHAIN_NOT_CONFIGURED: Final = ErrorReason(
     "This installation runs without a chain, so there is nowhere to deposit.",
     "Ask the platform's operator.",
 )
+PAYEE_INVALID: Final = ErrorReason(
+    "PAYEE_INVALID",
+    "INVALID_ARGUMENT",
+    "Nobody can be paid at the address.",
+    "Name an address that you have the key of; not the zero address, nor one of the platform's contracts.",
+)
+NOTHING_TO_CLAIM: Final = ErrorReason(
+    "NOTHING_TO_CLAIM",
+    "FAILED_PRECONDITION",
+    "No anchored payout root holds anything of the account's that is not claimed.",
+    "Create a withdrawal, or wait until the batch that takes it is anchored: list the withdrawals.",
+)
 
 REASONS: Final[tuple[ErrorReason, ...]] = (
     INSUFFICIENT_FUNDS,
@@ -104,5 +116,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     ACCOUNT_NOT_FOUND,
     LEDGER_ACCOUNT_NOT_FOUND,
     CHAIN_NOT_CONFIGURED,
+    PAYEE_INVALID,
+    NOTHING_TO_CLAIM,
 )
 """All of them."""

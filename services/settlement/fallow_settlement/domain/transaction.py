@@ -27,6 +27,10 @@ class TransactionState(StrEnum):
     ABANDONED = "ABANDONED"
 
 
+ANCHORED: Final = frozenset({TransactionState.MINED, TransactionState.FINAL})
+"""States in which a batch stands on the chain."""
+
+
 class Step(StrEnum):
     """What to do next with a transaction."""
 

@@ -42,6 +42,8 @@ class _LedgerAccountKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Led
     """What the vault on the chain holds for us; the other side of deposits and withdrawals."""
     LEDGER_ACCOUNT_KIND_CHAIN_LOSS: _LedgerAccountKind.ValueType  # 7
     """The operator's account for gaps after deep reorganisations of the chain."""
+    LEDGER_ACCOUNT_KIND_PAYABLE: _LedgerAccountKind.ValueType  # 8
+    """What an account withdrew; credits are all that it is owed on the chain, debits what it has claimed."""
 
 class LedgerAccountKind(_LedgerAccountKind, metaclass=_LedgerAccountKindEnumTypeWrapper):
     """What a ledger account stands for."""
@@ -62,6 +64,8 @@ LEDGER_ACCOUNT_KIND_VAULT: LedgerAccountKind.ValueType  # 6
 """What the vault on the chain holds for us; the other side of deposits and withdrawals."""
 LEDGER_ACCOUNT_KIND_CHAIN_LOSS: LedgerAccountKind.ValueType  # 7
 """The operator's account for gaps after deep reorganisations of the chain."""
+LEDGER_ACCOUNT_KIND_PAYABLE: LedgerAccountKind.ValueType  # 8
+"""What an account withdrew; credits are all that it is owed on the chain, debits what it has claimed."""
 Global___LedgerAccountKind: _TypeAlias = LedgerAccountKind  # noqa: Y015
 
 class _TransferPhase:
@@ -124,6 +128,8 @@ class _TransferReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transf
     """A grant from the community pool."""
     TRANSFER_REASON_CHAIN_LOSS: _TransferReason.ValueType  # 10
     """A correction after a deep reorganisation of the chain."""
+    TRANSFER_REASON_CLAIM: _TransferReason.ValueType  # 11
+    """A claim on the chain."""
 
 class TransferReason(_TransferReason, metaclass=_TransferReasonEnumTypeWrapper):
     """Why money moved."""
@@ -150,6 +156,8 @@ TRANSFER_REASON_GRANT: TransferReason.ValueType  # 9
 """A grant from the community pool."""
 TRANSFER_REASON_CHAIN_LOSS: TransferReason.ValueType  # 10
 """A correction after a deep reorganisation of the chain."""
+TRANSFER_REASON_CLAIM: TransferReason.ValueType  # 11
+"""A claim on the chain."""
 Global___TransferReason: _TypeAlias = TransferReason  # noqa: Y015
 
 class _DepositState:

@@ -540,10 +540,22 @@ class Claim(_message.Message):
     CUMULATIVE_MICROS_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
     CLAIMABLE_TIME_FIELD_NUMBER: _builtins.int
+    ACCOUNT_REFERENCE_FIELD_NUMBER: _builtins.int
+    CHAIN_ID_FIELD_NUMBER: _builtins.int
+    VAULT_ADDRESS_FIELD_NUMBER: _builtins.int
+    RPC_URL_FIELD_NUMBER: _builtins.int
     payee: _builtins.str
     """Payee."""
     cumulative_micros: _builtins.int
     """Sum ever owed to the account, micros."""
+    account_reference: _builtins.str
+    """The account as the leaf names it, 0x and 64 hexadecimal digits."""
+    chain_id: _builtins.int
+    """Chain id."""
+    vault_address: _builtins.str
+    """EscrowVault contract; call `claim(header, (account reference, payee, total), proof)` on it. Anybody may."""
+    rpc_url: _builtins.str
+    """JSON-RPC address of a node, when the platform publishes one."""
     @_builtins.property
     def header(self) -> _charge_pb2.BatchHeader:
         """Header of the batch with the payout root."""
@@ -564,10 +576,14 @@ class Claim(_message.Message):
         cumulative_micros: _builtins.int = ...,
         proof: _abc.Iterable[_builtins.str] | None = ...,
         claimable_time: _timestamp_pb2.Timestamp | None = ...,
+        account_reference: _builtins.str = ...,
+        chain_id: _builtins.int = ...,
+        vault_address: _builtins.str = ...,
+        rpc_url: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["claimable_time", b"claimable_time", "header", b"header"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimable_time", b"claimable_time", "cumulative_micros", b"cumulative_micros", "header", b"header", "payee", b"payee", "proof", b"proof"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_reference", b"account_reference", "chain_id", b"chain_id", "claimable_time", b"claimable_time", "cumulative_micros", b"cumulative_micros", "header", b"header", "payee", b"payee", "proof", b"proof", "rpc_url", b"rpc_url", "vault_address", b"vault_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

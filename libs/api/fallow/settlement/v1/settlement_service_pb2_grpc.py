@@ -400,22 +400,23 @@ class FundsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateWithdrawal(self, request, context):
-        """Debits the ledger and puts the sum into the next payout root. Idempotent by `request_id`.
-        Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, WITHDRAWALS_HALTED, NOT_YET_AVAILABLE.
+        """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
+        `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListWithdrawals(self, request, context):
-        """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE.
+        """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, CHAIN_NOT_CONFIGURED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetClaim(self, request, context):
-        """Returns what a claim on the chain needs: header, leaf and proof. Errors: NOTHING_TO_CLAIM, NOT_YET_AVAILABLE.
+        """Returns what a claim on the chain needs: header, leaf and proof, at the newest payout root whose challenge window is
+        over, else at the one that opens first. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -175,13 +175,15 @@ class FundsServiceStub:
     ListDeposits: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ListDepositsRequest, _settlement_service_pb2.ListDepositsResponse]
     """Lists deposits, newest first. Errors: PAGE_TOKEN_INVALID."""
     CreateWithdrawal: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.CreateWithdrawalRequest, _ledger_pb2.Withdrawal]
-    """Debits the ledger and puts the sum into the next payout root. Idempotent by `request_id`.
-    Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, WITHDRAWALS_HALTED, NOT_YET_AVAILABLE.
+    """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
+    `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
     """
     ListWithdrawals: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ListWithdrawalsRequest, _settlement_service_pb2.ListWithdrawalsResponse]
-    """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+    """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, CHAIN_NOT_CONFIGURED."""
     GetClaim: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.GetClaimRequest, _settlement_service_pb2.Claim]
-    """Returns what a claim on the chain needs: header, leaf and proof. Errors: NOTHING_TO_CLAIM, NOT_YET_AVAILABLE."""
+    """Returns what a claim on the chain needs: header, leaf and proof, at the newest payout root whose challenge window is
+    over, else at the one that opens first. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
+    """
 
 @_typing.type_check_only
 class FundsServiceAsyncStub(FundsServiceStub):
@@ -195,13 +197,15 @@ class FundsServiceAsyncStub(FundsServiceStub):
     ListDeposits: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListDepositsRequest, _settlement_service_pb2.ListDepositsResponse]  # type: ignore[assignment]
     """Lists deposits, newest first. Errors: PAGE_TOKEN_INVALID."""
     CreateWithdrawal: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.CreateWithdrawalRequest, _ledger_pb2.Withdrawal]  # type: ignore[assignment]
-    """Debits the ledger and puts the sum into the next payout root. Idempotent by `request_id`.
-    Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, WITHDRAWALS_HALTED, NOT_YET_AVAILABLE.
+    """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
+    `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
     """
     ListWithdrawals: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListWithdrawalsRequest, _settlement_service_pb2.ListWithdrawalsResponse]  # type: ignore[assignment]
-    """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+    """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, CHAIN_NOT_CONFIGURED."""
     GetClaim: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.GetClaimRequest, _settlement_service_pb2.Claim]  # type: ignore[assignment]
-    """Returns what a claim on the chain needs: header, leaf and proof. Errors: NOTHING_TO_CLAIM, NOT_YET_AVAILABLE."""
+    """Returns what a claim on the chain needs: header, leaf and proof, at the newest payout root whose challenge window is
+    over, else at the one that opens first. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
+    """
 
 class FundsServiceServicer(metaclass=_abc_1.ABCMeta):
     """Accounts' money: balances, deposits, withdrawals."""
@@ -236,8 +240,8 @@ class FundsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_service_pb2.CreateWithdrawalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.Withdrawal, _abc.Awaitable[_ledger_pb2.Withdrawal]]:
-        """Debits the ledger and puts the sum into the next payout root. Idempotent by `request_id`.
-        Errors: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, WITHDRAWALS_HALTED, NOT_YET_AVAILABLE.
+        """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
+        `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
         """
 
     @_abc_1.abstractmethod
@@ -246,7 +250,7 @@ class FundsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_service_pb2.ListWithdrawalsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_service_pb2.ListWithdrawalsResponse, _abc.Awaitable[_settlement_service_pb2.ListWithdrawalsResponse]]:
-        """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, NOT_YET_AVAILABLE."""
+        """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, CHAIN_NOT_CONFIGURED."""
 
     @_abc_1.abstractmethod
     def GetClaim(
@@ -254,7 +258,9 @@ class FundsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_service_pb2.GetClaimRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_service_pb2.Claim, _abc.Awaitable[_settlement_service_pb2.Claim]]:
-        """Returns what a claim on the chain needs: header, leaf and proof. Errors: NOTHING_TO_CLAIM, NOT_YET_AVAILABLE."""
+        """Returns what a claim on the chain needs: header, leaf and proof, at the newest payout root whose challenge window is
+        over, else at the one that opens first. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
+        """
 
 def add_FundsServiceServicer_to_server(servicer: FundsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

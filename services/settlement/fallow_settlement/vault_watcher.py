@@ -1,9 +1,9 @@
-"""Deposits: watches the vault's logs block by block and credits accounts once the chain has confirmed them.
+"""The vault's logs, read block by block: deposits credit accounts once the chain has confirmed them, claims debit them.
 
 Each block is read by its hash, after its parent was found to be the block that was read before; both are kept. A block
 that does not follow means a reorganisation: the watcher goes back to the last block that still stands, voids the pending
 deposits of the blocks that are gone, and reads on from there. A deposit is one log in one block: seen, it is a pending
-transfer; confirmed, the transfer is posted; vanished, it is voided.
+transfer; confirmed, the transfer is posted; vanished, it is voided. A claim moves money once, when it is confirmed.
 
 One transaction writes a block with everything in it, so a kill between two blocks repeats and loses nothing.
 """
@@ -14,15 +14,16 @@ from typing import Final
 from fallow_chassis.ids import id_from_bytes
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
-from fallow_settlement import chain_store
+from fallow_settlement import chain_store, withdrawal_store
 from fallow_settlement.chain import Block, Log, NodeError
 from fallow_settlement.chain_store import Deposit
-from fallow_settlement.contracts_abi import DEPOSITED_TOPIC, read_deposited
+from fallow_settlement.contracts_abi import CLAIMED_TOPIC, DEPOSITED_TOPIC, read_claimed, read_deposited
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.ledger import LARGEST_MICROS, Result
 from fallow_settlement.ledger_store import must_post, post_transfers
 from fallow_settlement.ports import ChainNode
 from fallow_settlement.settings import Contracts
+from fallow_settlement.withdrawal_store import VaultClaim
 
 MAX_BLOCKS: Final = 500
 """The most blocks of one tick."""
@@ -32,7 +33,7 @@ KEPT_BLOCKS: Final = 512
 _log = get_logger(__name__)
 
 
-class DepositWatcher:
+class VaultWatcher:
     """The timer that reads the vault's logs."""
 
     def __init__(
@@ -58,8 +59,9 @@ class DepositWatcher:
                 if block is None or (parent and block.parent_hash != parent):
                     # Either all is read, or the chain has turned meanwhile: the next tick goes back.
                     return
-                logs = await self._node.logs(block.hash, self._contracts.vault, DEPOSITED_TOPIC)
-                await self._write(block, logs)
+                deposits = await self._node.logs(block.hash, self._contracts.vault, DEPOSITED_TOPIC)
+                claims = await self._node.logs(block.hash, self._contracts.vault, CLAIMED_TOPIC)
+                await self._write(block, deposits, claims)
                 number, parent = block.number + 1, block.hash
         except NodeError as error:
             _log.error("deposits_wait", error=str(error))
@@ -94,18 +96,28 @@ class DepositWatcher:
             for deposit in await chain_store.list_posted_from(unit.connection, number):
                 # Deeper than the confirmations: the loss is booked by hand until that is built.
                 _log.critical("posted_deposit_left_the_chain", deposit=deposit.id, amount_micros=deposit.amount)
+            await withdrawal_store.forget_pending_claims_from(unit.connection, number)
+            for claim in await withdrawal_store.list_posted_claims_from(unit.connection, number):
+                # The vault has the money again, and will pay it to the same account: the books owe it less until then.
+                _log.critical("posted_claim_left_the_chain", account=claim.account_id, amount_micros=claim.amount)
             await chain_store.forget_scanned_from(unit.connection, number)
 
-    async def _write(self, block: Block, logs: list[Log]) -> None:
-        """Write a block's deposits as pending and post those that it confirms."""
+    async def _write(self, block: Block, deposits: list[Log], claims: list[Log]) -> None:
+        """Write a block's deposits and claims as pending and post those that it confirms."""
         async with self._database.transaction() as unit:
             await chain_store.insert_scanned(unit.connection, block.number, block.hash, block.number - KEPT_BLOCKS)
-            for log in logs:
+            for log in deposits:
                 await self._see(unit, block, log)
-            for deposit in await chain_store.lock_pending_to(unit.connection, block.number - self._confirmations + 1):
+            for log in claims:
+                await withdrawal_store.insert_claim(unit.connection, _claim_of(block, log))
+            confirmed = block.number - self._confirmations + 1
+            for deposit in await chain_store.lock_pending_to(unit.connection, confirmed):
                 move = moves.deposit_confirmed(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
                 await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
                 await chain_store.set_deposit_state(unit.connection, deposit.id, "POSTED")
+            for claim in await withdrawal_store.confirm_claims_to(unit.connection, confirmed):
+                move = moves.claimed(claim.account_id, self._asset, total=claim.total, amount=claim.amount)
+                await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
 
     async def _see(self, unit: UnitOfWork, block: Block, log: Log) -> None:
         """Write one deposit as pending; one that names no account, or is beyond all bounds, is only told of."""
@@ -137,6 +149,21 @@ class DepositWatcher:
             return
         assert results[0] is Result.OK, f"a new deposit was answered {results[0]}"
         await chain_store.insert_deposit(unit.connection, deposit)
+
+
+def _claim_of(block: Block, log: Log) -> VaultClaim:
+    """A claim as a log of a block tells it."""
+    seen = read_claimed(log)
+    return VaultClaim(
+        account_id=seen.account_id,
+        payee=seen.payee,
+        amount=seen.amount,
+        total=seen.total,
+        transaction_hash=log.transaction_hash,
+        log_index=log.index,
+        block_number=block.number,
+        block_hash=block.hash,
+    )
 
 
 def deposit_id(chain_id: int, block_hash: str, log_index: int, sighting: int) -> str:

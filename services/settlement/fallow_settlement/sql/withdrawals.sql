@@ -1,0 +1,61 @@
+-- name: insert_withdrawal
+INSERT INTO withdrawal (id, account_id, asset, amount, payee, create_time) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: load_withdrawal
+SELECT withdrawal.*, batch.state AS batch_state, 0::bigint AS through
+FROM withdrawal
+LEFT JOIN batch ON batch.number = withdrawal.batch_number
+WHERE withdrawal.id = $1;
+
+-- name: list_withdrawals
+-- Newest first; `through` is the sum of the account's withdrawals up to each, in the order in which batches took them.
+SELECT *
+FROM (
+    SELECT withdrawal.*, batch.state AS batch_state,
+           (sum(withdrawal.amount) OVER (ORDER BY withdrawal.batch_number, withdrawal.create_time, withdrawal.id))::bigint
+               AS through
+    FROM withdrawal
+    LEFT JOIN batch ON batch.number = withdrawal.batch_number
+    WHERE withdrawal.account_id = $1
+) AS listed
+WHERE $2::timestamptz IS NULL OR (create_time, id) < ($2, $3::text)
+ORDER BY create_time DESC, id DESC
+LIMIT $4;
+
+-- name: load_unbatched_withdrawals
+SELECT min(create_time) FROM withdrawal WHERE batch_number IS NULL;
+
+-- name: batch_withdrawals
+UPDATE withdrawal SET batch_number = $1 WHERE batch_number IS NULL;
+
+-- name: load_payouts
+-- What each account was ever owed under the payout root of a batch, and the address that it named last.
+SELECT account_id, sum(amount)::bigint AS total, (array_agg(payee ORDER BY create_time DESC, id DESC))[1] AS payee
+FROM withdrawal
+WHERE batch_number <= $1
+GROUP BY account_id
+ORDER BY account_id;
+
+-- name: list_claimable_batches
+-- Anchored batches that were the first to cover a withdrawal of the account, newest first.
+SELECT DISTINCT batch.number
+FROM withdrawal
+JOIN batch ON batch.number = withdrawal.batch_number
+WHERE withdrawal.account_id = $1 AND batch.state IN ('MINED', 'FINAL')
+ORDER BY batch.number DESC
+LIMIT $2;
+
+-- name: insert_claim
+INSERT INTO vault_claim (block_hash, log_index, account_id, payee, amount, total, state, transaction_hash, block_number)
+VALUES ($1, $2, $3, $4, $5, $6, 'PENDING', $7, $8)
+ON CONFLICT DO NOTHING;
+
+-- name: delete_pending_claims_from
+DELETE FROM vault_claim WHERE state = 'PENDING' AND block_number >= $1;
+
+-- name: list_posted_claims_from
+SELECT * FROM vault_claim WHERE state = 'POSTED' AND block_number >= $1 ORDER BY block_number, log_index;
+
+-- name: post_claims_to
+UPDATE vault_claim SET state = 'POSTED' WHERE state = 'PENDING' AND block_number <= $1
+RETURNING *;

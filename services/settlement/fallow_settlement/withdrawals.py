@@ -1,0 +1,177 @@
+"""Money out: withdrawals, and what their owners need to claim them at the vault.
+
+A withdrawal debits the ledger first: earnings, then the free balance, to the account's PAYABLE account, whose credits are
+all that it was ever owed. The next batch takes it under its payout root. A claim on the chain pays what that total adds
+to what was claimed before; the vault's log moves the sum on from PAYABLE to VAULT once it is confirmed.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from google.protobuf.message import Message
+
+from fallow_chassis.errors import DomainError, FieldViolation
+from fallow_chassis.idempotency import claim
+from fallow_chassis.paging import TimePlace
+from fallow_chassis.postgres import Connection, Database
+from fallow_receipts import Header, MerkleTree, Payout, payout_leaf
+from fallow_settlement import chain_store, ledger_store, withdrawal_store
+from fallow_settlement.contracts_abi import anchored_at_call, challenge_seconds_call
+from fallow_settlement.domain import moves
+from fallow_settlement.domain.escrow import check_amount
+from fallow_settlement.domain.ledger import AccountKind, account_id
+from fallow_settlement.domain.reasons import INSUFFICIENT_FUNDS, NOTHING_TO_CLAIM, PAYEE_INVALID
+from fallow_settlement.ledger_store import must_post
+from fallow_settlement.ports import ChainNode
+from fallow_settlement.settings import Contracts
+from fallow_settlement.withdrawal_store import Withdrawal
+
+CREATE_METHOD: Final = "fallow.settlement.v1.FundsService/CreateWithdrawal"
+LOOKED_AT: Final = 20
+"""How many batches with withdrawals of one account are looked at for one that can be claimed against now."""
+
+_NOBODY: Final = "0x" + "0" * 40
+
+
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """A payout under an anchored root; ``claimable_time`` is when the challenge window is over."""
+
+    header: Header
+    payout: Payout
+    proof: tuple[bytes, ...]
+    claimable_time: datetime
+
+
+class Withdrawals:
+    """The use-cases of money out."""
+
+    def __init__(self, database: Database, node: ChainNode, contracts: Contracts, asset: str) -> None:
+        """``asset`` is the one that the vault's token is."""
+        self._database = database
+        self._node = node
+        self._contracts = contracts
+        self._asset = asset
+
+    async def create(
+        self, account: str, asset: str, amount: int, payee: str, *, request_id: str, request: Message
+    ) -> Withdrawal:
+        """Debit an account for a payee; a repeat answers the withdrawal of the first call."""
+        _check_payee(payee, self._contracts)
+        check_amount(amount, "withdrawal.amount.micros")
+        async with self._database.transaction() as unit:
+            identifier = unit.ids.new()
+            taken = await claim(
+                unit,
+                caller=f"accounts/{account}",
+                method=CREATE_METHOD,
+                request_id=request_id,
+                request=request,
+                resource=f"accounts/{account}/withdrawals/{identifier}",
+            )
+            if not taken.first:
+                known = await withdrawal_store.load_withdrawal(unit.connection, taken.resource.rpartition("/")[2])
+                assert known is not None, "a request that was claimed left its withdrawal"
+                return known
+            earnings, balance = (
+                account_id(AccountKind.EARNINGS, account, asset),
+                account_id(AccountKind.BALANCE, account, asset),
+            )
+            locked = await ledger_store.lock_accounts(unit.connection, [earnings, balance])
+            earned, free = (locked[name].available if name in locked else 0 for name in (earnings, balance))
+            if amount > earned + free:
+                raise _insufficient(asset, amount, earned + free)
+            withdrawal = Withdrawal(identifier, account, asset, amount, payee.lower(), unit.clock.now())
+            move = moves.withdrawal(identifier, account, asset, from_earned=min(amount, earned), amount=amount)
+            await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+            await withdrawal_store.insert_withdrawal(unit.connection, withdrawal)
+            return withdrawal
+
+    async def list_of(self, account: str, before: TimePlace | None, limit: int) -> tuple[list[Withdrawal], int]:
+        """Withdrawals of an account, newest first, and the micros that it has claimed."""
+        async with self._database.read() as connection:
+            return (
+                await withdrawal_store.list_withdrawals(connection, account, before, limit),
+                await self._claimed(connection, account),
+            )
+
+    async def claimable(self, account: str) -> Claimable:
+        """What an account may claim: at the newest root whose window is over, else at the one that opens first.
+
+        Raises NOTHING_TO_CLAIM where no anchored root adds to what was claimed.
+        """
+        async with self._database.read() as connection:
+            claimed = await self._claimed(connection, account)
+            numbers = await withdrawal_store.list_claimable_batches(connection, account, LOOKED_AT)
+        now = self._database.clock.now()
+        found: Claimable | None = None
+        for number in numbers:
+            candidate = await self._at(account, number)
+            if candidate.payout.total_micros <= claimed:
+                break
+            found = candidate
+            if candidate.claimable_time <= now:
+                break
+        if found is None:
+            raise DomainError(
+                NOTHING_TO_CLAIM,
+                "no anchored payout root holds anything of the account's that is not claimed",
+                metadata={"account": f"accounts/{account}"},
+            )
+        return found
+
+    async def _at(self, account: str, number: int) -> Claimable:
+        """The account's payout under the root of a batch that covers it."""
+        async with self._database.read() as connection:
+            batch = await chain_store.load_batch(connection, number)
+            payouts = await withdrawal_store.load_payouts(connection, number)
+        assert batch is not None, "the batch of a withdrawal is there"
+        tree = payout_tree(payouts, self._contracts)
+        assert tree.root == batch.header.payout_root, "the payouts of a batch never change"
+        index = next(index for index, payout in enumerate(payouts) if payout.account == account)
+        window = await self._seconds(self._contracts.vault, challenge_seconds_call())
+        anchored_at = await self._seconds(self._contracts.anchor, anchored_at_call(number))
+        opens = datetime.fromtimestamp(anchored_at, UTC) + timedelta(seconds=window)
+        return Claimable(batch.header, payouts[index], tree.proof(index), opens)
+
+    async def _claimed(self, connection: Connection, account: str) -> int:
+        """Micros of an account that the vault has paid, as far as the chain has confirmed."""
+        payable = account_id(AccountKind.PAYABLE, account, self._asset)
+        found = (await ledger_store.load_accounts(connection, [payable])).get(payable)
+        return 0 if found is None else found.debits_posted
+
+    async def _seconds(self, contract: str, call: bytes) -> int:
+        """A number that a contract answers."""
+        return int.from_bytes(await self._node.call(contract, call))
+
+
+def payout_tree(payouts: list[Payout], contracts: Contracts) -> MerkleTree:
+    """The tree over payouts, in their order."""
+    return MerkleTree([payout_leaf(payout, chain_id=contracts.chain_id, vault=contracts.vault) for payout in payouts])
+
+
+def _check_payee(payee: str, contracts: Contracts) -> None:
+    """Refuse an address that nobody could ever be paid at."""
+    if payee.lower() in {_NOBODY, contracts.vault.lower(), contracts.anchor.lower(), contracts.token.lower()}:
+        raise DomainError(
+            PAYEE_INVALID,
+            f"nobody can be paid at {payee}",
+            metadata={"payee": payee},
+            violations=(FieldViolation("withdrawal.payee", "must be an address that somebody has the key of"),),
+        )
+
+
+def _insufficient(asset: str, amount: int, free: int) -> DomainError:
+    """The error for a withdrawal of more than is earned and free."""
+    return DomainError(
+        INSUFFICIENT_FUNDS,
+        f"{free} micros of {asset} are earned or free, and {amount} were asked for",
+        metadata={
+            "asset": asset,
+            "needed_micros": str(amount),
+            "free_micros": str(free),
+            "short_micros": str(amount - free),
+        },
+        violations=(FieldViolation("withdrawal.amount.micros", f"{amount - free} micros are short"),),
+    )
