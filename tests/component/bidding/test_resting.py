@@ -1,9 +1,12 @@
 """Orders that rest in the book, gangs over several providers, and reserved terms, on a real database."""
 
+import pytest
+
 from fallow.bidding.v1 import events_pb2, provider_pb2, provider_service_pb2
 from fallow.order.v1 import order_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2
+from fallow_bidding.commands import matching
 from fallow_bidding.domain.leases import EndReason
 from fallow_chassis.wire import to_duration
 from tests.component.bidding.conftest import House, gpu_order, run_status
@@ -11,6 +14,23 @@ from tests.component.bidding.test_auctions import kinds
 from tests.component.bidding.test_spot import id_of, offer
 
 DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize("older", [2, 3, 7])
+async def test_orders_that_fit_nowhere_keep_nobody_waiting(
+    house: House, monkeypatch: pytest.MonkeyPatch, older: int
+) -> None:
+    """Goal: every open order has its turn, whatever is older. Method: as many that fit nowhere as a pass holds, and more,
+    then one that fits.
+    """
+    monkeypatch.setattr(matching, "ORDER_BATCH", 3)
+    async with house.running(engine=False, courier=False):
+        await house.add_agent(gpu_micros=2_000_000)
+        for _ in range(older):
+            await house.open_order(gpu_order(limit=1_000_000))
+        await house.open_order(gpu_order(limit=2_000_000))
+        assert await house.matching.match_open_orders() == 1
+        assert await house.value("SELECT count(*) FROM order_group WHERE state = 'OPEN'") == older
 
 
 async def test_a_cheaper_offer_matches_the_oldest_resting_order_at_once(house: House) -> None:

@@ -32,7 +32,7 @@ from fallow_bidding.store.suppliers import load_suppliers
 from fallow_chassis.postgres import Database, UnitOfWork
 
 ORDER_BATCH: Final = 500
-"""The most open orders in one pass; the oldest come first."""
+"""The most open orders in one pass; what looks for a provider beyond them comes in the passes that follow."""
 
 OVERDUE: Final = timedelta(seconds=1)
 """How long after its close a round may still be decided out of turn."""
@@ -54,30 +54,42 @@ class MatchingCommands:
         self.lock_key = lock_key
 
     async def match_open_orders(self) -> int:
-        """Decide about all that looks for a provider; returns how many leases that made.
+        """Decide about all that looks for a provider, oldest first; returns how many leases that made.
 
-        Where something fits nowhere and spot leases might give way, a second pass looks at those too.
+        Where something fits nowhere and spot leases might give way, a second tour looks at those too.
         """
-        made, rests = await self._pass(frozenset())
+        made, rests = await self._tour(frozenset())
         if rests:
             before = self._database.clock.now() - timedelta(milliseconds=self._policy.spot_run_ms_min)
             async with self._database.read() as connection:
                 found = await leases.load_preemptible(connection, self._policy.market, before, CANDIDATES_MAX)
             if found:
-                made += (await self._pass(frozenset(lease.key.order_id for lease in found)))[0]
+                made += (await self._tour(frozenset(lease.key.order_id for lease in found)))[0]
         return made
 
-    async def _pass(self, spot_orders: frozenset[str]) -> tuple[int, bool]:
-        """One pass in one transaction; spot leases of ``spot_orders`` may be told to give way.
+    async def _tour(self, spot_orders: frozenset[str]) -> tuple[int, bool]:
+        """Passes over all that looks for a provider; how many leases they made, and whether something rests that others
+        might give way to. However many orders fit nowhere, those behind them have their turn.
+        """
+        made, rests, after = 0, False, ""
+        while True:
+            leased, rested, last = await self._pass(spot_orders, after)
+            made, rests = made + leased, rests or rested
+            if not last:
+                return made, rests
+            after = last
 
-        Returns how many leases it made, and whether something rests that others might give way to.
+    async def _pass(self, spot_orders: frozenset[str], after: str) -> tuple[int, bool, str]:
+        """One pass in one transaction, over orders from after ``after``; spot leases of ``spot_orders`` may be told to
+        give way. Returns how many leases it made, whether something rests, and the last order where more may follow.
         """
         async with self._database.transaction() as unit:
             await self.lock(unit)
             now = unit.clock.now()
-            found = await orders.lock_open_orders(
-                unit.connection, self._policy.market, now, ORDER_BATCH, also=spot_orders
+            looking_ids = await orders.list_looking_orders(
+                unit.connection, self._policy.market, now, after, ORDER_BATCH
             )
+            found = await orders.lock_open_orders(unit.connection, self._policy.market, {*looking_ids, *spot_orders})
             ids = [order.order_id for order in found]
             groups = await orders.load_groups(unit.connection, ids)
             rounds = await auctions.lock_open_auctions(unit.connection, ids)
@@ -111,7 +123,7 @@ class MatchingCommands:
                 unmatched += _rest(part, matches, rounds[part.order.order_id])
             if spot_orders:
                 await preemptions.give_notice(unmatched, spot_orders & set(ids))
-            return made, bool(unmatched)
+            return made, bool(unmatched), looking_ids[-1] if len(looking_ids) == ORDER_BATCH else ""
 
     async def seconds_to_close(self) -> float:
         """How long until the next round closes that the engine decides; without any, for ever.

@@ -18,28 +18,28 @@ SELECT * FROM market_order WHERE order_id = $1
 -- name: lock_orders
 SELECT * FROM market_order WHERE order_id = ANY($1::text[]) ORDER BY order_id FOR NO KEY UPDATE
 
+-- name: list_looking_orders
+SELECT looking.order_id FROM (
+    SELECT order_id FROM order_group
+    WHERE order_id > $2 AND state = 'OPEN' AND NOT EXISTS (
+        SELECT 1 FROM auction
+        WHERE auction.order_id = order_group.order_id AND auction.group_index = order_group.group_index
+            AND auction.state = 'OPEN' AND (auction.mode = 'MANUAL' OR auction.close_time > $4)
+    )
+    UNION
+    SELECT order_id FROM order_group WHERE order_id > $2 AND state = 'LEASED' AND leased_revision < revision
+) AS looking
+INNER JOIN market_order AS open_order USING (order_id)
+WHERE open_order.market = $1 AND open_order.state = 'OPEN'
+ORDER BY looking.order_id
+LIMIT $3
+
 -- name: lock_open_orders
 SELECT * FROM market_order
 WHERE market = $1 AND state = 'OPEN' AND (
-    order_id IN (
-        SELECT looking.order_id FROM (
-            SELECT order_id FROM order_group
-            WHERE state = 'OPEN' AND NOT EXISTS (
-                SELECT 1 FROM auction
-                WHERE auction.order_id = order_group.order_id AND auction.group_index = order_group.group_index
-                    AND auction.state = 'OPEN' AND (auction.mode = 'MANUAL' OR auction.close_time > $3)
-            )
-            UNION
-            SELECT order_id FROM order_group WHERE state = 'LEASED' AND leased_revision < revision
-        ) AS looking
-        INNER JOIN market_order AS open_order USING (order_id)
-        WHERE open_order.market = $1 AND open_order.state = 'OPEN'
-        ORDER BY looking.order_id
-        LIMIT $2
-    )
+    order_id = ANY($2::text[])
     OR order_id IN (SELECT order_id FROM lease WHERE preempt_time IS NOT NULL)
     OR order_id IN (SELECT preempt_order_id FROM lease WHERE preempt_time IS NOT NULL)
-    OR order_id = ANY($4::text[])
 )
 ORDER BY order_id
 FOR NO KEY UPDATE

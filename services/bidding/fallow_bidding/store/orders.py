@@ -72,15 +72,19 @@ async def lock_orders(connection: Connection, order_ids: Sequence[str]) -> dict[
     return {row["order_id"]: _order_of(row) for row in rows}
 
 
-async def lock_open_orders(
-    connection: Connection, market: str, now: datetime, limit: int, also: Collection[str] = ()
-) -> list[MarketOrder]:
-    """Orders with a group that looks for a provider now, or runs an older workload than it should, oldest id first (as
-    everybody locks them), their rows held. A group whose round of bids still runs does not look yet.
-
-    With them, beyond the limit, come the orders whose leases are to give way, those for whom, and the open ones of ``also``.
+async def list_looking_orders(connection: Connection, market: str, now: datetime, after: str, limit: int) -> list[str]:
+    """Ids, from after ``after`` and oldest first, of open orders with a group that looks for a provider now, or runs an
+    older workload than it should. A group whose round of bids still runs does not look yet.
     """
-    rows = await connection.fetch(QUERIES.get("lock_open_orders"), market, limit, now, sorted(also))
+    rows = await connection.fetch(QUERIES.get("list_looking_orders"), market, after, limit, now)
+    return [row["order_id"] for row in rows]
+
+
+async def lock_open_orders(connection: Connection, market: str, order_ids: Collection[str]) -> list[MarketOrder]:
+    """Those of ``order_ids`` that are open, oldest id first (as everybody locks them), their rows held; with them the
+    orders whose leases are to give way, and those for whom.
+    """
+    rows = await connection.fetch(QUERIES.get("lock_open_orders"), market, sorted(order_ids))
     return [_order_of(row) for row in rows]
 
 
