@@ -57,6 +57,7 @@ from fallow_sdk.wallet import Wallet
 
 CALL_SECONDS = 15.0
 ATTEMPTS = 5
+STATEMENT_PAGE = 1_000
 FIRST_PAUSE_SECONDS = 0.2
 PAGE_SIZE = 200
 RENEW_BEFORE_SECONDS = 60.0
@@ -575,6 +576,21 @@ class Client:
                     if claim.cumulative_micros == total and may_be_claimed(claim):
                         return claim
                 await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    async def statement(self, month: str) -> settlement_service_pb2.Statement:
+        """What the account had at both ends of a month (such as 2026-11, in UTC), and all that moved it in between."""
+        name = f"accounts/me/statements/{month}"
+        request = settlement_service_pb2.GetStatementRequest(name=name, page_size=STATEMENT_PAGE)
+        whole = await self._call(self._receipts.GetStatement, request)
+        while whole.next_page_token:
+            request.page_token = whole.next_page_token
+            page = await self._call(self._receipts.GetStatement, request)
+            whole.movements.extend(page.movements)
+            # A month that is not over grows while it is read: the sums are those of the last page.
+            del whole.closing[:]
+            whole.closing.extend(page.closing)
+            whole.next_page_token = page.next_page_token
+        return whole
 
     async def list_charges(self, order: str = "") -> list[charge_pb2.Charge]:
         """Charges of the account, or of one order, newest first."""

@@ -13,7 +13,7 @@ from fallow_sdk.chain import ChainClient
 from fallow_sdk.client import Client, may_be_claimed
 from fallow_sdk.commands.connection import as_json, console, show_rows, signed_in
 from fallow_sdk.commands.options import Json
-from fallow_sdk.money import parse_amount, show_amount
+from fallow_sdk.money import parse_amount, show_amount, show_micros
 from fallow_sdk.wallet import Wallet
 
 app = typer.Typer(help="Balances, deposits, withdrawals and charges.", no_args_is_help=True)
@@ -141,6 +141,68 @@ async def _claimable(client: Client, seconds: float) -> settlement_service_pb2.C
         opens = present.claimable_time.ToJsonString()
         raise typer.BadParameter(f"the challenge window is open until {opens}; come back then, or wait with --wait")
     return present
+
+
+@app.command()
+def statement(
+    month: Annotated[str, typer.Argument(help="The month in UTC, such as 2026-11.")],
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values, sums in micros.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what the account had at both ends of a month, and all that moved it in between."""
+
+    async def run() -> None:
+        async with signed_in() as (client, _):
+            found = await client.statement(month)
+        if json:
+            typer.echo(as_json(found))
+        elif csv:
+            typer.echo("\n".join(_csv_lines(found)))
+        else:
+            table = Table("TIME", "WHAT", "OF", "FREE", "HELD", "EARNED", "OWED", box=None)
+            for parts in found.opening:
+                table.add_row("", "OPENING", "", *_shown(parts))
+            for movement in found.movements:
+                reason = ledger_pb2.TransferReason.Name(movement.reason).removeprefix("TRANSFER_REASON_")
+                time = movement.create_time.ToJsonString()
+                table.add_row(time, reason, movement.subject, *_shown(movement.change, blank=True))
+            for parts in found.closing:
+                table.add_row("", "CLOSING", "", *_shown(parts))
+            show_rows(table)
+
+    asyncio.run(run())
+
+
+def _micros(parts: settlement_service_pb2.MoneyParts) -> tuple[int, int, int, int]:
+    """Free, held, earned, owed."""
+    return parts.free_micros, parts.held_micros, parts.earned_micros, parts.owed_micros
+
+
+def _shown(parts: settlement_service_pb2.MoneyParts, *, blank: bool = False) -> list[str]:
+    """Four sums for people; ``blank`` leaves out those that are 0."""
+    return ["" if blank and micros == 0 else show_micros(micros, parts.asset) for micros in _micros(parts)]
+
+
+def _csv_lines(found: settlement_service_pb2.Statement) -> list[str]:
+    """A statement as comma-separated values; no value holds a comma."""
+    head = [
+        "time",
+        "what",
+        "subject",
+        "transfer",
+        "asset",
+        "free_micros",
+        "held_micros",
+        "earned_micros",
+        "owed_micros",
+    ]
+    rows = [["", "OPENING", "", "", parts.asset, *map(str, _micros(parts))] for parts in found.opening]
+    for movement in found.movements:
+        reason = ledger_pb2.TransferReason.Name(movement.reason).removeprefix("TRANSFER_REASON_")
+        facts = [movement.create_time.ToJsonString(), reason, movement.subject, movement.transfer]
+        rows.append([*facts, movement.change.asset, *map(str, _micros(movement.change))])
+    rows += [["", "CLOSING", "", "", parts.asset, *map(str, _micros(parts))] for parts in found.closing]
+    return [",".join(row) for row in [head, *rows]]
 
 
 @app.command()

@@ -22,6 +22,7 @@ from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer,
 from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts, SettlementSettings
 from fallow_settlement.signer import Signer
+from fallow_settlement.statements import Statements
 from fallow_settlement.vault_watcher import VaultWatcher
 from fallow_settlement.withdrawals import Withdrawals
 
@@ -50,7 +51,7 @@ async def build(application: Application[SettlementSettings]) -> None:
     opening = GroupCommit[Opening, Escrow]("open_escrows", EscrowOpening(database, rules).open_escrows)
     application.background(opening.run, name="escrow_opening")
     escrows = EscrowServicer(opening, EscrowCommands(database, rules), reads)
-    _add_doors(application, escrows, reads, withdrawals, contracts)
+    _add_doors(application, database, escrows, reads, withdrawals, contracts)
     application.relay()
 
     facts = Facts(rules)
@@ -94,6 +95,7 @@ def _add_chain(
 
 def _add_doors(
     application: Application[SettlementSettings],
+    database: Database,
     escrows: EscrowServicer,
     reads: Reads,
     withdrawals: Withdrawals | None,
@@ -108,6 +110,7 @@ def _add_doors(
         reads, withdrawals, contracts, settings.chain_asset, settings.chain_confirmations, settings.chain_public_rpc_url
     )
     server.add(doors.add_FundsServiceServicer_to_server, funds, f"{package}.FundsService")
-    server.add(doors.add_ReceiptServiceServicer_to_server, ReceiptServicer(reads), f"{package}.ReceiptService")
+    receipts = ReceiptServicer(reads, Statements(database))
+    server.add(doors.add_ReceiptServiceServicer_to_server, receipts, f"{package}.ReceiptService")
     server.add(doors.add_LedgerServiceServicer_to_server, LedgerServicer(reads), f"{package}.LedgerService")
     server.add(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{package}.ProgrammeService")

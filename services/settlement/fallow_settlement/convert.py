@@ -10,6 +10,7 @@ from fallow_settlement.domain.escrow import Escrow, EscrowState
 from fallow_settlement.domain.ledger import Account, Transfer
 from fallow_settlement.domain.transaction import ANCHORED
 from fallow_settlement.settings import Contracts
+from fallow_settlement.statements import Movement, Parts
 from fallow_settlement.withdrawal_store import Withdrawal
 from fallow_settlement.withdrawals import Claimable
 
@@ -138,6 +139,28 @@ def claim_message(claimable: Claimable, contracts: Contracts, rpc_url: str) -> s
         chain_id=contracts.chain_id,
         vault_address=contracts.vault,
         rpc_url=rpc_url,
+    )
+
+
+def parts_message(parts: Parts) -> settlement_service_pb2.MoneyParts:
+    """An account's money in one asset."""
+    return settlement_service_pb2.MoneyParts(
+        asset=parts.asset,
+        free_micros=parts.free,
+        held_micros=parts.held,
+        earned_micros=parts.earned,
+        owed_micros=parts.owed,
+    )
+
+
+def movement_message(movement: Movement) -> settlement_service_pb2.Movement:
+    """A transfer as an account sees it."""
+    return settlement_service_pb2.Movement(
+        transfer=f"transfers/{movement.transfer_id}",
+        create_time=to_timestamp(movement.time),
+        reason=ledger_pb2.TransferReason.Value(f"TRANSFER_REASON_{movement.reason.value}"),
+        subject=movement.subject,
+        change=parts_message(movement.change),
     )
 
 

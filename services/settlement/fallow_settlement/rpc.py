@@ -21,6 +21,7 @@ from fallow_settlement.domain.reasons import ACCOUNT_NOT_FOUND, CHAIN_NOT_CONFIG
 from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.settings import Contracts
+from fallow_settlement.statements import Statements
 from fallow_settlement.withdrawals import Withdrawals
 
 ME: Final = "me"
@@ -243,11 +244,12 @@ class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):
 
 
 class ReceiptServicer(settlement_service_pb2_grpc.ReceiptServiceServicer):
-    """Charges, receipts, batches."""
+    """Charges, receipts, batches, statements."""
 
-    def __init__(self, reads: Reads) -> None:
+    def __init__(self, reads: Reads, statements: Statements) -> None:
         """Take the reads."""
         self._reads = reads
+        self._statements = statements
 
     async def GetCharge(self, request: settlement_service_pb2.GetChargeRequest, context: Any) -> charge_pb2.Charge:
         """Return a charge."""
@@ -292,9 +294,22 @@ class ReceiptServicer(settlement_service_pb2_grpc.ReceiptServiceServicer):
             batches=[convert.batch_message(batch) for batch in shown], next_page_token=token
         )
 
-    async def GetStatement(self, request: Any, context: Any) -> settlement_service_pb2.Statement:
-        """Not built yet."""
-        raise not_yet_available("statements")
+    async def GetStatement(
+        self, request: settlement_service_pb2.GetStatementRequest, context: Any
+    ) -> settlement_service_pb2.Statement:
+        """Return an account's statement of one month."""
+        _, named, _, month = request.name.split("/")
+        account = own_or_refused(named)
+        page = Page(request)
+        statement = await self._statements.of(account, month, page.after_time(), page.limit)
+        shown, token = page.cut(statement.movements, lambda movement: (movement.time, movement.transfer_id))
+        return settlement_service_pb2.Statement(
+            name=f"accounts/{account}/statements/{month}",
+            opening=[convert.parts_message(parts) for parts in statement.opening],
+            closing=[convert.parts_message(parts) for parts in statement.closing],
+            movements=[convert.movement_message(movement) for movement in shown],
+            next_page_token=token,
+        )
 
 
 class LedgerServicer(settlement_service_pb2_grpc.LedgerServiceServicer):

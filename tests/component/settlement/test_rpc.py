@@ -20,6 +20,7 @@ from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
 from fallow_settlement.settings import Contracts
+from fallow_settlement.statements import Statements
 from tests.component.settlement.market import ASSET, OWNER, RULES, TENANT, Market, identifier
 
 PACKAGE = "fallow.settlement.v1"
@@ -44,7 +45,11 @@ async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
             FundsServicer(reads, None, CONTRACTS, ASSET, 3, "http://node"),
             f"{PACKAGE}.FundsService",
         ),
-        ServedService(doors.add_ReceiptServiceServicer_to_server, ReceiptServicer(reads), f"{PACKAGE}.ReceiptService"),
+        ServedService(
+            doors.add_ReceiptServiceServicer_to_server,
+            ReceiptServicer(reads, Statements(market.database)),
+            f"{PACKAGE}.ReceiptService",
+        ),
         ServedService(doors.add_LedgerServiceServicer_to_server, LedgerServicer(reads), f"{PACKAGE}.LedgerService"),
         ServedService(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{PACKAGE}.ProgrammeService"),
     )
@@ -303,11 +308,9 @@ async def test_without_a_chain_there_is_no_way_out(address: str, identity: TestI
 
 async def test_what_is_not_built_says_so(address: str, identity: TestIdentity) -> None:
     """Goal: no stub pretends. Method: call every method that the README lists as not built."""
-    async with account(address, identity, "funds.read", "programmes.write") as tenant:
-        receipts = doors.ReceiptServiceStub(tenant)
+    async with account(address, identity, "programmes.write") as tenant:
         programmes = doors.ProgrammeServiceStub(tenant)
         calls: list[Awaitable[Any]] = [
-            receipts.GetStatement(messages.GetStatementRequest(name="accounts/me/statements/2026-01")),
             programmes.CreateProgramme(
                 messages.CreateProgrammeRequest(programme=messages.Programme(model="h100"), request_id="r")
             ),

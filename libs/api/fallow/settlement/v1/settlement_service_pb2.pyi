@@ -774,56 +774,148 @@ class GetStatementRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Statement, `accounts/{account}/statements/{year}-{month}`; the account may be `me`."""
+    page_size: _builtins.int
+    """Most movements in the answer, 1 to 1,000; default 50."""
+    page_token: _builtins.str
+    """Token of the page; empty means the first."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
 
 @_typing.final
+class MoneyParts(_message.Message):
+    """An account's money in one asset, by what it is for; of a movement, what that changed of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASSET_FIELD_NUMBER: _builtins.int
+    FREE_MICROS_FIELD_NUMBER: _builtins.int
+    HELD_MICROS_FIELD_NUMBER: _builtins.int
+    EARNED_MICROS_FIELD_NUMBER: _builtins.int
+    OWED_MICROS_FIELD_NUMBER: _builtins.int
+    asset: _builtins.str
+    """Asset."""
+    free_micros: _builtins.int
+    """Free to use, micros."""
+    held_micros: _builtins.int
+    """Held in escrows, micros."""
+    earned_micros: _builtins.int
+    """Earned as a provider's owner, not withdrawn, micros."""
+    owed_micros: _builtins.int
+    """Withdrawn, and not claimed on the chain as far as that is confirmed, micros."""
+    def __init__(
+        self,
+        *,
+        asset: _builtins.str = ...,
+        free_micros: _builtins.int = ...,
+        held_micros: _builtins.int = ...,
+        earned_micros: _builtins.int = ...,
+        owed_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "earned_micros", b"earned_micros", "free_micros", b"free_micros", "held_micros", b"held_micros", "owed_micros", b"owed_micros"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoneyParts: _TypeAlias = MoneyParts  # noqa: Y015
+
+@_typing.final
+class Movement(_message.Message):
+    """A transfer as an account sees it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFER_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    transfer: _builtins.str
+    """Transfer, `transfers/{transfer}`."""
+    reason: _ledger_pb2.TransferReason.ValueType
+    """Why money moved."""
+    subject: _builtins.str
+    """What it belongs to, such as `orders/{order}` or `charges/{charge}`."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was posted."""
+
+    @_builtins.property
+    def change(self) -> Global___MoneyParts:
+        """What it changed."""
+
+    def __init__(
+        self,
+        *,
+        transfer: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _ledger_pb2.TransferReason.ValueType = ...,
+        subject: _builtins.str = ...,
+        change: Global___MoneyParts | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "create_time", b"create_time", "reason", b"reason", "subject", b"subject", "transfer", b"transfer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Movement: _TypeAlias = Movement  # noqa: Y015
+
+@_typing.final
 class Statement(_message.Message):
-    """What moved on an account in one month."""
+    """What moved on an account in one month. In each part of each asset, opening plus movements is closing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     OPENING_FIELD_NUMBER: _builtins.int
     CLOSING_FIELD_NUMBER: _builtins.int
-    TRANSFERS_FIELD_NUMBER: _builtins.int
+    MOVEMENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `accounts/{account}/statements/{year}-{month}`."""
+    next_page_token: _builtins.str
+    """Token of the next page of movements; empty at the end."""
     @_builtins.property
-    def opening(self) -> _money_pb2.Amount:
-        """Balance at the start."""
+    def opening(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoneyParts]:
+        """What there was at the start, by asset."""
 
     @_builtins.property
-    def closing(self) -> _money_pb2.Amount:
-        """Balance at the end."""
+    def closing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoneyParts]:
+        """What there was at the end, by asset."""
 
     @_builtins.property
-    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Transfer]:
+    def movements(self) -> _containers.RepeatedCompositeFieldContainer[Global___Movement]:
         """Movements, oldest first."""
 
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
-        opening: _money_pb2.Amount | None = ...,
-        closing: _money_pb2.Amount | None = ...,
-        transfers: _abc.Iterable[_ledger_pb2.Transfer] | None = ...,
+        opening: _abc.Iterable[Global___MoneyParts] | None = ...,
+        closing: _abc.Iterable[Global___MoneyParts] | None = ...,
+        movements: _abc.Iterable[Global___Movement] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "opening", b"opening"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "name", b"name", "opening", b"opening", "transfers", b"transfers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "movements", b"movements", "name", b"name", "next_page_token", b"next_page_token", "opening", b"opening"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -712,7 +712,8 @@ class ReceiptServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatement(self, request, context):
-        """Returns an account's statement of one month. Errors: INVALID_FIELD, NOT_YET_AVAILABLE.
+        """Returns an account's statement of one month, in UTC: what it had at both ends, and each posted transfer that moved it.
+        A month that is not over changes still. Errors: INVALID_FIELD, PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -282,7 +282,9 @@ class ReceiptServiceStub:
     ListBatches: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ListBatchesRequest, _settlement_service_pb2.ListBatchesResponse]
     """Lists batches, newest first. Anybody may look. Errors: PAGE_TOKEN_INVALID."""
     GetStatement: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.GetStatementRequest, _settlement_service_pb2.Statement]
-    """Returns an account's statement of one month. Errors: INVALID_FIELD, NOT_YET_AVAILABLE."""
+    """Returns an account's statement of one month, in UTC: what it had at both ends, and each posted transfer that moved it.
+    A month that is not over changes still. Errors: INVALID_FIELD, PAGE_TOKEN_INVALID.
+    """
 
 @_typing.type_check_only
 class ReceiptServiceAsyncStub(ReceiptServiceStub):
@@ -300,7 +302,9 @@ class ReceiptServiceAsyncStub(ReceiptServiceStub):
     ListBatches: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListBatchesRequest, _settlement_service_pb2.ListBatchesResponse]  # type: ignore[assignment]
     """Lists batches, newest first. Anybody may look. Errors: PAGE_TOKEN_INVALID."""
     GetStatement: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.GetStatementRequest, _settlement_service_pb2.Statement]  # type: ignore[assignment]
-    """Returns an account's statement of one month. Errors: INVALID_FIELD, NOT_YET_AVAILABLE."""
+    """Returns an account's statement of one month, in UTC: what it had at both ends, and each posted transfer that moved it.
+    A month that is not over changes still. Errors: INVALID_FIELD, PAGE_TOKEN_INVALID.
+    """
 
 class ReceiptServiceServicer(metaclass=_abc_1.ABCMeta):
     """Charges, receipts, batches, statements."""
@@ -351,7 +355,9 @@ class ReceiptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_service_pb2.GetStatementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_service_pb2.Statement, _abc.Awaitable[_settlement_service_pb2.Statement]]:
-        """Returns an account's statement of one month. Errors: INVALID_FIELD, NOT_YET_AVAILABLE."""
+        """Returns an account's statement of one month, in UTC: what it had at both ends, and each posted transfer that moved it.
+        A month that is not over changes still. Errors: INVALID_FIELD, PAGE_TOKEN_INVALID.
+        """
 
 def add_ReceiptServiceServicer_to_server(servicer: ReceiptServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
