@@ -4,9 +4,8 @@ A handler runs in one transaction with the inbox row of its event, so an event t
 dropped. Versioned events (``ce_sequence`` from 1) are held against the last version of their key: an older one is
 dropped, one that comes too early is parked as GAP and handled in its turn once the missing one came. Types that the
 service does not handle are passed over, but their versions count: where it is their turn, in one transaction for all that
-come at once and without inbox rows, since the version tells a repeat. Where a topic's keys begin with an event that nobody
-handles (``births``), that one leaves no row at all, and the stream need not hand it out: a key without a row then goes on
-with version 1 or 2. Handlers do no network: they write rows, and jobs act on those.
+come at once and without inbox rows, since the version tells a repeat. Handlers do no network: they write rows, and jobs
+act on those.
 
 What fails and would fail again is poison, and the service chooses what then happens:
 
@@ -22,7 +21,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
@@ -101,14 +99,8 @@ class Consumer:
         stream: EventStream,
         handlers: Mapping[type[M], Handler],
         poison: Poison = Poison.DEAD_LETTER,
-        *,
-        births: Mapping[str, type[Message]] = MappingProxyType({}),
     ) -> None:
-        """Handlers are found by message type; ``name`` must not change, or all events come again.
-
-        ``births`` names, by topic, the type of which every key's version 1 is, where one has a version 2; nobody may
-        handle it.
-        """
+        """Handlers are found by message type; ``name`` must not change, or all events come again."""
         self.name = name
         self._topics = tuple(topics)
         self._database = database
@@ -117,9 +109,6 @@ class Consumer:
             kind.DESCRIPTOR.full_name: (kind, handler) for kind, handler in handlers.items()
         }
         self._poison = poison
-        self._births = {topic: kind.DESCRIPTOR.full_name for topic, kind in births.items()}
-        assert not self._births.keys() - set(self._topics), "births are of the topics that are read"
-        assert not set(self._births.values()) & self._handlers.keys(), "a birth that is handled must be counted"
         self._passing = GroupCommit[ReceivedEvent, bool | None]("pass_over", self._count_passed)
         self._outcomes = meter().create_counter("fallow.inbox.events", unit="{event}")
 
@@ -128,15 +117,7 @@ class Consumer:
         await self._stream.ensure_topics([*self._topics, *(topic + DEAD_LETTER_SUFFIX for topic in self._topics)])
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._passing.run())
-            tasks.create_task(
-                self._stream.consume(
-                    self.name,
-                    self._topics,
-                    self.handle,
-                    on_poison=self.take_poison,
-                    without_first=self._births.keys(),
-                )
-            )
+            tasks.create_task(self._stream.consume(self.name, self._topics, self.handle, on_poison=self.take_poison))
 
     async def handle(self, record: Record) -> None:
         """Bring one record to its effect: handled, dropped or parked; raises what its handler raises."""
@@ -194,8 +175,7 @@ class Consumer:
         """
         if event.type in self._handlers or event.version == 0:
             return None
-        is_birth = event.version == 1 and event.type == self._births.get(event.topic)
-        passed = False if is_birth else await self._passing.submit(event)
+        passed = await self._passing.submit(event)
         if passed is not None:
             self._count(event, "passed_over")
         return passed
@@ -234,15 +214,11 @@ class Consumer:
                 return "parked_behind", False
             if 0 < event.version <= state["version"]:
                 return "older", may_follow
-            if event.version > self._next_version(event.topic, state["version"]):
+            if event.version > state["version"] + 1:
                 await self._park(unit, event, record, "GAP", "")
                 return "parked_gap", False
             await self._apply(unit, event, record.value)
             return "handled", may_follow
-
-    def _next_version(self, topic: str, last: int) -> int:
-        """The newest version whose turn it is after the last one that was counted."""
-        return 2 if last == 0 and topic in self._births else last + 1
 
     async def _release(self, topic: str, key: str, *, even_if_halted: bool = False) -> int:
         """Handle a key's parked events whose turn has come, each in a transaction of its own; returns how many."""
@@ -271,7 +247,7 @@ class Consumer:
                 return False
             record = Record(topic, key, row["payload"], row["headers"])
             event = parse_event(record)
-            if event.version > self._next_version(topic, state["version"]):
+            if event.version > state["version"] + 1:
                 return False
             if event.version == 0 or event.version > state["version"]:
                 with span_from(record.headers.get(HEADER_TRACE, ""), f"handle parked {event.type}"):

@@ -16,7 +16,7 @@ back, and the process's memory does not grow.
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum
 from typing import Final, Protocol
 
@@ -77,18 +77,12 @@ class EventStream(Protocol):
         ...
 
     async def consume(
-        self,
-        group: str,
-        topics: Sequence[str],
-        handle: Handle,
-        *,
-        on_poison: OnPoison | None = None,
-        without_first: Collection[str] = (),
+        self, group: str, topics: Sequence[str], handle: Handle, *, on_poison: OnPoison | None = None
     ) -> None:
         """Hand the group's records to ``handle`` until cancelled; creates the topics that are not there yet.
 
         Starts with the oldest record for a group that is new. Records of one key come one after the other, those of
-        several partitions side by side. Of the topics in ``without_first``, events of version 1 may be left out. Ends only by cancellation or by a failure of ``on_poison`` that does not pass;
+        several partitions side by side. Ends only by cancellation or by a failure of ``on_poison`` that does not pass;
         a broker that is away is waited for.
         """
         ...

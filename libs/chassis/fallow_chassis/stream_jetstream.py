@@ -1,8 +1,7 @@
 """The event stream on NATS JetStream, the embedded default.
 
 A topic is one stream with the subjects ``<topic>.p0`` … ``<topic>.p7``; a record's subject is that of its key's
-partition, its key travels in a header. Events of version 1 have subjects of their own, ``<topic>.first.p0`` …, so that a
-group which need not see them is not given them. A group has one durable pull consumer for each partition with one message in
+partition, its key travels in a header. A group has one durable pull consumer for each partition with one message in
 flight, so the server hands out the next record of a partition only after the one before was acknowledged: that keeps
 the order per key through restarts and redeliveries, with any number of members.
 
@@ -16,8 +15,7 @@ Publishing carries ``ce_id`` as ``Nats-Msg-Id``: the server drops what it stored
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +35,7 @@ from nats.js.api import (
     StreamConfig,
 )
 
-from fallow_chassis.events import HEADER_ID, HEADER_SEQUENCE, Record
+from fallow_chassis.events import HEADER_ID, Record
 from fallow_chassis.nats_link import NatsLink, heeding_cancellation
 from fallow_chassis.retry import wait_seconds
 from fallow_chassis.stream import (
@@ -69,8 +67,6 @@ MAX_MESSAGE_BYTES: Final = 1024 * 1024
 
 HEADER_KEY: Final = "fallow-key"
 HEADER_MESSAGE_ID: Final = "Nats-Msg-Id"
-_OWN_HEADERS: Final = "Nats-"
-_FIRST: Final = "first"
 _STATUS: Final = "Status"
 _STATUS_HEARTBEAT: Final = "100"
 _NAME_IN_USE: Final = 10058
@@ -98,7 +94,7 @@ class JetStream:
         for name in names:
             config = StreamConfig(
                 name=stream_name(name),
-                subjects=[f"{name}.*", f"{name}.{_FIRST}.*"],
+                subjects=[f"{name}.*"],
                 storage=StorageType.FILE,
                 retention=RetentionPolicy.LIMITS,
                 discard=DiscardPolicy.OLD,
@@ -111,12 +107,10 @@ class JetStream:
             except nats.js.errors.BadRequestError as error:
                 if error.err_code != _NAME_IN_USE:
                     raise
-                # Another release made it with other limits, which may stay.
+                # Another release made it with other limits; only its subjects matter to us.
                 found = (await self._context.stream_info(stream_name(name))).config
-                if not set(found.subjects or ()) <= set(config.subjects or ()):
-                    raise ValueError(f"the stream of {name} belongs to the subjects {found.subjects}") from error
                 if found.subjects != config.subjects:
-                    await self._context.update_stream(replace(found, subjects=config.subjects))
+                    raise ValueError(f"the stream of {name} belongs to the subjects {found.subjects}") from error
             except (nats.js.errors.APIError, nats.errors.Error, OSError) as error:
                 raise _unavailable(error) from error
 
@@ -131,12 +125,9 @@ class JetStream:
         try:
             async with asyncio.timeout(PUBLISH_TIMEOUT_SECONDS):
                 for record in records:
+                    subject, headers = f"{record.topic}.p{partition_of(record.key)}", _headers_of(record)
                     with heeding_cancellation():
-                        waiting.append(
-                            await self._context.publish_async(
-                                _subject_of(record), record.value, headers=_headers_of(record)
-                            )
-                        )
+                        waiting.append(await self._context.publish_async(subject, record.value, headers=headers))
                 for confirmed in waiting:
                     await confirmed
         except (nats.js.errors.APIError, nats.errors.Error, OSError) as error:
@@ -148,16 +139,10 @@ class JetStream:
                     confirmed.exception()
 
     async def consume(
-        self,
-        group: str,
-        topics: Sequence[str],
-        handle: Handle,
-        *,
-        on_poison: OnPoison | None = None,
-        without_first: Collection[str] = (),
+        self, group: str, topics: Sequence[str], handle: Handle, *, on_poison: OnPoison | None = None
     ) -> None:
         """Hand out records until cancelled; see the port."""
-        member = _Member(self, self._link, group, handle, on_poison, without_first)
+        member = _Member(self, self._link, group, handle, on_poison)
         remove_listener = self._link.on_reconnect(member.pull_again)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -175,16 +160,15 @@ class JetStream:
         await self.ensure_topics([record.topic])
         await self._send([record])
 
-    async def ensure_consumer(self, group: str, topic: str, partition: int, *, with_first: bool) -> None:
+    async def ensure_consumer(self, group: str, topic: str, partition: int) -> None:
         """Create the group's durable consumer of a partition, and its topic, unless they are there."""
         await self.ensure_topics([topic])
-        subjects = [f"{topic}.p{partition}", *([f"{topic}.{_FIRST}.p{partition}"] if with_first else [])]
         try:
             await self._context.add_consumer(
                 stream_name(topic),
                 ConsumerConfig(
                     durable_name=consumer_name(group, partition),
-                    filter_subjects=subjects,
+                    filter_subject=f"{topic}.p{partition}",
                     deliver_policy=DeliverPolicy.ALL,
                     ack_policy=AckPolicy.EXPLICIT,
                     ack_wait=ACK_WAIT_SECONDS,
@@ -204,16 +188,9 @@ class _Member:
     """One ``consume`` call: a task for each partition, the messages in hand, and who keeps hold of them."""
 
     def __init__(
-        self,
-        stream: JetStream,
-        link: NatsLink,
-        group: str,
-        handle: Handle,
-        on_poison: OnPoison | None,
-        without_first: Collection[str],
+        self, stream: JetStream, link: NatsLink, group: str, handle: Handle, on_poison: OnPoison | None
     ) -> None:
         """Take part in ``group``."""
-        self._without_first = without_first
         self._stream = stream
         self._link = link
         self._group = group
@@ -228,9 +205,7 @@ class _Member:
         while True:
             try:
                 with heeding_cancellation():
-                    await self._stream.ensure_consumer(
-                        self._group, topic, partition, with_first=topic not in self._without_first
-                    )
+                    await self._stream.ensure_consumer(self._group, topic, partition)
                 failures = 0
                 await self._take_records(topic, partition)
             except (nats.errors.Error, OSError) as error:
@@ -330,13 +305,6 @@ def _headers_of(record: Record) -> dict[str, str]:
     return headers
 
 
-def _subject_of(record: Record) -> str:
-    """The subject of a record's partition, or of the first events in it."""
-    number = partition_of(record.key)
-    is_first = record.headers.get(HEADER_SEQUENCE) == "1"
-    return f"{record.topic}.{_FIRST}.p{number}" if is_first else f"{record.topic}.p{number}"
-
-
 def stream_name(topic: str) -> str:
     """A topic's stream: a stream's name holds no dots."""
     return topic.replace(".", "-")
@@ -350,7 +318,7 @@ def consumer_name(group: str, partition: int) -> str:
 def record_of(topic: str, message: Msg) -> Record:
     """The record that a message carries, without what only the transport needs."""
     headers: Mapping[str, str] = message.headers or {}
-    kept = {name: value for name, value in headers.items() if name != HEADER_KEY and not name.startswith(_OWN_HEADERS)}
+    kept = {name: value for name, value in headers.items() if name not in {HEADER_KEY, HEADER_MESSAGE_ID}}
     return Record(topic, headers.get(HEADER_KEY, ""), message.data, kept)
 
 

@@ -12,7 +12,7 @@ limit is a day and the session's heartbeats alone say that a member lives.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -144,13 +144,7 @@ class KafkaStream:
         await self._send(record)
 
     async def consume(
-        self,
-        group: str,
-        topics: Sequence[str],
-        handle: Handle,
-        *,
-        on_poison: OnPoison | None = None,
-        without_first: Collection[str] = (),
+        self, group: str, topics: Sequence[str], handle: Handle, *, on_poison: OnPoison | None = None
     ) -> None:
         """Take part in a group until cancelled; see the port."""
         attempt = 0

@@ -72,7 +72,6 @@ async def build(application: Application[OrderSettings]) -> None:
             database,
             stream,
             consumers.handlers(),
-            births=consumers.BIRTHS,
         )
     )
     jobs = OrderJobs(database, commands, creation, escrows, market, sweep_times(settings))

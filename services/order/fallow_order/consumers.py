@@ -24,8 +24,6 @@ from fallow_order.domain.order import Order, OrderState
 
 LEASES_TOPIC: Final = "fallow.bidding.leases.v1"
 ESCROWS_TOPIC: Final = "fallow.settlement.escrows.v1"
-BIRTHS: Final = {ESCROWS_TOPIC: settlement_events.EscrowOpened}
-"""Each order has one, and settlement's answer has told of it already."""
 
 _log = get_logger(__name__)
 

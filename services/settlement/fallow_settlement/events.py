@@ -17,22 +17,15 @@ ESCROWS_TOPIC: Final = "fallow.settlement.escrows.v1"
 BATCHES_TOPIC: Final = "fallow.settlement.batches.v1"
 
 
-def _state(unit: UnitOfWork, escrow: Escrow, message: Message, trace: str = "") -> None:
+def _state(unit: UnitOfWork, escrow: Escrow, message: Message) -> None:
     """Emit a fact about an escrow whose version was raised for it."""
     subject = f"escrows/{escrow.order_id}"
-    unit.emit(EventDraft(ESCROWS_TOPIC, escrow.order_id, escrow.version, message, subject=subject, trace=trace))
+    unit.emit(EventDraft(ESCROWS_TOPIC, escrow.order_id, escrow.version, message, subject=subject))
 
 
 def _next(escrow: Escrow) -> Escrow:
     """The escrow with the version of its next event."""
     return replace(escrow, version=escrow.version + 1)
-
-
-def state_opened(unit: UnitOfWork, escrow: Escrow, trace: str) -> Escrow:
-    """EscrowOpened, in the trace of the call that opened it; returns the escrow with the event counted."""
-    after = _next(escrow)
-    _state(unit, after, events_pb2.EscrowOpened(escrow=escrow_message(after)), trace)
-    return after
 
 
 def state_topped_up(unit: UnitOfWork, escrow: Escrow) -> Escrow:

@@ -17,13 +17,12 @@ from fallow_settlement.domain.escrow import Escrow, EscrowState
 from fallow_settlement.domain.reasons import ESCROW_RELEASED
 from fallow_settlement.domain.rules import Rules
 from fallow_settlement.escrow_store import Opened
-from fallow_settlement.events import state_opened
 from fallow_settlement.holding import Hold, hold_many
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What opens an escrow; ids without their collections, sums in micros. ``trace`` is the caller's traceparent."""
+    """What opens an escrow; ids without their collections, sums in micros."""
 
     order_id: str
     account_id: str
@@ -31,7 +30,6 @@ class Opening:
     amount: int
     budget: int
     auto_top_up: bool
-    trace: str = ""
 
     def as_row(self) -> dict[str, str | int | bool]:
         """What the row keeps, to recognise a repeat."""
@@ -101,9 +99,8 @@ async def _open_turn(unit: UnitOfWork, turn: Mapping[str, Opening]) -> dict[str,
         if refusal is not None:
             outcomes[escrow.order_id] = refusal
             continue
-        stated = state_opened(unit, escrow, turn[escrow.order_id].trace)
-        opened.append(Opened(stated, turn[escrow.order_id].as_row()))
-        outcomes[escrow.order_id] = stated
+        opened.append(Opened(escrow, turn[escrow.order_id].as_row()))
+        outcomes[escrow.order_id] = escrow
     await escrow_store.insert_escrows(unit.connection, opened)
     return outcomes
 

@@ -11,7 +11,6 @@ from fallow_chassis.errors import DomainError, invalid_field, not_yet_available
 from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.paging import Page
 from fallow_chassis.status_details import to_status
-from fallow_chassis.telemetry import current_traceparent
 from fallow_chassis.wire import resource_id, to_timestamp
 from fallow_receipts import id_to_word
 from fallow_settlement import convert
@@ -121,7 +120,6 @@ def _opening(request: settlement_service_pb2.OpenEscrowRequest) -> Opening:
         amount=request.amount.micros,
         budget=_budget(request),
         auto_top_up=request.auto_top_up,
-        trace=current_traceparent(),
     )
 
 

@@ -377,7 +377,7 @@ class _NoStream:
     async def publish(self, records: Any) -> None:
         raise NotImplementedError
 
-    async def consume(self, group: str, topics: Any, handle: Any, **options: Any) -> None:
+    async def consume(self, group: str, topics: Any, handle: Any, *, on_poison: Any = None) -> None:
         raise NotImplementedError
 
     async def close(self) -> None:

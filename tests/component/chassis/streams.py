@@ -1,7 +1,7 @@
 """An event stream in memory whose faults are fields."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from fallow_chassis.events import Record
 from fallow_chassis.stream import Handle, OnPoison, deliver
@@ -35,13 +35,7 @@ class MemoryStream:
             raise self.fail_after.pop(0)
 
     async def consume(
-        self,
-        group: str,
-        topics: Sequence[str],
-        handle: Handle,
-        *,
-        on_poison: OnPoison | None = None,
-        without_first: Collection[str] = (),
+        self, group: str, topics: Sequence[str], handle: Handle, *, on_poison: OnPoison | None = None
     ) -> None:
         position = 0
         while True:

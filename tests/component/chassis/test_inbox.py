@@ -243,37 +243,6 @@ async def test_a_parked_key_stands_still_and_others_go_on(effects: Effects) -> N
     assert await effects.numbers("a") == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("poison", list(Poison))
-async def test_a_birth_that_nobody_handles_leaves_no_row_and_no_gap(effects: Effects, poison: Poison) -> None:
-    """Goal: the first event of a key costs nothing, and what follows keeps its order. Method: births, alone, again and
-    with what follows in and out of turn, and with a failure behind one; a key that begins with another event.
-    """
-    stream = MemoryStream()
-    await stream.ensure_topics([f"{TOPIC}.dlq"])
-    births = {TOPIC: OtherHappened}
-    reader = Consumer("sample", [TOPIC], effects.database, stream, effects.handlers(), poison, births=births)
-    for key in ("a", "a", "b", "c"):
-        await reader.handle(record(key, 1, message=OtherHappened(thing=key)))
-    async with effects.database.read() as connection:
-        for table in ("aggregate_version", "inbox", "parked_event"):
-            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
-    await reader.handle(record("a", 2))
-    await reader.handle(record("a", 1, message=OtherHappened(thing="a")))
-    await reader.handle(record("a", 3))
-    await reader.handle(record("b", 3))
-    assert await reasons(effects.database, "b") == [(3, "GAP")]
-    await reader.handle(record("b", 2))
-    await reader.handle(record("d", 1))
-    await reader.handle(record("d", 2))
-    assert [await effects.numbers(key) for key in ("a", "b", "d")] == [[2, 3], [2, 3], [1, 2]]
-    await reader.take_poison(record("c", 2), ZeroDivisionError())
-    await reader.handle(record("c", 3))
-    halts = poison is Poison.PARK_KEY
-    assert await effects.numbers("c") == ([] if halts else [3])
-    assert await reader.retry_parked(TOPIC, "c") == (2 if halts else 0)
-    assert await effects.numbers("c") == ([2, 3] if halts else [3])
-
-
 async def test_a_poison_that_comes_again_is_dropped(effects: Effects) -> None:
     """Goal: a crash after poison was dealt with repeats nothing. Method: the same record again."""
     stream = MemoryStream()

@@ -387,7 +387,6 @@ async def house(
             database,
             _NoStream(),
             consumers.handlers(),
-            births=consumers.BIRTHS,
         )
         yield House(
             database,
@@ -415,8 +414,8 @@ class _NoStream:
     async def publish(self, records: Any) -> None:
         raise AssertionError(f"not here: {records}")
 
-    async def consume(self, group: str, topics: Any, handle: Any, **options: Any) -> None:
-        raise AssertionError(f"not here: {group} {topics} {handle} {options}")
+    async def consume(self, group: str, topics: Any, handle: Any, *, on_poison: Any = None) -> None:
+        raise AssertionError(f"not here: {group} {topics} {handle} {on_poison}")
 
     async def close(self) -> None:
         raise AssertionError("not here")

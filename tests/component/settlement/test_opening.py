@@ -65,7 +65,6 @@ async def test_each_opening_of_a_group_has_its_own_outcome(market: Market) -> No
     for _ in range(2):
         assert [told(outcome) for outcome in await market.opening.open_escrows(group)] == expected
     assert (await free(market), await free(market, OTHER)) == (690, 50)
-    assert await count(market, "outbox WHERE type LIKE '%EscrowOpened'") == 3
     assert await count(market, "transfer WHERE reason = 'HOLD'") == 3
 
 

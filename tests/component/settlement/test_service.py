@@ -290,5 +290,5 @@ async def test_the_process_takes_an_order_from_deposit_to_receipt_over_a_kill(
         )
         await refuse_stranger(stranger, asked)
         assert await process.stop() == 0
-    assert types[0] == events_pb2.EscrowOpened.DESCRIPTOR.name
+    assert types[0] == events_pb2.ChargePosted.DESCRIPTOR.name
     assert types[-1] == events_pb2.EscrowClosed.DESCRIPTOR.name

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -90,19 +90,11 @@ async def connected(settings: StreamSettings) -> AsyncIterator[EventStream]:
 
 @asynccontextmanager
 async def consuming(
-    stream: EventStream,
-    group: str,
-    topics: Sequence[str],
-    handle: Handle,
-    *,
-    on_poison: OnPoison | None = None,
-    without_first: Collection[str] = (),
+    stream: EventStream, group: str, topics: Sequence[str], handle: Handle, *, on_poison: OnPoison | None = None
 ) -> AsyncIterator[asyncio.Task[None]]:
     """A member of a group for the time of a block; its failure fails the block."""
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(
-            stream.consume(group, topics, handle, on_poison=on_poison, without_first=without_first)
-        )
+        task = tasks.create_task(stream.consume(group, topics, handle, on_poison=on_poison))
         try:
             yield task
         finally:
@@ -159,22 +151,6 @@ class StreamConformance:
         async with consuming(port, "g", [topic], seen.take):
             await seen.count(2)
         assert seen.records[0] == sent
-
-    async def test_first_events_may_be_left_out_and_no_other(self, port: EventStream, topic: str) -> None:
-        """Goal: who need not see births loses nothing else. Method: two groups, one without the first event of a key."""
-        await port.ensure_topics([topic])
-        sent = [
-            event(topic, key, f"{version}", ce_sequence=f"{version}") for version in (1, 2, 3) for key in ("a", "b")
-        ]
-        await port.publish([*sent, event(topic, "unversioned", "0")])
-        some, every = Seen(), Seen()
-        async with consuming(port, "some", [topic], some.take, without_first=[topic]):
-            await some.until(lambda: {"a", "b", "unversioned"} <= some.by_key.keys() and some.values.count("3") == 2)
-        async with consuming(port, "every", [topic], every.take):
-            await every.count(len(sent) + 1)
-        assert every.by_key == {"a": ["1", "2", "3"], "b": ["1", "2", "3"], "unversioned": ["0"]}
-        for key in ("a", "b"):
-            assert [value for value in some.by_key[key] if value != "1"] == ["2", "3"]
 
     async def test_ensuring_topics_again_keeps_their_records(self, port: EventStream, topic: str) -> None:
         """Goal: every service ensures topics at every start. Method: ensure, publish, ensure, read."""

@@ -2,9 +2,7 @@
 
 import pytest
 
-from fallow_chassis.nats_link import NatsLink
-from fallow_chassis.stream import EventStream, StreamSettings, partition_of
-from fallow_chassis.stream_jetstream import HEADER_KEY, consumer_name, stream_name
+from fallow_chassis.stream import EventStream, StreamSettings
 from fallow_stack.engines import Nats
 from tests.conftest import StreamAddress
 from tests.contract.streams.conformance import Mortal, Seen, StreamConformance, consuming, event
@@ -34,38 +32,3 @@ class TestJetStream(StreamConformance):
         async with consuming(port, "g", [topic], seen.take):
             await seen.until(lambda: "marker" in seen.values)
         assert seen.values == ["1", "2", "marker"]
-
-    async def test_first_events_that_need_not_come_do_not(self, port: EventStream, topic: str) -> None:
-        """Goal: what nobody handles costs no delivery. Method: a group without first events; the last record ends it."""
-        await port.ensure_topics([topic])
-        await port.publish([event(topic, "k", "1", ce_sequence="1"), event(topic, "k", "2", ce_sequence="2")])
-        seen = Seen()
-        async with consuming(port, "g", [topic], seen.take, without_first=[topic]):
-            await seen.count(1)
-        assert seen.values == ["2"]
-
-    async def test_a_stream_of_an_earlier_release_goes_on(
-        self, port: EventStream, topic: str, address: StreamSettings
-    ) -> None:
-        """Goal: an upgrade loses nothing. Method: a stream and a consumer as they were before first events had subjects."""
-        link = await NatsLink.connect(address.nats_url, address.nats_credentials_file)
-        try:
-            context = link.client.jetstream()
-            await context.add_stream(name=stream_name(topic), subjects=[f"{topic}.*"])
-            subject = f"{topic}.p{partition_of('k')}"
-            await context.add_consumer(
-                stream_name(topic),
-                durable_name=consumer_name("g", partition_of("k")),
-                filter_subject=subject,
-                ack_policy="explicit",
-                max_ack_pending=1,
-            )
-            await context.publish(subject, b"old", headers={HEADER_KEY: "k"})
-        finally:
-            await link.close()
-        await port.ensure_topics([topic])
-        await port.publish([event(topic, "k", "1", ce_sequence="1"), event(topic, "k", "2", ce_sequence="2")])
-        seen = Seen()
-        async with consuming(port, "g", [topic], seen.take):
-            await seen.count(3)
-        assert seen.values == ["old", "1", "2"]

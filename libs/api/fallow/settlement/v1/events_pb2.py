@@ -25,31 +25,29 @@ _sym_db = _symbol_database.Default()
 from fallow.settlement.v1 import charge_pb2 as fallow_dot_settlement_dot_v1_dot_charge__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fallow/settlement/v1/events.proto\x12\x14\x66\x61llow.settlement.v1\x1a!fallow/settlement/v1/charge.proto\"<\n\x0c\x45scrowOpened\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\">\n\x0e\x45scrowToppedUp\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"=\n\rEscrowResized\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"9\n\tEscrowLow\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"?\n\x0f\x45scrowSuspended\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"=\n\rEscrowResumed\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"<\n\x0c\x45scrowClosed\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"<\n\x0c\x43hargePosted\x12,\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Charge\";\n\rBatchAnchored\x12*\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1b.fallow.settlement.v1.Batch\"<\n\x0e\x42\x61tchFinalized\x12*\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1b.fallow.settlement.v1.Batchb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!fallow/settlement/v1/events.proto\x12\x14\x66\x61llow.settlement.v1\x1a!fallow/settlement/v1/charge.proto\">\n\x0e\x45scrowToppedUp\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"=\n\rEscrowResized\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"9\n\tEscrowLow\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"?\n\x0f\x45scrowSuspended\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"=\n\rEscrowResumed\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"<\n\x0c\x45scrowClosed\x12,\n\x06\x65scrow\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Escrow\"<\n\x0c\x43hargePosted\x12,\n\x06\x63harge\x18\x01 \x01(\x0b\x32\x1c.fallow.settlement.v1.Charge\";\n\rBatchAnchored\x12*\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1b.fallow.settlement.v1.Batch\"<\n\x0e\x42\x61tchFinalized\x12*\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1b.fallow.settlement.v1.Batchb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fallow.settlement.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ESCROWOPENED']._serialized_start=94
-  _globals['_ESCROWOPENED']._serialized_end=154
-  _globals['_ESCROWTOPPEDUP']._serialized_start=156
-  _globals['_ESCROWTOPPEDUP']._serialized_end=218
-  _globals['_ESCROWRESIZED']._serialized_start=220
-  _globals['_ESCROWRESIZED']._serialized_end=281
-  _globals['_ESCROWLOW']._serialized_start=283
-  _globals['_ESCROWLOW']._serialized_end=340
-  _globals['_ESCROWSUSPENDED']._serialized_start=342
-  _globals['_ESCROWSUSPENDED']._serialized_end=405
-  _globals['_ESCROWRESUMED']._serialized_start=407
-  _globals['_ESCROWRESUMED']._serialized_end=468
-  _globals['_ESCROWCLOSED']._serialized_start=470
-  _globals['_ESCROWCLOSED']._serialized_end=530
-  _globals['_CHARGEPOSTED']._serialized_start=532
-  _globals['_CHARGEPOSTED']._serialized_end=592
-  _globals['_BATCHANCHORED']._serialized_start=594
-  _globals['_BATCHANCHORED']._serialized_end=653
-  _globals['_BATCHFINALIZED']._serialized_start=655
-  _globals['_BATCHFINALIZED']._serialized_end=715
+  _globals['_ESCROWTOPPEDUP']._serialized_start=94
+  _globals['_ESCROWTOPPEDUP']._serialized_end=156
+  _globals['_ESCROWRESIZED']._serialized_start=158
+  _globals['_ESCROWRESIZED']._serialized_end=219
+  _globals['_ESCROWLOW']._serialized_start=221
+  _globals['_ESCROWLOW']._serialized_end=278
+  _globals['_ESCROWSUSPENDED']._serialized_start=280
+  _globals['_ESCROWSUSPENDED']._serialized_end=343
+  _globals['_ESCROWRESUMED']._serialized_start=345
+  _globals['_ESCROWRESUMED']._serialized_end=406
+  _globals['_ESCROWCLOSED']._serialized_start=408
+  _globals['_ESCROWCLOSED']._serialized_end=468
+  _globals['_CHARGEPOSTED']._serialized_start=470
+  _globals['_CHARGEPOSTED']._serialized_end=530
+  _globals['_BATCHANCHORED']._serialized_start=532
+  _globals['_BATCHANCHORED']._serialized_end=591
+  _globals['_BATCHFINALIZED']._serialized_start=593
+  _globals['_BATCHFINALIZED']._serialized_end=653
 # @@protoc_insertion_point(module_scope)
