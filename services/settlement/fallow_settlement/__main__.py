@@ -1,17 +1,17 @@
-"""The settlement service: ``python -m fallow_settlement serve|migrate|check``, and ``deploy-contracts`` (see there)."""
+"""The settlement service: ``python -m fallow_settlement serve|migrate|check``, and ``deploy-contracts`` and ``gaps``."""
 
 import sys
 
 from fallow_chassis.application import run_service
-from fallow_settlement import deployment
+from fallow_settlement import deployment, gap_command
 from fallow_settlement.app import build
 from fallow_settlement.checks import check_chain, check_money
 from fallow_settlement.settings import SettlementSettings
 
-DEPLOY = "deploy-contracts"
+OPERATORS = {"deploy-contracts": deployment.run, "gaps": gap_command.run}
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == [DEPLOY]:
-        sys.exit(deployment.run(sys.argv[2:]))
+    if (operator := OPERATORS.get("".join(sys.argv[1:2]))) is not None:
+        sys.exit(operator(sys.argv[2:]))
     own_checks = {"money": check_money, "chain": check_chain}
     sys.exit(run_service("settlement", SettlementSettings, build, "fallow_settlement", checks=own_checks))

@@ -75,6 +75,8 @@ class Deposit:
     block_number: int
     block_hash: str
     create_time: datetime
+    repairs: str = ""
+    """The gap that this deposit fills instead of being credited; empty for an ordinary one."""
 
 
 async def lock_sealing(connection: Connection) -> None:
@@ -258,6 +260,7 @@ async def insert_deposit(connection: Connection, deposit: Deposit) -> None:
         deposit.block_number,
         deposit.block_hash,
         deposit.create_time,
+        deposit.repairs or None,
     )
 
 
@@ -277,7 +280,7 @@ async def list_posted_from(connection: Connection, number: int) -> list[Deposit]
 
 
 async def set_deposit_state(connection: Connection, deposit_id: str, state: str) -> None:
-    """Move a deposit to POSTED or VOIDED."""
+    """Move a deposit to POSTED, VOIDED or LOST."""
     await connection.execute(QUERIES.get("update_deposit"), deposit_id, state)
 
 
@@ -339,4 +342,5 @@ def _deposit(row: asyncpg.Record) -> Deposit:
         block_number=row["block_number"],
         block_hash=row["block_hash"],
         create_time=row["create_time"],
+        repairs=row["repairs"] or "",
     )

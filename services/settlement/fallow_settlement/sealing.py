@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_receipts import Header, MerkleTree, genesis_commitment, header_commitment, keccak
-from fallow_settlement import chain_store, withdrawal_store
+from fallow_settlement import chain_store, gaps, withdrawal_store
 from fallow_settlement.chain_store import Batch
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.transaction import TransactionState
@@ -44,7 +44,8 @@ class Sealing:
             async with self._database.transaction() as unit:
                 await chain_store.lock_sealing(unit.connection)
                 count, oldest_charge = await chain_store.unbatched(unit.connection)
-                oldest_withdrawal = await withdrawal_store.oldest_unbatched(unit.connection)
+                is_halted = await gaps.is_open(unit.connection)
+                oldest_withdrawal = None if is_halted else await withdrawal_store.oldest_unbatched(unit.connection)
                 oldest = min((time for time in (oldest_charge, oldest_withdrawal) if time is not None), default=None)
                 waited = oldest is not None and unit.clock.now() - oldest >= self._rule.wait
                 if not (waited or count >= self._rule.size):
@@ -63,7 +64,8 @@ class Sealing:
                 "the batches of this database are anchored elsewhere than the contracts file says"
             )
             prev = last.commitment
-        await withdrawal_store.take_into_batch(unit.connection, number)
+        if not await gaps.is_open(unit.connection):
+            await withdrawal_store.take_into_batch(unit.connection, number)
         payouts = await withdrawal_store.load_payouts(unit.connection, number)
         header = Header(
             batch_id=number,

@@ -14,7 +14,7 @@ from typing import Final
 from fallow_chassis.ids import id_from_bytes
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
-from fallow_settlement import chain_store, withdrawal_store
+from fallow_settlement import chain_store, gaps, withdrawal_store
 from fallow_settlement.chain import Block, Log, NodeError
 from fallow_settlement.chain_store import Deposit
 from fallow_settlement.contracts_abi import CLAIMED_TOPIC, DEPOSITED_TOPIC, read_claimed, read_deposited
@@ -89,18 +89,26 @@ class VaultWatcher:
         """Void the pending deposits from a block on and forget these blocks."""
         async with self._database.transaction() as unit:
             for deposit in await chain_store.lock_pending_from(unit.connection, number):
-                move = moves.deposit_vanished(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
-                await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
-                await chain_store.set_deposit_state(unit.connection, deposit.id, "VOIDED")
-                _log.warning("deposit_voided", deposit=deposit.id, block=deposit.block_number)
+                await self._void(unit, deposit)
             for deposit in await chain_store.list_posted_from(unit.connection, number):
-                # Deeper than the confirmations: the loss is booked by hand until that is built.
-                _log.critical("posted_deposit_left_the_chain", deposit=deposit.id, amount_micros=deposit.amount)
+                await gaps.book(unit, deposit)
+                await chain_store.set_deposit_state(unit.connection, deposit.id, "LOST")
             await withdrawal_store.forget_pending_claims_from(unit.connection, number)
             for claim in await withdrawal_store.list_posted_claims_from(unit.connection, number):
                 # The vault has the money again, and will pay it to the same account: the books owe it less until then.
                 _log.critical("posted_claim_left_the_chain", account=claim.account_id, amount_micros=claim.amount)
             await chain_store.forget_scanned_from(unit.connection, number)
+
+    async def _void(self, unit: UnitOfWork, deposit: Deposit) -> None:
+        """Take back a deposit that was not confirmed; one that was to repair a gap has moved nothing."""
+        if deposit.repairs:
+            is_own = deposit.repairs.startswith(f"{deposit.id}-")
+            await chain_store.set_deposit_state(unit.connection, deposit.id, "LOST" if is_own else "VOIDED")
+        else:
+            move = moves.deposit_vanished(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
+            await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+            await chain_store.set_deposit_state(unit.connection, deposit.id, "VOIDED")
+        _log.warning("deposit_voided", deposit=deposit.id, block=deposit.block_number)
 
     async def _write(self, block: Block, deposits: list[Log], claims: list[Log]) -> None:
         """Write a block's deposits and claims as pending and post those that it confirms."""
@@ -112,9 +120,12 @@ class VaultWatcher:
                 await withdrawal_store.insert_claim(unit.connection, _claim_of(block, log))
             confirmed = block.number - self._confirmations + 1
             for deposit in await chain_store.lock_pending_to(unit.connection, confirmed):
+                await chain_store.set_deposit_state(unit.connection, deposit.id, "POSTED")
+                if deposit.repairs:
+                    await gaps.repair(unit, deposit.repairs)
+                    continue
                 move = moves.deposit_confirmed(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
                 await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
-                await chain_store.set_deposit_state(unit.connection, deposit.id, "POSTED")
             for claim in await withdrawal_store.confirm_claims_to(unit.connection, confirmed):
                 move = moves.claimed(claim.account_id, self._asset, total=claim.total, amount=claim.amount)
                 await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
@@ -127,7 +138,8 @@ class VaultWatcher:
             return
         sighting, standing = await chain_store.count_sightings(unit.connection, block.hash, log.index)
         if standing:
-            # The chain turned deeper than the confirmations and came back: this very deposit is credited.
+            # The chain turned deeper than the confirmations and came back: this very deposit was credited.
+            await gaps.reopen_lost(unit.connection, block.hash, log.index)
             return
         deposit = Deposit(
             id=deposit_id(self._contracts.chain_id, block.hash, log.index, sighting),
@@ -141,7 +153,11 @@ class VaultWatcher:
             block_number=block.number,
             block_hash=block.hash,
             create_time=unit.clock.now(),
+            repairs=await gaps.gap_for(unit.connection, log.transaction_hash, seen.account_id, seen.amount),
         )
+        if deposit.repairs:
+            await chain_store.insert_deposit(unit.connection, deposit)
+            return
         move = moves.deposit_seen(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
         results = await post_transfers(unit.connection, move.accounts, move.transfers, unit.clock.now())
         if results[0] is Result.OVERFLOWS:

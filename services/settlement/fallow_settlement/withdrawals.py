@@ -16,18 +16,25 @@ from fallow_chassis.idempotency import claim
 from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Connection, Database
 from fallow_receipts import Header, MerkleTree, Payout, payout_leaf
-from fallow_settlement import chain_store, ledger_store, withdrawal_store
+from fallow_settlement import chain_store, gaps, ledger_store, withdrawal_store
 from fallow_settlement.contracts_abi import anchored_at_call, challenge_seconds_call
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import check_amount
 from fallow_settlement.domain.ledger import AccountKind, account_id
-from fallow_settlement.domain.reasons import INSUFFICIENT_FUNDS, NOTHING_TO_CLAIM, PAYEE_INVALID
+from fallow_settlement.domain.reasons import (
+    INSUFFICIENT_FUNDS,
+    NOTHING_TO_CLAIM,
+    PAYEE_INVALID,
+    WITHDRAWALS_HALTED,
+)
 from fallow_settlement.ledger_store import must_post
 from fallow_settlement.ports import ChainNode
 from fallow_settlement.settings import Contracts
 from fallow_settlement.withdrawal_store import Withdrawal
 
 CREATE_METHOD: Final = "fallow.settlement.v1.FundsService/CreateWithdrawal"
+HALT_RETRY_MS: Final = 60_000
+"""How long who wants to withdraw is asked to wait while withdrawals are halted."""
 LOOKED_AT: Final = 20
 """How many batches with withdrawals of one account are looked at for one that can be claimed against now."""
 
@@ -74,6 +81,8 @@ class Withdrawals:
                 known = await withdrawal_store.load_withdrawal(unit.connection, taken.resource.rpartition("/")[2])
                 assert known is not None, "a request that was claimed left its withdrawal"
                 return known
+            if await gaps.is_open(unit.connection):
+                raise DomainError(WITHDRAWALS_HALTED, "withdrawals are halted", retry_after_ms=HALT_RETRY_MS)
             earnings, balance = (
                 account_id(AccountKind.EARNINGS, account, asset),
                 account_id(AccountKind.BALANCE, account, asset),

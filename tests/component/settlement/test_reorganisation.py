@@ -1,26 +1,36 @@
 """Blocks that leave the chain: deposits are voided and come again, anchors are sent again."""
 
+import asyncio
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 from eth_abi.abi import encode
 
+from fallow.settlement.v1 import settlement_service_pb2
+from fallow_chassis.errors import DomainError
 from fallow_chassis.postgres import Database
+from fallow_chassis.testing import DatabaseFactory
 from fallow_receipts import id_to_word
 from fallow_sdk.wallet import Wallet
-from fallow_settlement import chain_store
+from fallow_settlement import chain_store, gap_command, gaps, ledger_store
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
 from fallow_settlement.chain import Log
 from fallow_settlement.contracts_abi import DEPOSITED_TOPIC
+from fallow_settlement.domain.reasons import INSUFFICIENT_FUNDS, WITHDRAWALS_HALTED
 from fallow_settlement.domain.transaction import TransactionState
 from fallow_settlement.queries import Money, Reads
 from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
 from fallow_settlement.vault_watcher import VaultWatcher
+from fallow_settlement.withdrawals import Withdrawals
 from tests.component.settlement.chain import TurningNode
 from tests.component.settlement.market import ASSET, RULES, TENANT, Market, identifier
 
@@ -88,12 +98,125 @@ async def test_a_block_that_comes_back_brings_its_deposit_back(market: Market, t
     turning.mine()
     turning.mine()
     await watcher.scan()
+    assert (await money(market.database)).free == 0
     turning.blocks = first
     turning.mine()
     await watcher.scan()
     await watcher.scan()
     assert (await money(market.database)).free == 500
     assert sorted(await states(market.database)) == ["POSTED", "VOIDED"]
+
+
+async def loss(database: Database) -> int:
+    """What the operator's account of losses bears."""
+    async with database.read() as connection:
+        found = (await ledger_store.load_accounts(connection, [f"chain-loss-{ASSET}"])).get(f"chain-loss-{ASSET}")
+    return 0 if found is None else found.debits_posted - found.credits_posted
+
+
+async def withdraw(market: Market, turning: TurningNode, micros: int, request_id: str) -> None:
+    """Withdraw some of the tenant's money."""
+    request = settlement_service_pb2.CreateWithdrawalRequest(parent=f"accounts/{TENANT}", request_id=request_id)
+    out = Withdrawals(market.database, turning, CONTRACTS, ASSET)
+    await out.create(TENANT, ASSET, micros, "0x" + "12" * 20, request_id=request_id, request=request)
+
+
+async def lost(market: Market, turning: TurningNode, *, spent: int) -> VaultWatcher:
+    """A confirmed deposit of 500 that left the chain after some of it was held for an order."""
+    watcher = VaultWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=1)
+    turning.mine([deposited(500)])
+    await watcher.scan()
+    if spent:
+        await market.open(ORDER, spent)
+    turning.turn(1)
+    turning.mine()
+    await watcher.scan()
+    return watcher
+
+
+@pytest.mark.parametrize("spent", [0, 200, 500])
+async def test_a_lost_deposit_is_booked_and_repaired_when_it_is_mined_again(
+    market: Market, turning: TurningNode, spent: int
+) -> None:
+    """Goal: a deep reorganisation moves the sum to the operator's loss, holds back what is free, and halts withdrawals; mined
+    again, all is as it was. Method: lose a deposit of which some is spent, try to spend and withdraw, mine it in another block.
+    """
+    watcher = await lost(market, turning, spent=spent)
+    assert (await money(market.database)).free == 0
+    assert await loss(market.database) == 500
+    assert await states(market.database) == ["LOST"]
+    with pytest.raises(DomainError) as refusal:
+        await withdraw(market, turning, 1, "halted")
+    assert refusal.value.has_reason(WITHDRAWALS_HALTED)
+    with pytest.raises(DomainError) as short:
+        await market.open(identifier(9), 1)
+    assert short.value.has_reason(INSUFFICIENT_FUNDS)
+    turning.mine([deposited(500)])
+    for _ in range(2):
+        turning.mine()
+        await watcher.scan()
+    assert (await money(market.database)).free == 500 - spent
+    assert await loss(market.database) == 0
+    assert sorted(await states(market.database)) == ["LOST", "POSTED"]
+    if spent < 500:
+        await withdraw(market, turning, 1, "again")
+
+
+@pytest.mark.parametrize(("how", "free", "borne"), [("write-off", 300, 500), ("recover", 0, 200)])
+async def test_an_operator_ends_a_gap_and_a_late_deposit_still_repairs_it(
+    market: Market, turning: TurningNode, how: str, free: int, borne: int
+) -> None:
+    """Goal: who decides lifts the halt, and what comes after all is not credited twice. Method: decide twice, then mine again."""
+    watcher = await lost(market, turning, spent=200)
+    (gap,) = await gaps.list_gaps(market.database)
+    for expected in (True, False):
+        async with market.database.transaction() as unit:
+            assert await gaps.decide(unit, gap.id, gap_command.DECISIONS[how]) is expected
+    assert ((await money(market.database)).free, await loss(market.database)) == (free, borne)
+    if free:
+        await withdraw(market, turning, 1, "lifted")
+    turning.mine([deposited(500)])
+    for _ in range(2):
+        turning.mine()
+        await watcher.scan()
+    assert ((await money(market.database)).free, await loss(market.database)) == (300 - (1 if free else 0), 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        ([], 0, ""),
+        (["write-off", "g"], 1, "no such open gap"),
+        (["write-off"], 2, "name it after the decision"),
+        (["forget", "g"], 2, "invalid choice"),
+    ],
+)
+async def test_the_command_of_gaps_says_what_it_did(
+    database_factory: DatabaseFactory, arguments: list[str], status: int, said: str
+) -> None:
+    """Goal: an operator is told. Method: list nothing, decide about none, and use it wrongly."""
+    environment = {**os.environ, "FALLOW_DATABASE_URL": await database_factory("fallow_settlement")}
+    command = [sys.executable, "-m", "fallow_settlement", "gaps", *arguments]
+    run = partial(subprocess.run, command, env=environment, capture_output=True, text=True, check=False)
+    result = await asyncio.to_thread(run)
+    assert (result.returncode, said in result.stdout + result.stderr) == (status, True), result
+
+
+async def test_a_repair_that_vanishes_leaves_the_gap_open(market: Market, turning: TurningNode) -> None:
+    """Goal: only a confirmed deposit repairs. Method: mine it again, turn that away before its confirmations, mine it once more."""
+    await lost(market, turning, spent=0)
+    watcher = VaultWatcher(market.database, turning, CONTRACTS, ASSET, confirmations=3)
+    turning.mine([deposited(500)])
+    await watcher.scan()
+    turning.turn(1)
+    turning.mine()
+    await watcher.scan()
+    assert ((await money(market.database)).free, await loss(market.database)) == (0, 500)
+    turning.mine([deposited(500)])
+    for _ in range(3):
+        turning.mine()
+    await watcher.scan()
+    assert ((await money(market.database)).free, await loss(market.database)) == (500, 0)
 
 
 async def test_a_posted_deposit_is_never_credited_twice(market: Market, turning: TurningNode) -> None:

@@ -137,6 +137,56 @@ def claimed(owner: str, asset: str, *, total: int, amount: int) -> Moves:
     )
 
 
+def gap_booked(gap_id: str, owner: str, asset: str, amount: int, frozen: int) -> Moves:
+    """What the vault lacks for a deposit that left the chain to the operator's loss; ``frozen`` of it is held back."""
+    vault, loss = new_account(AccountKind.VAULT, "", asset), new_account(AccountKind.CHAIN_LOSS, "", asset)
+    booked = _step(f"gap-{gap_id}", loss, vault, amount, TransferReason.CHAIN_LOSS, f"accounts/{owner}")
+    return _moves([booked, *_frozen(gap_id, owner, asset, frozen, Phase.PENDING)])
+
+
+def gap_repaired(gap_id: str, owner: str, asset: str, amount: int, *, held_back: int, taken: int) -> Moves:
+    """The vault has the deposit again: what is ``held_back`` still is free, what was ``taken`` returns."""
+    vault, loss = new_account(AccountKind.VAULT, "", asset), new_account(AccountKind.CHAIN_LOSS, "", asset)
+    balance, reason, subject = (
+        new_account(AccountKind.BALANCE, owner, asset),
+        TransferReason.CHAIN_LOSS,
+        f"accounts/{owner}",
+    )
+    steps = [_step(f"gap-{gap_id}-repair", vault, loss, amount, reason, subject)]
+    if taken:
+        steps.append(_step(f"gap-{gap_id}-return", loss, balance, taken, reason, subject))
+    return _moves([*steps, *_frozen(gap_id, owner, asset, held_back, Phase.VOID_PENDING)])
+
+
+def gap_written_off(gap_id: str, owner: str, asset: str, frozen: int) -> Moves:
+    """The operator bears the loss; what was held back is free."""
+    return _moves(_frozen(gap_id, owner, asset, frozen, Phase.VOID_PENDING))
+
+
+def gap_recovered(gap_id: str, owner: str, asset: str, frozen: int) -> Moves:
+    """What was held back makes the operator's loss smaller."""
+    return _moves(_frozen(gap_id, owner, asset, frozen, Phase.POST_PENDING))
+
+
+def _frozen(gap_id: str, owner: str, asset: str, amount: int, phase: Phase) -> list[tuple[Account, Account, Transfer]]:
+    """One phase of holding a free balance back; nothing where nothing was free."""
+    if amount == 0:
+        return []
+    pending = f"gap-{gap_id}-freeze"
+    return [
+        _step(
+            pending if phase is Phase.PENDING else f"{pending}-end",
+            new_account(AccountKind.BALANCE, owner, asset),
+            new_account(AccountKind.CHAIN_LOSS, "", asset),
+            amount,
+            TransferReason.CHAIN_LOSS,
+            f"accounts/{owner}",
+            phase=phase,
+            pending_id="" if phase is Phase.PENDING else pending,
+        )
+    ]
+
+
 def deposit_seen(deposit_id: str, account_id: str, asset: str, amount: int) -> Moves:
     """Vault to free balance, pending until the chain has confirmed it."""
     return _deposit(f"deposit-{deposit_id}", account_id, asset, amount, Phase.PENDING, "", deposit_id)

@@ -94,6 +94,12 @@ PAYEE_INVALID: Final = ErrorReason(
     "Nobody can be paid at the address.",
     "Name an address that you have the key of; not the zero address, nor one of the platform's contracts.",
 )
+WITHDRAWALS_HALTED: Final = ErrorReason(
+    "WITHDRAWALS_HALTED",
+    "UNAVAILABLE",
+    "A confirmed deposit has left the chain, and nobody withdraws until that is cleared up.",
+    "Repeat with the same request_id later; RetryInfo says when to ask again.",
+)
 NOTHING_TO_CLAIM: Final = ErrorReason(
     "NOTHING_TO_CLAIM",
     "FAILED_PRECONDITION",
@@ -117,6 +123,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     LEDGER_ACCOUNT_NOT_FOUND,
     CHAIN_NOT_CONFIGURED,
     PAYEE_INVALID,
+    WITHDRAWALS_HALTED,
     NOTHING_TO_CLAIM,
 )
 """All of them."""

@@ -107,8 +107,8 @@ WHERE block_hash = $1 AND log_index = $2;
 
 -- name: insert_deposit
 INSERT INTO deposit (id, account_id, asset, amount, sender, state, transaction_hash, log_index, block_number,
-                     block_hash, create_time)
-VALUES ($1, $2, $3, $4, $5, 'PENDING', $6, $7, $8, $9, $10);
+                     block_hash, create_time, repairs)
+VALUES ($1, $2, $3, $4, $5, 'PENDING', $6, $7, $8, $9, $10, $11);
 
 -- name: lock_pending_deposits_from
 SELECT * FROM deposit WHERE state = 'PENDING' AND block_number >= $1 ORDER BY id FOR UPDATE;

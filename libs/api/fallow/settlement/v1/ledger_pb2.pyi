@@ -174,6 +174,8 @@ class _DepositStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DepositS
     """Credited."""
     DEPOSIT_STATE_VOIDED: _DepositState.ValueType  # 3
     """Gone after a reorganisation of the chain."""
+    DEPOSIT_STATE_LOST: _DepositState.ValueType  # 4
+    """Gone after it was credited, in a reorganisation deeper than the confirmations; what is free of it is held back."""
 
 class DepositState(_DepositState, metaclass=_DepositStateEnumTypeWrapper):
     """State of a deposit."""
@@ -186,6 +188,8 @@ DEPOSIT_STATE_POSTED: DepositState.ValueType  # 2
 """Credited."""
 DEPOSIT_STATE_VOIDED: DepositState.ValueType  # 3
 """Gone after a reorganisation of the chain."""
+DEPOSIT_STATE_LOST: DepositState.ValueType  # 4
+"""Gone after it was credited, in a reorganisation deeper than the confirmations; what is free of it is held back."""
 Global___DepositState: _TypeAlias = DepositState  # noqa: Y015
 
 class _WithdrawalState:

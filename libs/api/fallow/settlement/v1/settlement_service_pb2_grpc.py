@@ -401,7 +401,7 @@ class FundsServiceServicer:
 
     def CreateWithdrawal(self, request, context):
         """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
-        `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+        `request_id`. Errors: INSUFFICIENT_FUNDS, WITHDRAWALS_HALTED, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -176,7 +176,7 @@ class FundsServiceStub:
     """Lists deposits, newest first. Errors: PAGE_TOKEN_INVALID."""
     CreateWithdrawal: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.CreateWithdrawalRequest, _ledger_pb2.Withdrawal]
     """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
-    `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+    `request_id`. Errors: INSUFFICIENT_FUNDS, WITHDRAWALS_HALTED, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
     """
     ListWithdrawals: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ListWithdrawalsRequest, _settlement_service_pb2.ListWithdrawalsResponse]
     """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, CHAIN_NOT_CONFIGURED."""
@@ -198,7 +198,7 @@ class FundsServiceAsyncStub(FundsServiceStub):
     """Lists deposits, newest first. Errors: PAGE_TOKEN_INVALID."""
     CreateWithdrawal: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.CreateWithdrawalRequest, _ledger_pb2.Withdrawal]  # type: ignore[assignment]
     """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
-    `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+    `request_id`. Errors: INSUFFICIENT_FUNDS, WITHDRAWALS_HALTED, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
     """
     ListWithdrawals: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListWithdrawalsRequest, _settlement_service_pb2.ListWithdrawalsResponse]  # type: ignore[assignment]
     """Lists withdrawals, newest first. Errors: PAGE_TOKEN_INVALID, CHAIN_NOT_CONFIGURED."""
@@ -241,7 +241,7 @@ class FundsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ledger_pb2.Withdrawal, _abc.Awaitable[_ledger_pb2.Withdrawal]]:
         """Debits what the account has earned, then its free balance, and puts the sum into the next payout root. Idempotent by
-        `request_id`. Errors: INSUFFICIENT_FUNDS, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+        `request_id`. Errors: INSUFFICIENT_FUNDS, WITHDRAWALS_HALTED, AMOUNT_INVALID, PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
         """
 
     @_abc_1.abstractmethod
