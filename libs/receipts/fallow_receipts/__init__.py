@@ -1,6 +1,6 @@
 """Receipts that anyone can check: leaves, Merkle trees, headers, the receipt file, offline verification.
 
-Pure: no clock, no network, nothing of ours; safe-pysha3 (keccak-256) is the one dependency. The hashes equal those of
+Pure: no clock, no network, nothing of ours; tiny-keccak (keccak-256) is the one dependency. The hashes equal those of
 the contracts SettlementAnchor and EscrowVault and of OpenZeppelin's StandardMerkleTree.
 """
 

@@ -8,6 +8,8 @@ in another vault that reads the same anchor.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from struct import Struct
 from typing import Final
 
 from fallow_receipts import errors
@@ -28,6 +30,9 @@ from fallow_receipts.words import (
 CHARGE_TAG: Final = keccak(b"fallow.leaf.charge.v1")
 PAYOUT_TAG: Final = keccak(b"fallow.leaf.payout.v1")
 MS_PER_HOUR: Final = 3_600_000
+_INTEGER: Final = "24xq"
+"""A word that holds an integer of at most 63 bits."""
+_CHARGE_WORDS: Final = Struct(">32s" + _INTEGER * 2 + "32s32s" + _INTEGER * 3 + "32s32s32s" + _INTEGER * 8)
 
 ATTESTED: Final = "ATTESTED"
 PROBED: Final = "PROBED"
@@ -115,32 +120,36 @@ def check_amounts(charge: Charge) -> None:
         )
 
 
+@lru_cache(maxsize=16_384)
+def _known_word(identifier: str) -> bytes:
+    """The word of an id that many charges of a batch share."""
+    return id_to_word(identifier)
+
+
 def charge_words(charge: Charge, *, batch_id: int, index: int) -> bytes:
     """Return abi.encode of a charge's leaf: the tag and eighteen words."""
     checked_integer(batch_id, "batch_id", 1, INT64_MAX)
     checked_integer(index, "index", 0, INT64_MAX)
-    return b"".join(
-        (
-            CHARGE_TAG,
-            integer_word(batch_id),
-            integer_word(index),
-            id_to_word(charge.charge_id),
-            id_to_word(charge.order_id),
-            integer_word(charge.group),
-            integer_word(charge.generation),
-            integer_word(charge.sequence),
-            id_to_word(charge.tenant),
-            id_to_word(charge.provider),
-            asset_word(charge.asset),
-            integer_word(charge.from_running_ms),
-            integer_word(charge.to_running_ms),
-            integer_word(charge.price_micros_per_hour),
-            integer_word(charge.amount_micros),
-            integer_word(charge.fee_micros),
-            integer_word(charge.pool_micros),
-            integer_word(charge.short_micros),
-            integer_word(EVIDENCE_NUMBER[charge.evidence]),
-        )
+    return _CHARGE_WORDS.pack(
+        CHARGE_TAG,
+        batch_id,
+        index,
+        id_to_word(charge.charge_id),
+        _known_word(charge.order_id),
+        charge.group,
+        charge.generation,
+        charge.sequence,
+        _known_word(charge.tenant),
+        _known_word(charge.provider),
+        asset_word(charge.asset),
+        charge.from_running_ms,
+        charge.to_running_ms,
+        charge.price_micros_per_hour,
+        charge.amount_micros,
+        charge.fee_micros,
+        charge.pool_micros,
+        charge.short_micros,
+        EVIDENCE_NUMBER[charge.evidence],
     )
 
 

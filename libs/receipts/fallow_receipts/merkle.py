@@ -10,7 +10,7 @@ node of 64 bytes can be passed off as a leaf.
 from collections.abc import Sequence
 from typing import Final
 
-import sha3
+from tiny_keccak import keccak256
 
 from fallow_receipts.words import WORD_BYTES
 
@@ -22,7 +22,7 @@ PROOF_LENGTH_MAX: Final = 64
 
 def pair_hash(first: bytes, second: bytes) -> bytes:
     """Return the parent of two nodes, which does not depend on their order."""
-    return bytes(sha3.keccak_256(first + second if first < second else second + first).digest())
+    return keccak256(first + second if first < second else second + first)
 
 
 class MerkleTree:
@@ -42,10 +42,9 @@ class MerkleTree:
             position = 2 * count - 2 - rank
             nodes[position] = leaves[index]
             positions[index] = position
-        keccak_256 = sha3.keccak_256
         for position in range(count - 2, -1, -1):
             left, right = nodes[2 * position + 1], nodes[2 * position + 2]
-            nodes[position] = keccak_256(left + right if left < right else right + left).digest()
+            nodes[position] = keccak256(left + right if left < right else right + left)
         self._nodes = nodes
         self._positions = positions
 

@@ -4,9 +4,11 @@ Every leaf and header is a row of 32-byte big-endian words, so `abi.encode` is c
 needed. Values are checked before they become words: a word never wraps, and a bool is not an integer.
 """
 
+import re
+from functools import lru_cache
 from typing import Final
 
-import sha3
+from tiny_keccak import keccak256
 
 from fallow_receipts import errors
 from fallow_receipts.errors import ReceiptError
@@ -20,13 +22,14 @@ INT64_MAX: Final = 2**63 - 1
 UINT256_MAX: Final = 2**256 - 1
 
 _CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_CROCKFORD_VALUE: Final = {character: value for value, character in enumerate(_CROCKFORD)}
+_DIGITS: Final = str.maketrans(_CROCKFORD, "0123456789abcdefghijklmnopqrstuv")
+_ID: Final = re.compile(f"[0-7][{_CROCKFORD}]{{{ID_CHARACTERS - 1}}}")
 _HEXADECIMAL: Final = frozenset("0123456789abcdef")
 
 
 def keccak(data: bytes) -> bytes:
     """Return keccak-256 of the data (Ethereum's, not SHA3-256 of FIPS 202)."""
-    return bytes(sha3.keccak_256(data).digest())
+    return keccak256(data)
 
 
 def checked_integer(value: object, field: str, minimum: int, maximum: int) -> int:
@@ -56,19 +59,19 @@ def id_to_word(identifier: object, field: str = "id") -> bytes:
 
     Only the one canonical spelling is taken: no upper case, no look-alike letters, no bits above 128.
     """
+    if not isinstance(identifier, str) or _ID.fullmatch(identifier) is None:
+        raise ReceiptError(errors.INVALID_FIELD, _why_no_id(identifier), field=field)
+    return int(identifier.translate(_DIGITS), 32).to_bytes(WORD_BYTES, "big")
+
+
+def _why_no_id(identifier: object) -> str:
+    """What is wrong with something that is no id."""
     if not isinstance(identifier, str) or len(identifier) != ID_CHARACTERS:
-        raise ReceiptError(errors.INVALID_FIELD, f"must be an id of {ID_CHARACTERS} characters", field=field)
-    number = 0
+        return f"must be an id of {ID_CHARACTERS} characters"
     for character in identifier:
-        value = _CROCKFORD_VALUE.get(character)
-        if value is None:
-            raise ReceiptError(
-                errors.INVALID_FIELD, f"{character!r} is not a character of lower-case Crockford base 32", field=field
-            )
-        number = number << 5 | value
-    if number >> (8 * ID_BYTES):
-        raise ReceiptError(errors.INVALID_FIELD, "an id holds 128 bits, so it starts with 0 to 7", field=field)
-    return number.to_bytes(WORD_BYTES, "big")
+        if character not in _CROCKFORD:
+            return f"{character!r} is not a character of lower-case Crockford base 32"
+    return "an id holds 128 bits, so it starts with 0 to 7"
 
 
 def id_from_word(word: bytes, field: str = "id") -> str:
@@ -84,7 +87,13 @@ def asset_word(asset: object, field: str = "asset") -> bytes:
     """Return keccak-256 of the asset's name, which is how leaves name an asset."""
     if not isinstance(asset, str) or not asset or len(asset) > 64 or not asset.isascii() or not asset.isprintable():
         raise ReceiptError(errors.INVALID_FIELD, "must be 1 to 64 printable ASCII characters", field=field)
-    return keccak(asset.encode("ascii"))
+    return _name_word(asset)
+
+
+@lru_cache(maxsize=64)
+def _name_word(name: str) -> bytes:
+    """The hash of a name: a batch has few assets and many charges."""
+    return keccak(name.encode("ascii"))
 
 
 def checked_address(value: object, field: str) -> str:
