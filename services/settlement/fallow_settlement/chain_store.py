@@ -122,18 +122,18 @@ async def load_batch(connection: Connection, number: int, *, lock: bool = False)
     """A batch, or None."""
     query = QUERIES.get("lock_batch") if lock else QUERIES.get("load_batch")
     row = await connection.fetchrow(query, number)
-    return None if row is None else _batch(row)
+    return None if row is None else batch_of(row)
 
 
 async def load_last_batch(connection: Connection) -> Batch | None:
     """The batch with the highest number, or None."""
     row = await connection.fetchrow(QUERIES.get("load_last_batch"))
-    return None if row is None else _batch(row)
+    return None if row is None else batch_of(row)
 
 
 async def list_batches(connection: Connection, before: int, limit: int) -> list[Batch]:
     """Batches below a number (0: all), newest first."""
-    return [_batch(row) for row in await connection.fetch(QUERIES.get("list_batches"), before, limit)]
+    return [batch_of(row) for row in await connection.fetch(QUERIES.get("list_batches"), before, limit)]
 
 
 async def save_batch(connection: Connection, batch: Batch) -> None:
@@ -291,7 +291,7 @@ async def list_deposits(connection: Connection, account_id: str, before: TimePla
     return [_deposit(row) for row in rows]
 
 
-def _batch(row: asyncpg.Record) -> Batch:
+def batch_of(row: asyncpg.Record) -> Batch:
     """A batch from its row."""
     return Batch(
         number=row["number"],

@@ -51,6 +51,11 @@ def anchor_call(header: Header) -> bytes:
     return _selector(f"anchor({HEADER_TYPE})") + header.words()
 
 
+def next_batch_call() -> bytes:
+    """Calldata of SettlementAnchor.next_batch."""
+    return _selector("next_batch()")
+
+
 def commitment_call(batch_number: int) -> bytes:
     """Calldata of SettlementAnchor.commitments."""
     return _selector("commitments(uint256)") + bytes(encode(("uint256",), (batch_number,)))
