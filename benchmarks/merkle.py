@@ -12,7 +12,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tiny_keccak import keccak256
 
@@ -59,6 +60,32 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def one_round(listed: Sequence[Charge]) -> dict[str, float]:
+    """Processor seconds of each part; a proof and its verification by the one."""
+    made: list[Any] = []
+    spent = {
+        "leaves": seconds(
+            lambda: made.append([charge_leaf(charge, batch_id=1, index=index) for index, charge in enumerate(listed)])
+        )
+    }
+    leaves = made.pop()
+    spent["tree"] = seconds(lambda: made.append(MerkleTree(leaves)))
+    tree = made.pop()
+    places = [index * (len(listed) - 1) // PROOFS for index in range(PROOFS)]
+    spent["proof"] = seconds(lambda: made.append([tree.proof(place) for place in places])) / PROOFS
+    proofs = [(leaves[place], proof) for place, proof in zip(places, made.pop(), strict=True)]
+    spent["verify"] = (
+        seconds(lambda: made.append(all(verify_proof(leaf, proof, tree.root) for leaf, proof in proofs))) / PROOFS
+    )
+    if not made.pop():
+        raise SystemExit("a proof does not hold")
+    words, pair = charge_words(listed[0], batch_id=1, index=0), bytes(2 * WORD_BYTES)
+    spent["ceiling"] = seconds(
+        lambda: [(keccak256(words), keccak256(pair[:WORD_BYTES]), keccak256(pair)) for _ in listed]
+    )
+    return spent
+
+
 def main() -> int:
     """Measure, print a line for each round and the result last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,36 +95,10 @@ def main() -> int:
     if not 1 <= options.charges <= 2_000_000 or not 1 <= options.rounds <= 100:
         parser.error("1 to 2,000,000 charges, 1 to 100 rounds")
     listed = charges(options.charges)
-    words = charge_words(listed[0], batch_id=1, index=0)
-    pair = bytes(2 * WORD_BYTES)
     found: dict[str, list[float]] = {name: [] for name in ("leaves", "tree", "proof", "verify", "ceiling")}
     for number in range(options.rounds):
-        leaves: list[bytes] = []
-        found["leaves"].append(
-            seconds(
-                lambda into=leaves: into.extend(  # type: ignore[misc]
-                    charge_leaf(charge, batch_id=1, index=index) for index, charge in enumerate(listed)
-                )
-            )
-        )
-        trees: list[MerkleTree] = []
-        found["tree"].append(seconds(lambda into=trees, of=leaves: into.append(MerkleTree(of))))  # type: ignore[misc]
-        (tree,) = trees
-        places = [index * (options.charges - 1) // PROOFS for index in range(PROOFS)]
-        found["proof"].append(seconds(lambda tree=tree: [tree.proof(place) for place in places]) / PROOFS)  # type: ignore[misc]
-        proofs = [(leaves[place], tree.proof(place)) for place in places]
-        if not all(verify_proof(leaf, proof, tree.root) for leaf, proof in proofs):
-            raise SystemExit("a proof does not hold")
-        found["verify"].append(
-            seconds(lambda of=proofs, root=tree.root: [verify_proof(leaf, proof, root) for leaf, proof in of]) / PROOFS  # type: ignore[misc]
-        )
-        found["ceiling"].append(
-            seconds(
-                lambda: [
-                    (keccak256(words), keccak256(pair[:WORD_BYTES]), keccak256(pair)) for _ in range(options.charges)
-                ]
-            )
-        )
+        for name, value in one_round(listed).items():
+            found[name].append(value)
         sys.stdout.write(f"round {number + 1}: leaves {found['leaves'][-1]:.3f} s, tree {found['tree'][-1]:.3f} s\n")
     medians = {name: statistics.median(values) for name, values in found.items()}
     root_seconds = medians["leaves"] + medians["tree"]
