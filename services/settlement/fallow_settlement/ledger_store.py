@@ -25,7 +25,7 @@ from fallow_settlement.domain.ledger import (
     create_transfers,
 )
 
-MAX_TRANSFERS: Final = 1_000
+MAX_TRANSFERS: Final = 8_190
 """The most transfers of one list."""
 
 QUERIES: Final = Queries.load("fallow_settlement")

@@ -9,7 +9,7 @@ import pytest
 
 from fallow_chassis.postgres import Database
 from fallow_settlement.domain.ledger import Account, AccountKind, Phase, Result, Transfer, TransferReason, new_account
-from fallow_settlement.ledger_store import load_accounts, post_transfers
+from fallow_settlement.ledger_store import MAX_TRANSFERS, load_accounts, post_transfers
 
 VAULT = new_account(AccountKind.VAULT, "", "usdc")
 ALICE = new_account(AccountKind.BALANCE, "alice", "usdc")
@@ -37,6 +37,18 @@ async def test_transfers_are_idempotent_by_id(database: Database) -> None:
     assert await post(database, FUND) == (Result.EXISTS,)
     assert await post(database, replace(FUND, amount=2)) == (Result.EXISTS_WITH_DIFFERENT_INPUT,)
     assert (await balances(database))[ALICE.id].available == 1_000
+
+
+async def test_the_longest_list_is_one_write(database: Database) -> None:
+    """Goal: 8,190 transfers in one go, each with its answer. Method: as many, of which the last ones are beyond the funds."""
+    moves = [
+        Transfer(f"t-{number}", ALICE.id, BOB.id, "usdc", 1, TransferReason.HOLD, "s")
+        for number in range(MAX_TRANSFERS - 1)
+    ]
+    results = await post(database, FUND, *moves)
+    assert results == (Result.OK,) * 1_001 + (Result.EXCEEDS_CREDITS,) * (MAX_TRANSFERS - 1_001)
+    found = await balances(database)
+    assert (found[ALICE.id].available, found[BOB.id].available, found[ALICE.id].version) == (0, 1_000, 1)
 
 
 async def test_a_pending_transfer_is_resolved_once(database: Database) -> None:
