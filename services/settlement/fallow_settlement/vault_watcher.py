@@ -2,7 +2,7 @@
 
 Each block is read by its hash, after its parent was found to be the block that was read before; both are kept. A block
 that does not follow means a reorganisation: the watcher goes back to the last block that still stands, voids the pending
-deposits of the blocks that are gone, and reads on from there. A deposit is one log in one block: seen, it is a pending
+deposits of the blocks that are gone, and reads on from there. A node that is not as far as what was read says nothing. A deposit is one log in one block: seen, it is a pending
 transfer; confirmed, the transfer is posted; vanished, it is voided. A claim moves money once, when it is confirmed.
 
 One transaction writes a block with everything in it, so a kill between two blocks repeats and loses nothing.
@@ -51,6 +51,12 @@ class VaultWatcher:
         """Read the blocks that are new."""
         try:
             head = await self._node.head()
+            async with self._database.read() as connection:
+                newest = await chain_store.last_scanned(connection)
+            if newest is not None and newest[0] > head:
+                # A node that is behind says nothing of the blocks that it lacks; a chain that turned will be longer.
+                _log.info("node_is_behind", head=head, read=newest[0])
+                return
             last = await self._standing_block()
             number = self._contracts.block if last is None else last[0] + 1
             parent = "" if last is None else last[1]
@@ -76,7 +82,9 @@ class VaultWatcher:
         standing = (oldest - 1, "")
         for number, block_hash in scanned:
             block = await self._node.block(number)
-            if block is not None and block.hash == block_hash:
+            if block is None:
+                raise NodeError("eth_getBlockByNumber", 0, f"block {number}, below the head, is not there")
+            if block.hash == block_hash:
                 standing = (number, block_hash)
                 break
         if standing[0] < oldest and oldest > self._contracts.block:

@@ -77,7 +77,8 @@ async def test_a_pending_deposit_that_vanishes_is_voided_and_may_come_again(
     await watcher.scan()
     assert (await money(market.database)).pending == 500
     turning.turn(2)
-    turning.mine()
+    for _ in range(2):
+        turning.mine()
     await watcher.scan()
     assert await money(market.database) == Money(0, 0, 0, 0)
     turning.mine([deposited(500)])
@@ -105,6 +106,27 @@ async def test_a_block_that_comes_back_brings_its_deposit_back(market: Market, t
     await watcher.scan()
     assert (await money(market.database)).free == 500
     assert sorted(await states(market.database)) == ["POSTED", "VOIDED"]
+
+
+@pytest.mark.parametrize("confirmations", [1, 3])
+async def test_a_node_that_is_behind_changes_nothing(market: Market, turning: TurningNode, confirmations: int) -> None:
+    """Goal: unknown is not gone. Method: a node that lacks the newest blocks, with a deposit in them, pending or credited."""
+    watcher = VaultWatcher(market.database, turning, CONTRACTS, ASSET, confirmations)
+    turning.mine([deposited(500)])
+    turning.mine()
+    await watcher.scan()
+    before, whole = await money(market.database), list(turning.blocks)
+    assert before.free + before.pending == 500
+    for lacking in (1, 2):
+        turning.blocks = whole[:-lacking]
+        await watcher.scan()
+        assert await money(market.database) == before
+    turning.blocks = whole
+    for _ in range(2):
+        turning.mine()
+    await watcher.scan()
+    assert (await money(market.database)).free == 500
+    assert await states(market.database) == ["POSTED"]
 
 
 async def loss(database: Database) -> int:
