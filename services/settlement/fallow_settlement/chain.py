@@ -1,8 +1,9 @@
 """A client of an Ethereum JSON-RPC node: a few calls, each with a deadline, and nothing else.
 
 No library stands between: the calls are few, and a cancelled one must leave the client whole (each request is one POST of
-its own). A node that cannot be reached raises ``ChainUnavailableError``, which jobs wait out; a node that answers an
-error raises ``NodeError`` with its code and text.
+its own). Where several nodes are named, one that cannot be reached gives way to the next, and that one is asked from then
+on. When none can be reached ``ChainUnavailableError`` is raised, which jobs wait out; a node that answers an error raises
+``NodeError`` with its code and text, and nobody else is asked: what one node refuses, another may have done.
 """
 
 import asyncio
@@ -71,13 +72,14 @@ class Log:
 
 
 class JsonRpcNode:
-    """A node at an address. ``chain_id`` is the chain that it must speak for; checked before the first answer counts."""
+    """Nodes of one chain. ``chain_id`` is the chain that each must speak for; checked before its first answer counts."""
 
-    def __init__(self, url: str, chain_id: int | None = None) -> None:
-        """Nothing is connected before the first call."""
-        self._url = url
+    def __init__(self, urls: str, chain_id: int | None = None) -> None:
+        """``urls`` are addresses with commas between them. Nothing is connected before the first call."""
+        self._urls = [url.strip() for url in urls.split(",")]
         self._chain_id = chain_id
-        self._checked = chain_id is None
+        self._current = 0
+        self._checked: set[str] = set()
         self._session: aiohttp.ClientSession | None = None
         self._numbers = itertools.count(1)
 
@@ -103,12 +105,10 @@ class JsonRpcNode:
 
     async def head(self) -> int:
         """The number of the newest block."""
-        await self._check_chain()
         return int(await self._call("eth_blockNumber"), 16)
 
     async def block(self, number: int) -> Block | None:
         """The canonical block of a number, or None."""
-        await self._check_chain()
         answer = await self._call("eth_getBlockByNumber", hex(number), False)
         if answer is None:
             return None
@@ -133,7 +133,6 @@ class JsonRpcNode:
 
     async def transaction_count(self, address: str) -> int:
         """How many transactions of an address are mined: its next nonce."""
-        await self._check_chain()
         return int(await self._call("eth_getTransactionCount", address, "latest"), 16)
 
     async def priority_fee(self) -> int:
@@ -142,7 +141,6 @@ class JsonRpcNode:
 
     async def call(self, to: str, data: bytes, sender: str = "") -> bytes:
         """The answer of a contract, at the newest block; NodeError where it reverts."""
-        await self._check_chain()
         request = {"to": to, "data": "0x" + data.hex()}
         if sender:
             request["from"] = sender
@@ -158,7 +156,6 @@ class JsonRpcNode:
 
     async def send(self, raw: bytes) -> None:
         """Send signed bytes; fine where the node has them already. NodeError where it refuses them."""
-        await self._check_chain()
         try:
             await self._call("eth_sendRawTransaction", "0x" + raw.hex())
         except NodeError as error:
@@ -178,24 +175,38 @@ class JsonRpcNode:
             for entry in answer
         ]
 
-    async def _check_chain(self) -> None:
+    async def _call(self, method: str, *parameters: object) -> Any:
+        """One call, at the node that answered last or the next one that can be reached."""
+        failure: ChainUnavailableError | None = None
+        for _ in self._urls:
+            url = self._urls[self._current]
+            try:
+                await self._check_chain(url)
+                return await self._ask(url, method, *parameters)
+            except ChainUnavailableError as error:
+                failure = error
+                self._current = (self._current + 1) % len(self._urls)
+        assert failure is not None, "there is a node to ask"
+        raise failure
+
+    async def _check_chain(self, url: str) -> None:
         """Refuse a node of another chain, once."""
-        if self._checked:
+        if self._chain_id is None or url in self._checked:
             return
-        found = await self.chain_id()
+        found = int(await self._ask(url, "eth_chainId"), 16)
         if found != self._chain_id:
             raise WrongChainError(f"the node's chain is {found}, the contracts stand on {self._chain_id}")
-        self._checked = True
+        self._checked.add(url)
 
-    async def _call(self, method: str, *parameters: object) -> Any:
-        """One call."""
+    async def _ask(self, url: str, method: str, *parameters: object) -> Any:
+        """One call to one node."""
         if self._session is None:
             self._session = aiohttp.ClientSession()
         payload = {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": list(parameters)}
         try:
             async with (
                 asyncio.timeout(CALL_SECONDS),
-                self._session.post(self._url, json=payload) as response,
+                self._session.post(url, json=payload) as response,
             ):
                 if response.status != HTTP_OK:
                     raise ChainUnavailableError(f"{method}: HTTP {response.status}")

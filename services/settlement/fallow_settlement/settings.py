@@ -31,7 +31,11 @@ class SettlementSettings(ServiceSettings):
         default=60, ge=0, description="How long an ended order waits for its final proofs."
     )
     low_runway_seconds: float = Field(default=600, ge=0, description="The runway below which an escrow is low.")
-    chain_rpc_url: str = Field(default="", repr=False, description="JSON-RPC address of the chain; empty: no chain.")
+    chain_rpc_url: str = Field(
+        default="",
+        repr=False,
+        description="JSON-RPC addresses of the chain, with commas between them; empty: no chain.",
+    )
     chain_key_file: str = Field(default="", description="The anchorer's EVM key: 0x and 64 hexadecimal digits.")
     contracts_file: str = Field(default="", description="Addresses of the contracts, as deploy-contracts writes them.")
     chain_interval_seconds: float = Field(default=1, gt=0, description="How often the chain is asked.")

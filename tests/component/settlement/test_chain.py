@@ -17,7 +17,7 @@ from fallow_sdk.chain import ChainClient
 from fallow_sdk.wallet import Wallet
 from fallow_settlement import chain_store, deployment
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
-from fallow_settlement.chain import JsonRpcNode, WrongChainError
+from fallow_settlement.chain import ChainUnavailableError, JsonRpcNode, WrongChainError
 from fallow_settlement.contracts_abi import commitment_call
 from fallow_settlement.domain.reasons import RECEIPT_NOT_READY
 from fallow_settlement.domain.transaction import TransactionState
@@ -239,6 +239,24 @@ async def test_a_node_of_another_chain_is_refused(local_chain: LocalChain, contr
     async with JsonRpcNode(local_chain.url, contracts.chain_id + 1) as node:
         with pytest.raises(WrongChainError):
             await node.head()
+
+
+async def test_a_node_that_is_away_gives_way_to_the_next(local_chain: LocalChain, contracts: Contracts) -> None:
+    """Goal: one node less stops nothing, and none at all is told. Method: nobody at the first address, then at no address."""
+    nobody = "http://127.0.0.1:1"
+    async with JsonRpcNode(f"{nobody}, {local_chain.url}", contracts.chain_id) as node:
+        assert await node.head() >= contracts.block
+        assert await node.code(contracts.vault)
+    async with JsonRpcNode(f"{nobody},{nobody}", contracts.chain_id) as node:
+        with pytest.raises(ChainUnavailableError):
+            await node.head()
+
+
+async def test_a_second_node_of_another_chain_is_refused_too(local_chain: LocalChain, contracts: Contracts) -> None:
+    """Goal: fail-over never moves money to another chain. Method: the first is away, the second speaks for another."""
+    async with JsonRpcNode(f"http://127.0.0.1:1,{local_chain.url}", contracts.chain_id + 1) as node:
+        with pytest.raises(WrongChainError):
+            await node.transaction_count(contracts.vault)
 
 
 async def test_deploying_waits_for_a_chain_but_not_for_ever(
