@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from fallow.bidding.v1 import market_service_pb2
 from fallow.order.v1 import order_service_pb2, session_service_pb2
+from fallow.settlement.v1 import settlement_service_pb2
 from fallow_stack.testing import FALLOW, RunningStack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow, pytest.mark.timeout(240)]
@@ -26,6 +27,11 @@ PAGES: dict[str, set[str]] = {
         for module in (order_service_pb2, session_service_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
+    },
+    "money.md": {
+        f"fallow.settlement.v1.{name}/{method.name}"
+        for name in ("FundsService", "ReceiptService")
+        for method in settlement_service_pb2.DESCRIPTOR.services_by_name[name].methods
     },
     "market.md": {
         f"fallow.bidding.v1.MarketDataService/{method.name}"
@@ -139,6 +145,7 @@ def remember(answer: str, known: dict[str, str]) -> None:
         ("accounts/…/apiKeys/…", r"accounts/[0-9a-z]{26}/apiKeys/[0-9a-z]{26}"),
         ("orders/…", r"orders/[0-9a-z]{26}"),
         ("leases/…", r"leases/[0-9a-z]{26}"),
+        ("charges/…", r"charges/[0-9a-z]{26}"),
         ("fallow_…", r"fallow_[A-Za-z0-9_-]{20,}"),
     ):
         if found := re.search(pattern, answer):
