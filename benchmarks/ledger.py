@@ -87,7 +87,9 @@ async def rate(write: Write, size: int, numbers: Numbers, seconds: float) -> flo
             written += size
 
     start = time.monotonic()
-    await asyncio.gather(*(client() for _ in range(CLIENTS if size < max(LISTS) else 1)))
+    async with asyncio.TaskGroup() as group:
+        for _ in range(CLIENTS if size < max(LISTS) else 1):
+            group.create_task(client())
     return written / (time.monotonic() - start)
 
 
