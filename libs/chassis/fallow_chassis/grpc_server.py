@@ -175,6 +175,7 @@ class _Pipeline(grpc.aio.ServerInterceptor):
         self._methods: dict[str, _Method] = {}
         self._wrapped: dict[str, Any] = {}
         self._streams: set[asyncio.Task[Any]] = set()
+        self._writing: set[asyncio.Task[Any]] = set()
         self._is_draining = False
         self._duration = meter().create_histogram("fallow.rpc.server.duration", unit="ms")
 
@@ -250,16 +251,30 @@ class _Pipeline(grpc.aio.ServerInterceptor):
                         return
                     async with aclosing(result) as responses:
                         async for response in responses:
-                            await context.write(response)
+                            await self._write(context, response)
 
             await self._carry_out(work, method, context, None, requests)
 
         return call
 
+    async def _write(self, context: Any, response: Any) -> None:
+        """Write a response of a stream; where streams end meanwhile, this one does after it."""
+        task = asyncio.current_task()
+        assert task is not None, "a call runs in a task"
+        self._writing.add(task)
+        try:
+            await context.write(response)
+        finally:
+            self._writing.discard(task)
+        if self._is_draining:
+            raise _draining()
+
     def end_streams(self) -> None:
-        """End every stream of responses, those to come too: the server is going away."""
+        """End every stream of responses, those to come too: the server is going away. One that writes ends by itself after
+        that: a call takes no status in the middle of a write.
+        """
         self._is_draining = True
-        for task in self._streams:
+        for task in self._streams - self._writing:
             task.cancel()
 
     @asynccontextmanager

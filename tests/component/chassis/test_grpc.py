@@ -297,6 +297,28 @@ async def test_a_stream_that_is_left_ends_at_the_server(world: World) -> None:
     assert world.servicer.ended.is_set()
 
 
+async def test_a_drain_in_the_middle_of_writes_tells_every_client(world: World) -> None:
+    """Goal: no stream loses its status because a response was on its way. Method: a drain while many streams write."""
+
+    async def chatter(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        while True:
+            yield Answer(text="x" * 10_000)
+
+    world.servicer.chat = chatter
+
+    async def read() -> str:
+        with pytest.raises(RemoteError) as caught:
+            async for _ in world.stub().Chat(iter([Request(text="a")])):
+                pass
+        return caught.value.code
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        reading = [group.create_task(read()) for _ in range(30)]
+        await asyncio.sleep(0.3)
+        await world.server.stop(20)
+    assert {task.result() for task in reading} == {"UNAVAILABLE"}
+
+
 async def test_a_drain_ends_streams_at_once(world: World) -> None:
     """Goal: an open stream does not hold up the drain, and its client may go on. Method: stop with a long grace."""
     world.servicer.behavior = lambda request: asyncio.Event().wait()
