@@ -159,6 +159,7 @@ class Client:
         self._auctions = market_service_pb2_grpc.AuctionServiceStub(bidding)
         self._market = market_service_pb2_grpc.MarketDataServiceStub(bidding)
         self._registry = provider_service_pb2_grpc.ProviderRegistryServiceStub(bidding)
+        self._escrows = settlement_service_pb2_grpc.EscrowServiceStub(settlement)
         self._funds = settlement_service_pb2_grpc.FundsServiceStub(settlement)
         self._receipts = settlement_service_pb2_grpc.ReceiptServiceStub(settlement)
         return self
@@ -364,6 +365,13 @@ class Client:
             name=name, reason=reason, request_id=request_id or new_request_id()
         )
         return await self._call(self._orders.CloseOrder, request)
+
+    async def top_up_order(self, name: str, amount: money_pb2.Amount, *, request_id: str = "") -> charge_pb2.Escrow:
+        """Hold more of the free balance for an order; one that is paused for want of funds goes on with it."""
+        request = settlement_service_pb2.TopUpEscrowRequest(
+            name=name.replace("orders/", "escrows/", 1), amount=amount, request_id=request_id or new_request_id()
+        )
+        return await self._call(self._escrows.TopUpEscrow, request)
 
     async def explain_order(self, name: str) -> order_service_pb2.ExplainOrderResponse:
         """Why an order has its match, or none."""

@@ -40,6 +40,10 @@ METHODS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "fallow.bidding.v1.LeaseService/IssueGrant": (Kind.HIDDEN, {"lease": "$lease", "rights": ["logs.read"]}),
     "fallow.bidding.v1.LeaseService/RelinquishLease": (Kind.HIDDEN, {"name": "$lease", **REQUEST_ID}),
     "fallow.bidding.v1.LeaseService/EndOrder": (Kind.SERVICE, {"order": "$order", "reason": 1, **REQUEST_ID}),
+    "fallow.bidding.v1.LeaseService/SetOrderSuspended": (
+        Kind.SERVICE,
+        {"order": "$order", "suspended": False, "number": "1"},
+    ),
     "fallow.bidding.v1.MatchService/EstimateMatch": (Kind.SERVICE, {}),
     "fallow.bidding.v1.MatchService/ExplainMatch": (Kind.SERVICE, {"order": "$order"}),
     "fallow.bidding.v1.AuctionService/GetAuction": (Kind.HIDDEN, {"name": "$auction"}),

@@ -24,7 +24,7 @@ from fallow_sdk.commands.order_tables import (
     state_name,
     transition_cells,
 )
-from fallow_sdk.money import show_amount
+from fallow_sdk.money import parse_amount, show_amount
 
 app = typer.Typer(help="Place, look at, watch, explain, change and close orders.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Order, `orders/{order}`.")]
@@ -38,6 +38,8 @@ def show_one(order: order_pb2.Order, *, json: bool) -> None:
         return
     for table in order_tables(order):
         console.print(table)
+    if order.state == order_pb2.ORDER_STATE_SUSPENDED:
+        console.print(f"paused for want of funds: `fallow order top-up {order.name} AMOUNT`, or it ends")
 
 
 def read_sdl(file: Path) -> str:
@@ -305,6 +307,30 @@ def update(
                         f"{after.group_id}: revision {after.revision} takes over once it has a match; "
                         f"`fallow order watch {name}` shows when, `fallow order explain {name}` what it waits for"
                     )
+
+    asyncio.run(run())
+
+
+@app.command()
+def top_up(
+    name: Name,
+    amount: Annotated[str, typer.Argument(help="How much to add, such as 12.5.")],
+    request_id: Annotated[str, typer.Option(help="Id of this request; the same id never adds twice.")] = "",
+    json: Json = False,
+) -> None:
+    """Hold more of the free balance for an order; one that is paused for want of funds goes on."""
+
+    async def run() -> None:
+        async with signed_in() as (client, profile):
+            try:
+                wanted = parse_amount(amount, profile.asset)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
+            escrow = await client.top_up_order(name, wanted, request_id=request_id)
+            if json:
+                typer.echo(as_json(escrow))
+            else:
+                console.print(f"{name}: {show_amount(escrow.held)} held")
 
     asyncio.run(run())
 

@@ -15,7 +15,7 @@ from fallow.provider.v1.market_link_pb2 import (
     LinkReply,
 )
 from fallow_chassis.clock import Clock
-from fallow_chassis.errors import NOT_YET_AVAILABLE, DomainError, invalid_field
+from fallow_chassis.errors import DomainError, invalid_field
 from fallow_chassis.logging import get_logger
 from fallow_chassis.nats_link import NatsMessage
 from fallow_chassis.validation import validate
@@ -100,9 +100,7 @@ class Commands:
         if action == "run":
             wanted = run_of(command, accepted_at_ms=self._clock.monotonic_ms(), machine_boot_id=self._machine_boot_id)
             return decide_run(wanted, known, self._sites.site(), is_draining=self._is_draining)
-        if action == "stop":
-            return decide_stop(command.lease, key, known, grace_ms=grace_of(command.stop))
-        return Refused(NOT_YET_AVAILABLE, f"not available yet: {action}")
+        return decide_stop(command.lease, key, known, grace_ms=grace_of(command.stop))
 
     def _write(self, command: Command, decision: Accepted) -> None:
         """Write down what an accepted command changes."""

@@ -17,7 +17,15 @@ from fallow_chassis.logging import get_logger
 from fallow_chassis.wire import to_timestamp
 from fallow_provider.convert import key_of, node_message, proof_message, status_message
 from fallow_provider.domain.inventory import DeviceHealth, Node, changed_nodes, worst_health
-from fallow_provider.domain.run import DEFAULT_GRACE_MS, Run, RunKey, RunState, acknowledge_final, final_proof, prove
+from fallow_provider.domain.run import (
+    DEFAULT_GRACE_MS,
+    PROVING,
+    Run,
+    RunKey,
+    acknowledge_final,
+    final_proof,
+    prove,
+)
 from fallow_provider.ports import Market, SiteSource
 from fallow_provider.proof_key import ProofKey
 from fallow_provider.store import Store
@@ -180,7 +188,7 @@ class Heartbeats:
         """The next proof of a run that runs, the final one of a run that is over until it was heard, else none."""
         run = self._store.run(key)
         assert run is not None, "nothing is forgotten while a heartbeat is made"
-        if run.state is RunState.RUNNING:
+        if run.state in PROVING:
             after, facts = prove(run, self._health(run))
             self._store.save_run(after)
             return proof_message(facts, self._key.sign(facts))
@@ -199,6 +207,12 @@ class Heartbeats:
                 self._store.save_run(acknowledge_final(run))
         for unwanted in answer.unwanted:
             self._supervisor.stop(key_of(unwanted), DEFAULT_GRACE_MS)
+        suspended = {key_of(paused) for paused in answer.suspended}
+        for run in self._store.runs():
+            if run.key in suspended:
+                self._supervisor.suspend(run.key)
+            else:
+                self._supervisor.resume(run.key)
         for forgotten in answer.forgotten:
             run = self._store.run(key_of(forgotten))
             if run is not None and run.state.is_terminal:

@@ -1,7 +1,7 @@
 """What the agent needs of the world: a runtime driver, the market, the order service.
 
-A driver runs containers and knows them by their key. Its methods are idempotent: starting what runs, stopping what is
-stopped and destroying what is gone change nothing. It never guesses: where the engine does not answer it raises
+A driver runs containers and knows them by their key. Its methods are idempotent: starting what runs, freezing what is
+frozen, stopping what is stopped and destroying what is gone change nothing. It never guesses: where the engine does not answer it raises
 DriverUnavailableError, which says that nothing is known, and never that something has stopped.
 """
 
@@ -63,9 +63,11 @@ class ContainerStatus:
     key: ContainerKey
     runtime_id: str
     is_running: bool
+    """True also while it is frozen."""
     exit_status: int | None = None
     """Set once it has stopped; 128 + n for a signal; None while it runs or where nobody knows any more."""
     ports: Mapping[int, HostAddress] = field(default_factory=dict)
+    is_frozen: bool = False
 
 
 class LogStream(IntEnum):
@@ -141,8 +143,16 @@ class RuntimeDriver(Protocol):
         """The exit status once the container has stopped (None if nobody knows it); at once for one that is gone."""
         ...
 
+    async def freeze(self, key: ContainerKey) -> None:
+        """Let no process of it run until it is thawed; what it holds, devices and memory, stays held."""
+        ...
+
+    async def thaw(self, key: ContainerKey) -> None:
+        """Let it go on where it was frozen."""
+        ...
+
     async def stop(self, key: ContainerKey, grace_ms: int) -> None:
-        """Ask it to stop, and kill it after the grace; returns when nothing of it runs."""
+        """Ask it to stop, and kill it after the grace; a frozen one is thawed for it. Returns when nothing of it runs."""
         ...
 
     async def destroy(self, key: ContainerKey) -> None:

@@ -1,7 +1,8 @@
 """Makes what runs equal what is leased.
 
 The store says what each run should be; ``_sync`` derives one worker for each run that is not over: a live run has one
-that brings its containers up and watches them, a stopping one has one that takes them down. A change of state is
+that brings its containers up and watches them, a suspended one has one that freezes them, a stopping one has one that
+takes them down. A change of state is
 written first and wakes the loop, so a crash at any step leaves a state from which the next life of the agent goes on:
 drivers are idempotent, containers that run are adopted, and a sweep stops whatever belongs to no live run. Where the
 engine does not answer nothing is known and nothing is done but to ask again.
@@ -13,6 +14,7 @@ stop begins, in differences of the monotonic clock.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, TypeVar
 
 from fallow.type.v1.workload_pb2 import Endpoint, Workload
@@ -32,7 +34,9 @@ from fallow_provider.domain.run import (
     has_run_for,
     is_past_self_stop,
     progressed,
+    resumed,
     stop_asked,
+    suspended,
 )
 from fallow_provider.domain.workload import (
     Container,
@@ -69,12 +73,16 @@ class _RunFailedError(Exception):
         self.detail = detail
 
 
+_Kind = Literal["keep", "freeze", "stop"]
+
+
 @dataclass(slots=True)
 class _Worker:
-    """The task that works on a run, and what for."""
+    """The task that works on a run, and what for. A stale one was made for a state that the run has left since."""
 
-    kind: Literal["keep", "stop"]
+    kind: _Kind
     task: asyncio.Task[None]
+    is_stale: bool = False
 
 
 class Supervisor:
@@ -120,11 +128,19 @@ class Supervisor:
 
     def stop(self, key: RunKey, grace_ms: int) -> None:
         """Stop a run that the market does not want; harmless on one that is stopping or over."""
-        self._leave(key, lambda run: stop_asked(run, grace_ms))
+        self._turn(key, lambda run: stop_asked(run, grace_ms))
 
     def fail(self, key: RunKey, reason: ErrorReason, detail: str) -> None:
         """End a run for a reason of its own; harmless on one that is stopping or over."""
-        self._leave(key, lambda run: failed(run, reason.reason, detail))
+        self._turn(key, lambda run: failed(run, reason.reason, detail))
+
+    def suspend(self, key: RunKey) -> None:
+        """Freeze a run for want of funds; harmless on one that does not run."""
+        self._turn(key, suspended)
+
+    def resume(self, key: RunKey) -> None:
+        """Let a frozen run go on; harmless on one that is not frozen."""
+        self._turn(key, resumed)
 
     def stop_unheard(self, acknowledged_at_ms: int | None) -> None:
         """Stop each run whose self-stop has passed; see ``is_past_self_stop``."""
@@ -144,7 +160,7 @@ class Supervisor:
         """Stop what runs without ending its run: the agent's next life starts it again. Only once ``run`` was cancelled."""
         for run in self._store.runs():
             if not run.state.is_terminal:
-                self._pause(run.key)
+                self._stop_clock(run.key)
                 await self._destroy_all(run.key)
 
     def heard(self, at_ms: int) -> None:
@@ -168,18 +184,20 @@ class Supervisor:
             return []
         return [endpoint for _, endpoints in sorted(self._up.get(key, {}).items()) for endpoint in endpoints]
 
-    def _leave(self, key: RunKey, transition: Callable[[Run], Run]) -> None:
-        """Take a run out of its live states: its time stops now."""
-        self._pause(key)
+    def _turn(self, key: RunKey, transition: Callable[[Run], Run]) -> None:
+        """Change what a run should be; where that changes, its time stands still from now on."""
         run = self._store.run(key)
-        if run is None:
+        if run is None or transition(run) is run:
             return
-        after = transition(run)
-        if after is not run:
-            self._store.save_run(after)
-            self.changed()
+        self._stop_clock(key)
+        run = self._store.run(key)
+        assert run is not None, "a run is not forgotten while its clock is stopped"
+        self._store.save_run(transition(run))
+        if key in self._workers:
+            self._workers[key].is_stale = True
+        self.changed()
 
-    def _pause(self, key: RunKey) -> None:
+    def _stop_clock(self, key: RunKey) -> None:
         """Count until now and no further."""
         self.accrue(key)
         self._marks_ms.pop(key, None)
@@ -193,14 +211,27 @@ class Supervisor:
                 if not is_working:
                     self._workers.pop(run.key, None)
                 continue
-            kind: Literal["keep", "stop"] = "keep" if run.state.is_live else "stop"
-            if worker is not None and is_working and worker.kind == kind:
+            kind = _kind(run.state)
+            is_fit = worker is not None and worker.kind == kind and not worker.is_stale
+            if is_fit and (is_working or kind == "freeze"):
                 continue
             before = worker.task if worker is not None and is_working else None
             if before is not None:
                 before.cancel()
-            work = self._keep(run.key) if kind == "keep" else self._take_down(run.key, before)
+            work = self._work(kind, run.key, before)
             self._workers[run.key] = _Worker(kind, group.create_task(work, name=f"{kind} {run.lease}"))
+
+    async def _work(self, kind: _Kind, key: RunKey, before: asyncio.Task[None] | None) -> None:
+        """Do what a run's state asks for, once its last worker is through."""
+        if before is not None:
+            await asyncio.wait({before})
+        match kind:
+            case "keep":
+                await self._keep(key)
+            case "freeze":
+                await self._freeze(key)
+            case "stop":
+                await self._take_down(key)
 
     async def _sweep_for_ever(self) -> None:
         """Sweep at the start and again and again."""
@@ -209,7 +240,7 @@ class Supervisor:
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _sweep(self) -> None:
-        """Stop what belongs to no run that may have containers."""
+        """Stop what belongs to no run that may have containers; freeze and thaw what is not as its run should be."""
         try:
             statuses = await self._driver.recover()
             for status in statuses:
@@ -217,6 +248,10 @@ class Supervisor:
                 if run is None or run.state.is_terminal or run.lease != status.key.lease:
                     _log.warning("orphan_stopped", lease=status.key.lease, runtime_id=status.runtime_id)
                     await self._driver.destroy(status.key)
+                elif run.state is RunState.SUSPENDED and status.is_running and not status.is_frozen:
+                    await self._driver.freeze(status.key)
+                elif run.state is RunState.RUNNING and status.is_frozen:
+                    await self._driver.thaw(status.key)
         except DriverUnavailableError as error:
             _log.warning("driver_unavailable", driver=self._driver.name, error=str(error))
 
@@ -309,6 +344,8 @@ class Supervisor:
         while True:
             before = await self._asked(lambda: self._driver.inspect(container.key))
             status = before
+            if before is not None and before.is_frozen:
+                await self._asked(lambda: self._driver.thaw(container.key))
             if before is None or not before.is_running:
                 status = await self._asked(lambda: self._driver.start(container))
             assert status is not None, "a started container has a status"
@@ -330,7 +367,7 @@ class Supervisor:
         stops = 0
         while True:
             status = await self._asked(lambda: self._driver.wait(container.key))
-            self._pause(key)
+            self._stop_clock(key)
             self._up.get(key, {}).pop(container.key, None)
             stops += 1
             _log.warning("container_stopped", container=container.key.name, exit_status=status)
@@ -364,10 +401,15 @@ class Supervisor:
                 _log.warning("driver_unavailable", driver=self._driver.name, attempt=attempt, error=str(error))
                 await asyncio.sleep(wait_seconds(attempt))
 
-    async def _take_down(self, key: RunKey, before: asyncio.Task[None] | None) -> None:
+    async def _freeze(self, key: RunKey) -> None:
+        """Freeze all containers of a run."""
+        for status in await self._asked(self._driver.recover):
+            if status.key.run == key and status.is_running:
+                await self._asked(partial(self._driver.freeze, status.key))
+        _log.info("run_suspended", lease=self._lease(key), generation=key.generation)
+
+    async def _take_down(self, key: RunKey) -> None:
         """Stop and destroy all containers of a run, then say that it is over."""
-        if before is not None:
-            await asyncio.wait({before})
         await self._asked(lambda: self._destroy_all(key))
         run = self._store.run(key)
         assert run is not None, "a run is not forgotten before it is over"
@@ -417,6 +459,14 @@ class Supervisor:
         """The lease of a run, for logs."""
         run = self._store.run(key)
         return "" if run is None else run.lease
+
+
+def _kind(state: RunState) -> _Kind:
+    """What a run in a state that is not over asks for."""
+    assert not state.is_terminal, "nothing is to be done for what is over"
+    if state is RunState.SUSPENDED:
+        return "freeze"
+    return "keep" if state.is_live else "stop"
 
 
 def _first(group: BaseExceptionGroup[_RunFailedError]) -> _RunFailedError:

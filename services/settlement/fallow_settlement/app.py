@@ -23,6 +23,7 @@ from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts, SettlementSettings
 from fallow_settlement.signer import Signer
 from fallow_settlement.statements import Statements
+from fallow_settlement.suspension import Suspension
 from fallow_settlement.vault_watcher import VaultWatcher
 from fallow_settlement.withdrawals import Withdrawals
 
@@ -62,11 +63,14 @@ async def build(application: Application[SettlementSettings]) -> None:
     ):
         application.consume(Consumer(name, [topic], database, stream, handlers, poison=Poison.PARK_KEY))
 
-    ender = BiddingClient(application.channel(settings.bidding_address)) if settings.bidding_address else None
-    charging = Charging(database, rules, ender)
+    market = BiddingClient(application.channel(settings.bidding_address)) if settings.bidding_address else None
+    charging = Charging(database, rules)
     application.every(settings.charge_interval_seconds, charging.charge_due, name="charge_due")
     application.every(settings.close_interval_seconds, charging.close_ended, name="close_ended")
-    application.every(settings.close_interval_seconds, charging.end_used_up, name="end_used_up")
+    if market is not None:
+        suspension = Suspension(database, market)
+        application.every(settings.close_interval_seconds, suspension.resume_or_end, name="resume_or_end")
+        application.every(settings.close_interval_seconds, suspension.tell_market, name="tell_market")
     application.every(FORGET_SECONDS, charging.forget, name="forget")
     if contracts is not None and node is not None:
         _add_chain(application, database, node, contracts)

@@ -5,24 +5,19 @@ transfers, the sums of escrow and generations and the events stand or fall toget
 none of them or all, and the next tick goes on from what is proven and not charged.
 """
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from fallow_chassis.errors import DomainError
-from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
-from fallow_chassis.retry import is_retryable
 from fallow_settlement import escrow_store, metering_store
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.charge import Metering, charge_all
-from fallow_settlement.domain.escrow import FILLABLE, LIVE, Escrow, EscrowState
+from fallow_settlement.domain.escrow import LIVE, PAYING, Escrow, EscrowState
 from fallow_settlement.domain.rules import Rules
 from fallow_settlement.events import state_charged, state_closed, state_low, state_suspended, state_topped_up
 from fallow_settlement.holding import free_balance, hold_funds, return_rest
 from fallow_settlement.ledger_store import must_post
-from fallow_settlement.ports import OrderEnder
 
 PAGE_ORDERS: Final = 500
 """How many orders one look at the database lists."""
@@ -30,17 +25,14 @@ KEEP_PARKED_PROOFS: Final = timedelta(days=1)
 KEEP_TOMBSTONES: Final = timedelta(days=1)
 """Far longer than any call to open an escrow may still be on its way; nobody opens a withdrawn order after that."""
 
-_log = get_logger(__name__)
-
 
 class Charging:
     """The timers of charging."""
 
-    def __init__(self, database: Database, rules: Rules, ender: OrderEnder | None) -> None:
-        """``ender`` asks bidding to end an order; None where no bidding service is configured."""
+    def __init__(self, database: Database, rules: Rules) -> None:
+        """Take where escrows stand and what this installation decides about money."""
         self._database = database
         self._rules = rules
-        self._ender = ender
 
     async def charge_due(self) -> None:
         """Charge every escrow whose generations have proven time that is not charged."""
@@ -68,26 +60,6 @@ class Charging:
                 return
             after = orders[-1]
 
-    async def end_used_up(self) -> None:
-        """Ask bidding to end the orders whose escrow is used up; asked again until it answers."""
-        if self._ender is None:
-            return
-        async with self._database.read() as connection:
-            orders = await escrow_store.list_used_up(connection, PAGE_ORDERS)
-        for order_id in orders:
-            try:
-                await self._ender.end_order(order_id)
-            except DomainError as error:
-                if is_retryable(error):
-                    raise
-                # What bidding refuses is for people to see; it must not stop the charges of everybody else.
-                _log.error("end_order_refused", order=order_id, error=str(error))
-                continue
-            async with self._database.transaction() as unit:
-                escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
-                assert escrow is not None, "an escrow is never deleted"
-                await escrow_store.save_escrow(unit.connection, replace(escrow, funds_end_asked=True))
-
     async def forget(self) -> None:
         """Forget proofs whose lease never came, and tombstones that no call in flight can be older than."""
         async with self._database.transaction() as unit:
@@ -105,10 +77,10 @@ async def charge_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
     meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
     before = escrow
     escrow = await _topped_up(unit, escrow, meterings, rules)
-    escrow = await _charged(unit, escrow, meterings)
+    escrow = await _charged(unit, escrow, meterings, rules)
     if escrow.state is EscrowState.OPEN:
         # What was due is charged by now.
-        runway_ms = escrows.runway_ms(escrow.held, 0, _running_price(meterings))
+        runway_ms = escrows.runway_ms(escrow.held, 0, running_price(meterings))
         if escrows.is_short(escrow, runway_ms, rules.low_runway_ms):
             escrow = state_low(unit, escrows.low(escrow), runway_ms)
     if escrow != before:
@@ -126,7 +98,7 @@ async def close_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
     waited = unit.clock.now() - escrow.end_time >= timedelta(milliseconds=rules.final_wait_ms)
     if not waited and not all(metering.is_settled for metering in meterings):
         return
-    escrow = await _charged(unit, escrow, meterings)
+    escrow = await _charged(unit, escrow, meterings, rules)
     await return_rest(unit, escrow)
     escrow = state_closed(unit, escrows.closed(escrow, unit.clock.now()))
     await escrow_store.save_escrow(unit.connection, escrow)
@@ -134,17 +106,22 @@ async def close_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
 
 def runway(escrow: Escrow, meterings: tuple[Metering, ...]) -> int | None:
     """Milliseconds that the rest lasts after what is due already; None while nothing runs."""
-    return escrows.runway_ms(escrow.held, sum(metering.due for metering in meterings), _running_price(meterings))
+    return escrows.runway_ms(escrow.held, sum(metering.due for metering in meterings), running_price(meterings))
 
 
-def _running_price(meterings: tuple[Metering, ...]) -> int:
+def needed_to_resume(meterings: tuple[Metering, ...]) -> int:
+    """Micros that a used-up escrow of these generations must hold to go on."""
+    return escrows.needed_to_resume(sum(metering.due for metering in meterings), running_price(meterings))
+
+
+def running_price(meterings: tuple[Metering, ...]) -> int:
     """Micros an hour of all generations that run now."""
     return sum(metering.price_micros_per_hour for metering in meterings if metering.is_running)
 
 
 async def _topped_up(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> Escrow:
     """The escrow with more funds, where its runway is short and its tenant allows it."""
-    if escrow.top_up == 0 or escrow.state not in FILLABLE:
+    if escrow.top_up == 0 or escrow.state not in PAYING:
         return escrow
     due = min(escrow.held, sum(metering.due for metering in meterings))
     # What is due leaves the escrow in this very tick.
@@ -153,12 +130,17 @@ async def _topped_up(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering
     amount = escrows.next_top_up(escrow, await free_balance(unit.connection, escrow.account_id, escrow.asset))
     if amount == 0:
         return escrow
-    after = escrows.topped_up(escrow, amount)
+    return await add_funds(unit, escrow, amount, 0)
+
+
+async def add_funds(unit: UnitOfWork, escrow: Escrow, amount: int, needed: int) -> Escrow:
+    """The escrow with more of its tenant's free balance; a used-up one goes on if it then holds ``needed``."""
+    after = escrows.topped_up(escrow, amount, needed)
     await hold_funds(unit, after, amount, f"top-up-{escrow.version + 1}")
-    return state_topped_up(unit, after)
+    return state_topped_up(unit, escrow, after)
 
 
-async def _charged(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...]) -> Escrow:
+async def _charged(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> Escrow:
     """Charge all that is proven; the escrow after it, used up where the funds fell short."""
     charges, changed, short = charge_all(meterings, escrow.held, unit.clock.now())
     await metering_store.insert_charges(unit.connection, charges)
@@ -167,6 +149,7 @@ async def _charged(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, 
     await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
     for charge in charges:
         escrow = state_charged(unit, escrows.charged(escrow, charge.amount), charge)
-    if short and escrow.state in FILLABLE:
-        escrow = state_suspended(unit, escrows.used_up(escrow))
+    if short and escrow.state in PAYING:
+        grace_end_time = unit.clock.now() + timedelta(milliseconds=rules.grace_ms)
+        escrow = state_suspended(unit, escrows.used_up(escrow, grace_end_time))
     return escrow

@@ -13,6 +13,12 @@ class BiddingClient:
         """Take a channel that carries settlement's own token."""
         self._leases = lease_service_pb2_grpc.LeaseServiceStub(channel)
 
+    async def set_order_suspended(self, order_id: str, *, suspended: bool, number: int) -> None:
+        """Pause an order or let it go on; a repeat changes nothing."""
+        await self._leases.SetOrderSuspended(
+            lease_service_pb2.SetOrderSuspendedRequest(order=f"orders/{order_id}", suspended=suspended, number=number)
+        )
+
     async def end_order(self, order_id: str) -> None:
         """End an order for want of funds; a repeat answers the same."""
         await self._leases.EndOrder(

@@ -6,6 +6,7 @@ from fallow_chassis.errors import DomainError, FieldViolation
 from fallow_chassis.idempotency import claim
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_settlement import escrow_store, metering_store
+from fallow_settlement.charging import add_funds, needed_to_resume
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import Escrow, EscrowState, Resize
@@ -15,7 +16,7 @@ from fallow_settlement.domain.reasons import (
 )
 from fallow_settlement.domain.rules import Rules
 from fallow_settlement.escrow_store import Opened
-from fallow_settlement.events import state_closed, state_resized, state_topped_up
+from fallow_settlement.events import state_closed, state_resized
 from fallow_settlement.holding import hold_funds, return_rest
 from fallow_settlement.ledger_store import must_post
 
@@ -52,9 +53,8 @@ class EscrowCommands:
             if not taken.first:
                 return escrow
             _check_asset(escrow, asset)
-            escrow = escrows.topped_up(escrow, amount)
-            await hold_funds(unit, escrow, amount, f"top-up-{escrow.version + 1}")
-            escrow = state_topped_up(unit, escrow)
+            meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
+            escrow = await add_funds(unit, escrow, amount, needed_to_resume(meterings))
             await escrow_store.save_escrow(unit.connection, escrow)
             return escrow
 

@@ -40,6 +40,8 @@ def escrow_message(escrow: Escrow, runway_ms: int | None = None) -> charge_pb2.E
         message.runway.CopyFrom(to_duration(runway_ms))
     if escrow.top_up:
         message.top_up.CopyFrom(amount(escrow.asset, escrow.top_up))
+    if escrow.grace_end_time is not None and escrow.state is EscrowState.SUSPENDED:
+        message.grace_end_time.CopyFrom(to_timestamp(escrow.grace_end_time))
     return message
 
 

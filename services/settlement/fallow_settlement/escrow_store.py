@@ -77,6 +77,9 @@ async def save_escrow(connection: Connection, escrow: Escrow) -> None:
         escrow.budget,
         escrow.hold,
         escrow.resizes,
+        escrow.grace_end_time,
+        escrow.pauses,
+        escrow.pauses_told,
     )
     assert status == "UPDATE 1", "an escrow that was locked is there"
 
@@ -91,9 +94,20 @@ async def list_closing(connection: Connection, after: str, limit: int) -> list[s
     return [row["order_id"] for row in await connection.fetch(QUERIES.get("list_closing_orders"), after, limit)]
 
 
-async def list_used_up(connection: Connection, limit: int) -> list[str]:
-    """Orders whose escrow is used up and that bidding was not asked to end yet."""
-    return [row["order_id"] for row in await connection.fetch(QUERIES.get("list_used_up_orders"), limit)]
+async def list_suspended(connection: Connection, after: str, limit: int) -> list[str]:
+    """Orders whose escrow is used up and that have not ended yet, by id."""
+    return [row["order_id"] for row in await connection.fetch(QUERIES.get("list_suspended_orders"), after, limit)]
+
+
+async def list_untold(connection: Connection, after: str, limit: int) -> list[tuple[str, bool, int]]:
+    """Orders that were suspended or resumed without bidding knowing of it, by id: whether suspended, and the count."""
+    rows = await connection.fetch(QUERIES.get("list_untold_orders"), after, limit)
+    return [(row["order_id"], row["state"] == EscrowState.SUSPENDED, row["pauses"]) for row in rows]
+
+
+async def load_suspended(connection: Connection, order_ids: Collection[str]) -> set[str]:
+    """Those of some orders whose escrow is used up."""
+    return {row["order_id"] for row in await connection.fetch(QUERIES.get("load_suspended"), list(order_ids))}
 
 
 async def drop_tombstones_before(connection: Connection, time: datetime) -> None:
@@ -127,4 +141,7 @@ def _escrow(row: asyncpg.Record) -> Escrow:
         version=row["version"],
         hold=row["hold"],
         resizes=row["resizes"],
+        grace_end_time=row["grace_end_time"],
+        pauses=row["pauses"],
+        pauses_told=row["pauses_told"],
     )

@@ -11,7 +11,7 @@ from fallow_chassis.postgres import UnitOfWork
 from fallow_settlement.chain_store import Batch
 from fallow_settlement.convert import batch_message, charge_message, escrow_message
 from fallow_settlement.domain.charge import Charge
-from fallow_settlement.domain.escrow import Escrow
+from fallow_settlement.domain.escrow import Escrow, EscrowState
 
 ESCROWS_TOPIC: Final = "fallow.settlement.escrows.v1"
 BATCHES_TOPIC: Final = "fallow.settlement.batches.v1"
@@ -28,10 +28,16 @@ def _next(escrow: Escrow) -> Escrow:
     return replace(escrow, version=escrow.version + 1)
 
 
-def state_topped_up(unit: UnitOfWork, escrow: Escrow) -> Escrow:
-    """EscrowToppedUp; returns the escrow with the event counted."""
+def state_topped_up(unit: UnitOfWork, before: Escrow, escrow: Escrow) -> Escrow:
+    """EscrowToppedUp, or EscrowResumed where it was suspended before; returns the escrow with the event counted."""
     after = _next(escrow)
-    _state(unit, after, events_pb2.EscrowToppedUp(escrow=escrow_message(after)))
+    is_resumed = before.state is EscrowState.SUSPENDED
+    message = escrow_message(after)
+    _state(
+        unit,
+        after,
+        events_pb2.EscrowResumed(escrow=message) if is_resumed else events_pb2.EscrowToppedUp(escrow=message),
+    )
     return after
 
 

@@ -88,7 +88,7 @@ class Facts:
             _log.warning("lease_on_escrow_not_open", order=order_id, state=escrow.state.value)
         for parked in await metering_store.take_parked(unit.connection, metering.lease_id):
             proof = lease_pb2.Proof.FromString(parked.proof)
-            metering = self._counted(metering, proof, parked)
+            metering = self._counted(metering, proof, parked, is_paid=escrow.state is not EscrowState.SUSPENDED)
         await metering_store.save_meterings(unit.connection, [metering])
 
     async def lease_running(self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.LeaseRunning) -> None:
@@ -127,6 +127,7 @@ class Facts:
             for proof in message.proofs
         ]
         known = await metering_store.lock_meterings(unit.connection, (item.lease_id for item in arrived))
+        paused = await escrow_store.load_suspended(unit.connection, {found.order_id for found in known.values()})
         changed: dict[str, Metering] = {}
         for item, proof in zip(arrived, message.proofs, strict=True):
             metering = changed.get(item.lease_id) or known.get(item.lease_id)
@@ -134,12 +135,12 @@ class Facts:
                 kept = await metering_store.park_proof(unit.connection, item)
                 self._proofs.add(1, {"outcome": "parked" if kept else "dropped"})
                 continue
-            after = self._counted(metering, proof, item)
+            after = self._counted(metering, proof, item, is_paid=metering.order_id not in paused)
             if after is not metering:
                 changed[item.lease_id] = after
         await metering_store.save_meterings(unit.connection, list(changed.values()))
 
-    def _counted(self, metering: Metering, proof: lease_pb2.Proof, receipt: ParkedProof) -> Metering:
+    def _counted(self, metering: Metering, proof: lease_pb2.Proof, receipt: ParkedProof, *, is_paid: bool) -> Metering:
         """The generation after a proof; one that is forged or of somebody else changes nothing."""
         refusal = _refusal(metering, proof, receipt)
         if refusal:
@@ -152,6 +153,7 @@ class Facts:
             final=proof.final,
             receive_time=receipt.receive_time,
             outage_ms=receipt.outage_ms,
+            is_paid=is_paid,
         )
         self._proofs.add(1, {"outcome": "counted"})
         after = meters.count(metering.meter, claim)

@@ -244,6 +244,7 @@ def _counted_json(counted: Counted) -> dict[str, Any]:
         "final": counted.claim.final,
         "receive_ms": (counted.claim.receive_time - _EPOCH) // _MILLISECOND,
         "outage_ms": counted.claim.outage_ms,
+        "is_paid": counted.claim.is_paid,
         "proven_ms": counted.proven_ms,
         "slack_ms": counted.slack_ms,
     }
@@ -257,5 +258,6 @@ def _counted(item: dict[str, Any]) -> Counted:
         final=item["final"],
         receive_time=_EPOCH + item["receive_ms"] * _MILLISECOND,
         outage_ms=item["outage_ms"],
+        is_paid=item.get("is_paid", True),
     )
     return Counted(claim, item["proven_ms"], item["slack_ms"])

@@ -5,8 +5,12 @@ from typing import Protocol
 from fallow_settlement.chain import Block, Log, TransactionReceipt
 
 
-class OrderEnder(Protocol):
-    """Bidding's door for ending an order."""
+class Market(Protocol):
+    """Bidding's doors for orders whose funds are used up."""
+
+    async def set_order_suspended(self, order_id: str, *, suspended: bool, number: int) -> None:
+        """Pause an order or let it go on; one whose number is not above the last changes nothing."""
+        ...
 
     async def end_order(self, order_id: str) -> None:
         """Ask to end matching and leases of an order for want of funds; idempotent. Raises what the call raises."""

@@ -31,6 +31,9 @@ class SettlementSettings(ServiceSettings):
         default=60, ge=0, description="How long an ended order waits for its final proofs."
     )
     low_runway_seconds: float = Field(default=600, ge=0, description="The runway below which an escrow is low.")
+    grace_seconds: float = Field(
+        default=600, ge=0, description="How long an order whose funds are used up stays paused before it is ended."
+    )
     chain_rpc_url: str = Field(
         default="",
         repr=False,
@@ -58,6 +61,7 @@ class SettlementSettings(ServiceSettings):
             pool_basis_points=self.pool_basis_points,
             final_wait_ms=round(self.final_proof_wait_seconds * 1_000),
             low_runway_ms=round(self.low_runway_seconds * 1_000),
+            grace_ms=round(self.grace_seconds * 1_000),
         )
 
 

@@ -91,7 +91,7 @@ async def money(
     database = await Database.connect(
         await database_factory("fallow_settlement"), pool_size=4, ids=ids, clock=clock, source="services/settlement"
     )
-    rules = Rules(RULES.take_basis_points, 1_000, 60_000, low_runway_ms=10**9)
+    rules = Rules(RULES.take_basis_points, 1_000, 60_000, low_runway_ms=10**9, grace_ms=0)
     market = Market(database, clock, rules)
     tenant = house.tenant()
     house.settlement.free[tenant.name] = HOLD

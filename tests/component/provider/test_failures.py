@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fallow.provider.v1 import market_link_pb2
-from fallow.type.v1 import lease_pb2, workload_pb2
+from fallow.type.v1 import workload_pb2
 from tests.component.provider.conftest import IDS, SERVER, Market, container, processes_of
 
 ACCEPTED = market_link_pb2.COMMAND_OUTCOME_ACCEPTED
@@ -76,9 +76,8 @@ async def test_refusals(market: Market) -> None:
     malformed = market.run_command(lease, key)
     malformed.key.order = "orders/x"
     assert await outcome(malformed) == (REFUSED, "COMMAND_INVALID")
-    suspend = market_link_pb2.Command(command_id=IDS.new(), lease=lease, key=key)
-    suspend.suspend.reason = lease_pb2.END_REASON_FUNDS
-    assert await outcome(suspend) == (REFUSED, "NOT_YET_AVAILABLE")
+    actionless = market_link_pb2.Command(command_id=IDS.new(), lease=lease, key=key)
+    assert await outcome(actionless) == (REFUSED, "COMMAND_INVALID")
     assert await outcome(market.run_command(lease, key)) == (ACCEPTED, "")
     older, older_key = market.new_lease(order=key.order, generation=1)
     assert await outcome(market.run_command(older, older_key)) == (REFUSED, "GENERATION_OLD")

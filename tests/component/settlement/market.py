@@ -22,9 +22,13 @@ from fallow_settlement.domain.rules import Rules
 from fallow_settlement.facts import Facts
 from fallow_settlement.ledger_store import must_post
 from fallow_settlement.opening import EscrowOpening, Opening
+from fallow_settlement.suspension import Suspension
 
 ASSET = "usdc"
-RULES = Rules(take_basis_points={ASSET: 2_000}, pool_basis_points=1_000, final_wait_ms=60_000, low_runway_ms=0)
+GRACE_MS = 30_000
+RULES = Rules(
+    take_basis_points={ASSET: 2_000}, pool_basis_points=1_000, final_wait_ms=60_000, low_runway_ms=0, grace_ms=GRACE_MS
+)
 
 
 def identifier(number: int) -> str:
@@ -37,17 +41,23 @@ OWNER = identifier(102)
 PROVIDER = identifier(103)
 
 
-class RecordingEnder:
-    """Stands in for bidding's EndOrder and remembers what was asked."""
+class RecordingBidding:
+    """Stands in for bidding's EndOrder and SetOrderSuspended and remembers what was asked, as bidding would."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.ended: list[str] = []
+        self.told: list[tuple[str, bool, int]] = []
         self.failure: Exception | None = None
 
     async def end_order(self, order_id: str) -> None:
         if self.failure is not None:
             raise self.failure
-        self.asked.append(order_id)
+        self.ended.append(order_id)
+
+    async def set_order_suspended(self, order_id: str, *, suspended: bool, number: int) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.told.append((order_id, suspended, number))
 
 
 @dataclass
@@ -150,11 +160,12 @@ class Market(FactMaker):
         super().__init__(clock)
         self.database = database
         self.rules = rules
-        self.ender = RecordingEnder()
+        self.bidding = RecordingBidding()
         self.commands = EscrowCommands(self.database, self.rules)
         self.opening = EscrowOpening(self.database, self.rules)
         self.facts = Facts(self.rules)
-        self.charging = Charging(self.database, self.rules, self.ender)
+        self.charging = Charging(self.database, self.rules)
+        self.suspension = Suspension(self.database, self.bidding)
         self._handlers = {**self.facts.lease_handlers(), **self.facts.proof_handlers()}
 
     async def fund(self, account: str, micros: int, deposit: str = "first") -> None:

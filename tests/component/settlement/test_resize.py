@@ -166,7 +166,9 @@ async def test_auto_top_up_is_turned_on_and_off_within_the_budget(market: Market
     """Goal: a running order may be told to top itself up, and to stop, with the budget as the bound. Method: an escrow
     that is short of runway; off: no top-up; on: as much as the hold, at most the budget; off again: none.
     """
-    eager = Market(market.database, market.clock, Rules(RULES.take_basis_points, 1_000, 60_000, low_runway_ms=10**9))
+    eager = Market(
+        market.database, market.clock, Rules(RULES.take_basis_points, 1_000, 60_000, low_runway_ms=10**9, grace_ms=0)
+    )
     eager.key = market.key
     await eager.fund(TENANT, 1_000_000)
     await eager.open(ORDER, 10_000)
@@ -195,7 +197,9 @@ async def test_auto_top_up_is_turned_on_and_off_within_the_budget(market: Market
 
 async def test_the_state_follows_what_is_held(market: Market) -> None:
     """Goal: more funds end LOW. Method: a low escrow is resized up."""
-    eager = Market(market.database, market.clock, Rules(RULES.take_basis_points, 1_000, 60_000, low_runway_ms=10**9))
+    eager = Market(
+        market.database, market.clock, Rules(RULES.take_basis_points, 1_000, 60_000, low_runway_ms=10**9, grace_ms=0)
+    )
     eager.key = market.key
     await running(eager, 0)
     await eager.run_for(ORDER, LEASES[0], 80)

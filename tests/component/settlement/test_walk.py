@@ -1,9 +1,10 @@
 """One order's money from the deposit to the refund, on a real database."""
 
+from dataclasses import replace
+
 import pytest
 
 from fallow.settlement.v1 import charge_pb2, events_pb2
-from fallow_chassis.errors import PERMISSION_DENIED, UNAVAILABLE, DomainError
 from fallow_chassis.postgres import Database
 from fallow_settlement import escrow_store
 from fallow_settlement.domain.escrow import EscrowState
@@ -103,44 +104,6 @@ async def test_a_missing_final_proof_is_waited_for_and_then_not(market: Market) 
     assert (await closed_event(market.database)).charged.micros == 3_000, "a proof after the close pays nothing"
 
 
-async def test_an_escrow_is_never_charged_beyond_what_it_holds(market: Market) -> None:
-    """Goal: a shortfall takes what is left and asks bidding to end the order. Method: run longer than the funds last."""
-    await market.fund(TENANT, 100_000)
-    await market.open(ORDER, 2_500)
-    await market.state(market.lease_created(ORDER, LEASE, price=PRICE), market.lease_running(ORDER, LEASE))
-    await market.run_for(ORDER, LEASE, 4)
-    await market.charging.charge_due()
-    await market.charging.charge_due()
-    await market.charging.end_used_up()
-    await market.charging.end_used_up()
-    charges = await Reads(market.database, RULES).charges(TENANT, ORDER, None, 10)
-    assert [(charge.amount, charge.short) for charge in charges] == [(2_500, 1_500)]
-    assert market.ender.asked == [ORDER], "asked once, because bidding answered"
-    assert (await Reads(market.database, RULES).money(TENANT, ASSET)).free == 97_500
-    await market.state(market.lease_ended(ORDER, LEASE, market.clock.now()), market.order_ended(ORDER))
-    market.clock.advance(seconds=60)
-    await market.charging.close_ended()
-    assert (await outbox(market.database))[-2:] == [("EscrowSuspended", 2), ("EscrowClosed", 3)]
-
-
-async def test_an_end_that_bidding_does_not_take_is_asked_again(market: Market) -> None:
-    """Goal: asking ends only with an answer, and a refusal stops nothing else. Method: refuse, be away, answer."""
-    await market.fund(TENANT, 100_000)
-    await market.open(ORDER, 500)
-    await market.state(market.lease_created(ORDER, LEASE, price=PRICE), market.lease_running(ORDER, LEASE))
-    await market.run_for(ORDER, LEASE, 1)
-    await market.charging.charge_due()
-    market.ender.failure = DomainError(PERMISSION_DENIED, "not you")
-    await market.charging.end_used_up()
-    market.ender.failure = DomainError(UNAVAILABLE, "away")
-    with pytest.raises(DomainError):
-        await market.charging.end_used_up()
-    market.ender.failure = None
-    await market.charging.end_used_up()
-    await market.charging.end_used_up()
-    assert market.ender.asked == [ORDER]
-
-
 async def test_leases_of_one_escrow_share_a_shortfall(market: Market) -> None:
     """Goal: pro rata by what is due. Method: two groups at prices 1:3 on funds for half of it."""
     await market.fund(TENANT, 100_000)
@@ -166,7 +129,7 @@ async def test_leases_of_one_escrow_share_a_shortfall(market: Market) -> None:
 
 async def test_an_escrow_tops_itself_up_within_its_budget(market: Market) -> None:
     """Goal: a short runway adds the opening sum until the budget is reached. Method: six ticks on a budget of two."""
-    market = Market(market.database, market.clock, rules=RULES.__class__({ASSET: 2_000}, 0, 60_000, 5_000))
+    market = Market(market.database, market.clock, rules=replace(RULES, pool_basis_points=0, low_runway_ms=5_000))
     await market.fund(TENANT, 100_000)
     await market.open(ORDER, 4_000, auto_top_up=True, budget=8_000)
     await market.state(market.lease_created(ORDER, LEASE, price=PRICE), market.lease_running(ORDER, LEASE))

@@ -41,6 +41,7 @@ WITHOUT_REQUEST_ID = {
     "DeleteApiKey": "deleting again changes nothing",
     "UpdateProvider": "setting the same values again changes nothing",
     "DrainProvider": "draining again changes nothing",
+    "SetOrderSuspended": "its number works once",
     "ResumeProvider": "resuming again changes nothing",
     "WithdrawOffer": "withdrawing again changes nothing",
     "Exec": "a stream to one process; the caller starts another on purpose",

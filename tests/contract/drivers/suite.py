@@ -82,6 +82,38 @@ class DriverSuite:
         assert not status.is_running
         assert status.exit_status is not None
 
+    async def test_a_frozen_one_is_kept_and_goes_on(self, house: House) -> None:
+        """Goal: a pause keeps all and ends nothing. Method: freeze twice, look, thaw twice, look; the next life sees both."""
+        container = house.container("serve")
+        await house.driver.start(container)
+        await until_said(house, container, "three")
+        for _ in range(2):
+            await house.driver.freeze(container.key)
+        frozen = await house.reborn().inspect(container.key)
+        assert frozen is not None
+        assert (frozen.is_running, frozen.is_frozen) == (True, True)
+        for _ in range(2):
+            await house.driver.thaw(container.key)
+        thawed = await house.driver.inspect(container.key)
+        assert thawed is not None
+        assert (thawed.is_running, thawed.is_frozen) == (True, False)
+        assert thawed.runtime_id == frozen.runtime_id
+
+    async def test_a_frozen_one_stops_as_any_other(self, house: House) -> None:
+        """Goal: an end of a pause leaves nothing. Method: freeze, stop with a grace; freeze another, destroy it."""
+        first, second = house.container("serve"), house.container("serve")
+        for container in (first, second):
+            await house.driver.start(container)
+            await until_said(house, container, "three")
+            await house.driver.freeze(container.key)
+        async with asyncio.timeout(WAIT_SECONDS):
+            await house.driver.stop(first.key, 5_000)
+            await house.driver.destroy(second.key)
+        status = await house.driver.inspect(first.key)
+        assert status is not None
+        assert not status.is_running
+        assert await house.driver.inspect(second.key) is None
+
     async def test_destroy_leaves_nothing(self, house: House) -> None:
         """Goal: nothing is left of a lease. Method: destroy a running one, twice; then ask in every way."""
         container = house.container("serve")
@@ -96,6 +128,8 @@ class DriverSuite:
         """Goal: idempotent clean-up. Method: every question and every end, for a key that was never started."""
         key = new_key()
         await house.driver.stop(key, 0)
+        await house.driver.freeze(key)
+        await house.driver.thaw(key)
         await house.driver.destroy(key)
         assert await house.driver.inspect(key) is None
         assert await house.driver.stats(key) is None
@@ -174,6 +208,18 @@ class ProgramSuite(DriverSuite):
         assert status is not None
         assert status.exit_status == 7
         await until_said(house, container, "polite end")
+
+    async def test_a_frozen_one_answers_nobody(self, house: House) -> None:
+        """Goal: what is not paid does no work. Method: fetch from a frozen server in vain, thaw it, fetch."""
+        container = house.container("serve")
+        status = await house.driver.start(container)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not await house.fetch(status.ports[8080]):
+                await asyncio.sleep(0.05)
+        await house.driver.freeze(container.key)
+        assert not await house.fetch(status.ports[8080])
+        await house.driver.thaw(container.key)
+        assert await house.fetch(status.ports[8080])
 
     async def test_stop_is_hard_in_the_end(self, house: House) -> None:
         """Goal: nothing outlives its grace. Method: a program that ignores SIGTERM and leaves a child in a session."""

@@ -1,5 +1,6 @@
 """What run states mean for leases: a table of every state against every stage of a lease."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +27,7 @@ from fallow_bidding.domain.leases import (
     ended,
     ready,
     released,
+    suspended,
 )
 from tests.unit.bidding.market import reserved_lease
 
@@ -35,6 +37,7 @@ RESERVED = reserved_lease(GenerationKey("order", 0, 2), MADE)
 STARTING = accepted(RESERVED, NOW)
 ENDPOINTS = (Endpoint("web", 80, "http://x", 0),)
 RUNNING = ready(STARTING, ENDPOINTS, NOW)
+PAUSED = suspended(RUNNING)
 EVIDENCE = Evidence(EndReason.TENANT, "", "services/bidding", NOW)
 STOPPING = ended(RUNNING, EVIDENCE, NOW, NOW, lost=False, nothing_runs=False)
 LOST = ended(STARTING, EVIDENCE, NOW, NOW, lost=True, nothing_runs=False)
@@ -49,6 +52,10 @@ TABLE: list[tuple[Lease, RunState, HeartbeatVerdict]] = [
     (STARTING, RunState.RUNNING, HeartbeatVerdict(ready=[("lease", ENDPOINTS)])),
     (RUNNING, RunState.RUNNING, HeartbeatVerdict()),
     (RUNNING, RunState.STARTING, HeartbeatVerdict()),
+    (RUNNING, RunState.SUSPENDED, HeartbeatVerdict(paused=["lease"])),
+    (PAUSED, RunState.SUSPENDED, HeartbeatVerdict()),
+    (PAUSED, RunState.RUNNING, HeartbeatVerdict(ready=[("lease", ENDPOINTS)])),
+    (STARTING, RunState.SUSPENDED, HeartbeatVerdict()),
     (STOPPING, RunState.RUNNING, HeartbeatVerdict(unwanted=[RESERVED.key])),
     (STOPPING, RunState.STOPPING, HeartbeatVerdict(unwanted=[RESERVED.key])),
     (STOPPING, RunState.STOPPED, HeartbeatVerdict(released=["lease"])),
@@ -60,10 +67,16 @@ TABLE: list[tuple[Lease, RunState, HeartbeatVerdict]] = [
 ]
 
 
-def _judge(lease: Lease, *runs: RunReport, stop_time: datetime | None = None, now: datetime = NOW) -> HeartbeatVerdict:
+def _judge(
+    lease: Lease,
+    *runs: RunReport,
+    suspended_orders: Collection[str] = (),
+    stop_time: datetime | None = None,
+    now: datetime = NOW,
+) -> HeartbeatVerdict:
     """One lease, one heartbeat."""
     stops = {} if stop_time is None else {lease.lease_id: stop_time}
-    return judge_runs("provider", runs, {lease.lease_id: lease}, stops, now)
+    return judge_runs("provider", runs, {lease.lease_id: lease}, suspended_orders, stops, now)
 
 
 @pytest.mark.parametrize(("lease", "state", "expected"), TABLE)
@@ -111,6 +124,16 @@ def test_what_is_not_ours_is_unwanted_or_forgotten() -> None:
         assert running == HeartbeatVerdict(unwanted=[run_key])
         over = _judge(late, RunReport(lease_id, run_key, RunState.FAILED))
         assert over == HeartbeatVerdict(forgotten=[run_key])
+
+
+@pytest.mark.parametrize("lease", [RESERVED, STARTING, RUNNING, PAUSED, STOPPING])
+@pytest.mark.parametrize("state", [RunState.STARTING, RunState.RUNNING, RunState.SUSPENDED, RunState.FAILED])
+def test_what_a_suspended_order_runs_is_to_be_paused(lease: Lease, state: RunState) -> None:
+    """Goal: an agent is told as long as the pause lasts, and of nothing that is over. Method: each stage and state."""
+    run = RunReport("lease", lease.key, state, endpoints=ENDPOINTS)
+    is_paused = lease.is_live and state is not RunState.FAILED
+    assert _judge(lease, run, suspended_orders={"order"}).suspended == ([lease.key] if is_paused else [])
+    assert _judge(lease, run, suspended_orders={"another"}).suspended == []
 
 
 def test_new_endpoints_are_told_again() -> None:

@@ -205,6 +205,7 @@ def test_a_pause_and_its_end() -> None:
     order = orders.lease_suspended(_running(_leased(_opened())), 0, 1, NOW)
     assert order.state is OrderState.SUSPENDED
     assert _running(order).state is OrderState.RUNNING
+    assert _lost(order).state is OrderState.DEGRADED
 
 
 def test_the_market_says_why() -> None:

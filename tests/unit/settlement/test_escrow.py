@@ -1,6 +1,6 @@
 """Escrows: their states, their sums, when they are short."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -50,13 +50,39 @@ def test_a_top_up_stays_within_budget_and_balance(budget: int, free: int, amount
     assert escrows.next_top_up(opened(budget=budget, auto_top_up=False), free) == 0
 
 
-def test_a_used_up_escrow_takes_no_funds() -> None:
-    """Goal: no money into what is ending. Method: use it up, then top up by hand and by itself."""
-    ended = escrows.used_up(escrows.charged(opened(), 1_000))
+def test_a_used_up_escrow_takes_funds_until_its_end_is_decided() -> None:
+    """Goal: no money into what is ending. Method: use it up; before and after the grace, by hand and by itself."""
+    paused = escrows.used_up(escrows.charged(opened(), 1_000), NOW)
+    assert escrows.end_decided(paused, NOW - timedelta(milliseconds=1)) is paused
+    assert escrows.next_top_up(paused, 5_000) == 1_000
+    resumed = escrows.topped_up(paused, 300, 300)
+    assert (resumed.state, resumed.pauses, resumed.grace_end_time) == (EscrowState.OPEN, 2, None)
+    ended = escrows.end_decided(paused, NOW)
+    assert escrows.end_decided(ended, NOW) is ended
     assert escrows.next_top_up(ended, 5_000) == 0
     with pytest.raises(DomainError) as refusal:
-        escrows.topped_up(ended, 1)
+        escrows.topped_up(ended, 300, 300)
     assert refusal.value.metadata == {"state": "SUSPENDED"}
+
+
+def test_to_resume_takes_what_is_owed_and_a_minute() -> None:
+    """Goal: nothing is resumed for a moment. Method: prices on both sides of a whole micro, and one micro too little."""
+    assert escrows.needed_to_resume(0, 0) == 1
+    assert escrows.needed_to_resume(5, 60) == 6
+    assert escrows.needed_to_resume(5, 61) == 7
+    paused = escrows.used_up(escrows.charged(opened(), 1_000), NOW)
+    with pytest.raises(DomainError) as refusal:
+        escrows.topped_up(paused, 299, 300)
+    assert refusal.value.metadata["least_micros"] == "300"
+
+
+def test_what_bidding_was_told_only_grows() -> None:
+    """Goal: a late answer takes nothing back. Method: answers in the wrong order."""
+    turned = escrows.topped_up(escrows.used_up(opened(), NOW), 1, 0)
+    told = escrows.pause_told(turned, 2)
+    assert escrows.pause_told(told, 1).pauses_told == 2
+    with pytest.raises(AssertionError):
+        escrows.pause_told(turned, 3)
 
 
 def test_charging_beyond_what_is_held_is_a_programmers_error() -> None:
@@ -70,7 +96,7 @@ def test_what_came_in_goes_out(charges: list[int], top_ups: list[int]) -> None:
     """Goal: deposited is charged plus refunded at the close. Method: random charges and top-ups, then close."""
     escrow = opened()
     for amount in top_ups:
-        escrow = escrows.topped_up(escrow, amount)
+        escrow = escrows.topped_up(escrow, amount, 0)
     for amount in charges:
         escrow = escrows.charged(escrow, min(amount, escrow.held))
     closed = escrows.closed(escrows.ended(escrow, NOW), NOW)
@@ -114,7 +140,7 @@ def test_a_resize_moves_only_the_difference(
 
 def test_what_was_put_in_by_hand_stays_when_the_sum_falls() -> None:
     """Goal: a tenant's own top-up is not taken out of the order. Method: top up by hand, then ask for less."""
-    after = escrows.resized(escrows.topped_up(opened(1_000), 5_000), Resize(1, 400, 0, auto_top_up=False), 0)
+    after = escrows.resized(escrows.topped_up(opened(1_000), 5_000, 0), Resize(1, 400, 0, auto_top_up=False), 0)
     assert after.held == 5_400
 
 
@@ -125,7 +151,7 @@ def test_a_resize_is_refused_where_it_makes_no_sense() -> None:
         escrows.resized(spent, Resize(1, 100, 599, auto_top_up=False), 100)
     assert (low.value.reason.reason, low.value.metadata["spent_micros"]) == ("BUDGET_TOO_LOW", "600")
     with pytest.raises(DomainError) as late:
-        escrows.resized(escrows.used_up(spent), Resize(1, 100, 0, auto_top_up=False), 0)
+        escrows.resized(escrows.used_up(spent, NOW), Resize(1, 100, 0, auto_top_up=False), 0)
     assert late.value.reason.reason == "ESCROW_CLOSED"
 
 

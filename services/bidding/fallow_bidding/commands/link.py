@@ -19,7 +19,7 @@ from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import link as convert
 from fallow_bidding.convert.link import MAX_NODES, DeviceRow, NodeRow
 from fallow_bidding.domain.heartbeat import Failure, HeartbeatVerdict, judge_runs
-from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, Lease, accepted, ready
+from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, Lease, accepted, ready, suspended
 from fallow_bidding.domain.orders import MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.proofs import ProofVerdict, judge_proofs
@@ -73,7 +73,8 @@ class LinkCommands:
             proofs = judge_proofs(provider_id, claims, held.leases, partial(verifies, held.provider.public_key))
             await self._keep_proofs(unit, held, heartbeat, proofs, now)
             stops = await delivery.load_stop_times(unit.connection, list(held.leases))
-            verdict = judge_runs(provider_id, runs, held.leases, stops, now)
+            paused = {order_id for order_id, order in held.orders.items() if order.suspended}
+            verdict = judge_runs(provider_id, runs, held.leases, paused, stops, now)
             await self._apply(unit, held, verdict)
             await self._apply_proof_facts(unit, held, proofs)
             await self._note_silence(unit, held.provider, now)
@@ -154,6 +155,10 @@ class LinkCommands:
             await delivery.acknowledge_run(unit.connection, lease_id, now)
         for lease_id, endpoints in verdict.ready:
             await self._make_ready(unit, held, lease_id, endpoints)
+        for lease_id in verdict.paused:
+            held.leases[lease_id] = lease = suspended(held.leases[lease_id])
+            await leases.save_lease(unit.connection, lease)
+            await lifecycle.emit_fact(unit, lease.key.order_id, convert_leases.lease_suspended(lease, now))
         for failure in verdict.failures:
             await self._fail(unit, held, failure)
         for lease_id in verdict.released:
@@ -166,7 +171,7 @@ class LinkCommands:
         held.leases[lease_id] = lease
         await leases.save_lease(unit.connection, lease)
         await delivery.acknowledge_run(unit.connection, lease_id, now)
-        await lifecycle.emit_fact(unit, lease.key.order_id, convert_leases.lease_running(lease))
+        await lifecycle.emit_fact(unit, lease.key.order_id, convert_leases.lease_running(lease, now))
         await lifecycle.note_ready(unit, lease.key.order_id)
 
     async def _fail(self, unit: UnitOfWork, held: _Held, failure: Failure) -> None:

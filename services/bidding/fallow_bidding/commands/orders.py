@@ -1,6 +1,7 @@
 """Orders come in, change, and end."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +14,9 @@ from fallow_bidding.convert.market import gpu_models, order_demand, order_market
 from fallow_bidding.domain.leases import EndReason, Lease
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
+from fallow_bidding.domain.reasons import ORDER_NOT_FOUND
 from fallow_bidding.store import orders
+from fallow_chassis.errors import DomainError
 from fallow_chassis.postgres import Database, UnitOfWork, notify
 from fallow_chassis.wire import from_duration
 
@@ -88,6 +91,20 @@ class OrderCommands:
         """End an order; a repeat changes nothing and answers with the same leases."""
         async with self._database.transaction() as unit:
             return await end_named_order(unit, self._policy, order_id, reason, detail)
+
+    async def set_suspended(self, order_id: str, number: int, *, suspended: bool) -> None:
+        """Pause an order, or let it go on; a repeat, a word that a later one has overtaken, and an order that has ended
+        change nothing. Agents hear of it with the answer to their next heartbeat. Raises ORDER_NOT_FOUND.
+        """
+        async with self._database.transaction() as unit:
+            order = (await orders.lock_orders(unit.connection, [order_id])).get(order_id)
+            if order is None:
+                raise DomainError(ORDER_NOT_FOUND, "no such order", metadata={"name": f"orders/{order_id}"})
+            if order.ended or number <= order.suspension_number:
+                return
+            await orders.set_suspended(unit.connection, replace(order, suspended=suspended, suspension_number=number))
+            if not suspended:
+                await notify(unit.connection, MARKET_CHANNEL)
 
     async def end_terms(self) -> int:
         """End the orders whose longest running time is over; returns how many."""

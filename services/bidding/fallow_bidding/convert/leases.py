@@ -143,14 +143,20 @@ def lease_created(lease: Lease, public_key: bytes, heartbeat_interval_ms: int) -
     )
 
 
-def lease_running(lease: Lease) -> events_pb2.LeaseRunning:
-    """The fact that a generation is ready."""
-    assert lease.ready_time is not None, "a running lease was ready"
+def lease_running(lease: Lease, now: datetime) -> events_pb2.LeaseRunning:
+    """The fact that a generation is ready, answers elsewhere, or goes on after a pause."""
     return events_pb2.LeaseRunning(
         lease=f"leases/{lease.lease_id}",
         key=key_message(lease.key),
         endpoints=[endpoint_message(endpoint) for endpoint in lease.endpoints],
-        ready_time=to_timestamp(lease.ready_time),
+        ready_time=to_timestamp(now),
+    )
+
+
+def lease_suspended(lease: Lease, now: datetime) -> events_pb2.LeaseSuspended:
+    """The fact that a generation is paused for want of funds."""
+    return events_pb2.LeaseSuspended(
+        lease=f"leases/{lease.lease_id}", key=key_message(lease.key), suspend_time=to_timestamp(now)
     )
 
 

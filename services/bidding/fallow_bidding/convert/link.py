@@ -80,6 +80,7 @@ def heartbeat_reply(
             sequence=sequence,
             unwanted=[key_message(key) for key in verdict.unwanted],
             forgotten=[key_message(key) for key in verdict.forgotten],
+            suspended=[key_message(key) for key in verdict.suspended],
             refusals=[
                 acknowledgement.ProofRefusal(
                     lease=f"leases/{refusal.lease_id}", sequence=refusal.sequence, reason=refusal.reason

@@ -2,11 +2,12 @@
 
 The agent lists every generation that it knows and the market has not let it forget. From that list and the leases that
 we keep of this provider follow the changes to make and the answer to give. A generation that we do not want is named
-``unwanted`` (the agent stops it), one that is over and settled is ``forgotten``. An accepted generation that is missing
-from the list is lost: the agent no longer knows it.
+``unwanted`` (the agent stops it), one that is over and settled is ``forgotten``, one whose order is paused for want of
+funds is ``suspended`` (the agent freezes it, until it is named no more). An accepted generation that is missing from the
+list is lost: the agent no longer knows it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -72,22 +73,26 @@ class HeartbeatVerdict:
 
     accepted: list[str] = field(default_factory=list)
     ready: list[tuple[str, tuple[Endpoint, ...]]] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     unwanted: list[GenerationKey] = field(default_factory=list)
     forgotten: list[GenerationKey] = field(default_factory=list)
+    suspended: list[GenerationKey] = field(default_factory=list)
 
 
 def judge_runs(
     provider_id: str,
     runs: Sequence[RunReport],
     leases: Mapping[str, Lease],
+    suspended_orders: Collection[str],
     stop_acknowledged: Mapping[str, datetime],
     now: datetime,
 ) -> HeartbeatVerdict:
     """Judge a heartbeat's runs against the leases that this provider holds or names.
 
-    ``stop_acknowledged`` says, by lease, when the agent acknowledged a command to stop it.
+    ``suspended_orders`` are those whose leases are to be paused. ``stop_acknowledged`` says, by lease, when the agent
+    acknowledged a command to stop it.
     """
     verdict = HeartbeatVerdict()
     seen: set[str] = set()
@@ -99,6 +104,8 @@ def judge_runs(
         seen.add(run.lease_id)
         if lease.is_live:
             _judge_live(verdict, lease, run)
+            if run.state not in OVER and lease.key.order_id in suspended_orders:
+                verdict.suspended.append(lease.key)
         else:
             _judge_ended(verdict, lease, run, now)
     for lease in leases.values():
@@ -119,6 +126,8 @@ def _judge_live(verdict: HeartbeatVerdict, lease: Lease, run: RunReport) -> None
     elif run.state is RunState.RUNNING:
         if lease.state is not LeaseState.RUNNING or lease.endpoints != run.endpoints:
             verdict.ready.append((lease.lease_id, run.endpoints))
+    elif run.state is RunState.SUSPENDED and lease.state is LeaseState.RUNNING:
+        verdict.paused.append(lease.lease_id)
     elif run.state is not RunState.UNKNOWN and lease.state is LeaseState.RESERVED:
         verdict.accepted.append(lease.lease_id)
 

@@ -1,4 +1,4 @@
-"""A lease's life: RESERVED → STARTING → RUNNING, and then an end.
+"""A lease's life: RESERVED → STARTING → RUNNING ⇄ SUSPENDED, and then an end.
 
 An end is the tenant's: nothing after ``charge_through_time`` is charged. Whether the devices are free is another
 question: they stay held (STOPPING after an orderly end, LOST after a failure) until the provider has said that nothing
@@ -154,6 +154,12 @@ def ready(lease: Lease, endpoints: tuple[Endpoint, ...], now: datetime) -> Lease
         accept_time=lease.accept_time or now,
         ready_time=lease.ready_time or now,
     )
+
+
+def suspended(lease: Lease) -> Lease:
+    """The generation is frozen for want of funds; it goes on by ``ready``."""
+    assert lease.state is LeaseState.RUNNING, "only what runs is frozen"
+    return replace(lease, state=LeaseState.SUSPENDED)
 
 
 def ended(

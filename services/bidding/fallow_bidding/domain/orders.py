@@ -26,7 +26,8 @@ class MarketOrder:
     """An order as bidding knows it. ``body`` is the event's order, None where the order was ended unheard.
 
     ``together`` says that its groups are leased, and end, all or none. ``gpu_models`` are those that it asks for, sorted.
-    ``auction_mode`` says how its first leases are found; None is against standing offers at once.
+    ``auction_mode`` says how its first leases are found; None is against standing offers at once. ``suspended``: it is paused
+    for want of funds; ``suspension_number`` is that of the last word on it.
     """
 
     order_id: str
@@ -46,6 +47,8 @@ class MarketOrder:
     together: bool = True
     gpu_models: tuple[str, ...] = ()
     auction_mode: AuctionMode | None = None
+    suspended: bool = False
+    suspension_number: int = 0
 
     def __post_init__(self) -> None:
         """What may wait knows for how long."""

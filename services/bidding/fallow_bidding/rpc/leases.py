@@ -118,6 +118,14 @@ class LeaseServicer(lease_service_pb2_grpc.LeaseServiceServicer):
         found = await self._commands.end(order_id, reason, detail)
         return lease_service_pb2.EndOrderResponse(leases=[convert.lease_message(lease) for lease in found])
 
+    async def SetOrderSuspended(
+        self, request: lease_service_pb2.SetOrderSuspendedRequest, context: Any
+    ) -> lease_service_pb2.SetOrderSuspendedResponse:
+        """Pause an order for want of funds, or let it go on."""
+        order_id = resource_id(request.order, "orders", field="order")
+        await self._commands.set_suspended(order_id, request.number, suspended=request.suspended)
+        return lease_service_pb2.SetOrderSuspendedResponse()
+
 
 def _account() -> str:
     """Whose leases the caller sees: its own, or, for a service, everybody's."""

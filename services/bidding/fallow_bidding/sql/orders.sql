@@ -30,14 +30,14 @@ SELECT looking.order_id FROM (
     SELECT order_id FROM order_group WHERE order_id > $2 AND state = 'LEASED' AND leased_revision < revision
 ) AS looking
 INNER JOIN market_order AS open_order USING (order_id)
-WHERE open_order.market = $1 AND open_order.state = 'OPEN'
+WHERE open_order.market = $1 AND open_order.state = 'OPEN' AND NOT open_order.suspended
 ORDER BY looking.order_id
 LIMIT $3
 
 -- name: lock_open_orders
 SELECT * FROM market_order
 WHERE market = $1 AND state = 'OPEN' AND (
-    order_id = ANY($2::text[])
+    (order_id = ANY($2::text[]) AND NOT suspended)
     OR order_id IN (SELECT order_id FROM lease WHERE preempt_time IS NOT NULL)
     OR order_id IN (SELECT preempt_order_id FROM lease WHERE preempt_time IS NOT NULL)
 )
@@ -79,6 +79,9 @@ UPDATE market_order SET ready_time = $2 WHERE order_id = $1 AND ready_time IS NU
 -- name: end_order
 UPDATE market_order SET state = 'ENDED', end_reason = $2, end_detail = $3, end_time = $4
 WHERE order_id = $1 AND state = 'OPEN'
+
+-- name: set_suspended
+UPDATE market_order SET suspended = $2, suspension_number = $3 WHERE order_id = $1
 
 -- name: end_groups
 UPDATE order_group SET state = 'ENDED' WHERE order_id = $1

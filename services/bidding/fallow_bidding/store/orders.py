@@ -150,6 +150,11 @@ async def end_order(connection: Connection, order_id: str, reason: EndReason, de
     await connection.execute(QUERIES.get("end_groups"), order_id)
 
 
+async def set_suspended(connection: Connection, order: MarketOrder) -> None:
+    """Store whether an order is paused."""
+    await connection.execute(QUERIES.get("set_suspended"), order.order_id, order.suspended, order.suspension_number)
+
+
 async def load_match_due(connection: Connection, now: datetime, limit: int) -> list[str]:
     """Orders of which the wait for a first match may be over."""
     return [row["order_id"] for row in await connection.fetch(QUERIES.get("load_match_due"), now, limit)]
@@ -212,6 +217,8 @@ def _order_of(row: asyncpg.Record) -> MarketOrder:
         together=row["together"],
         gpu_models=tuple(row["gpu_models"]),
         auction_mode=AuctionMode(row["auction_mode"]) if row["auction_mode"] else None,
+        suspended=row["suspended"],
+        suspension_number=row["suspension_number"],
     )
 
 

@@ -40,6 +40,7 @@ class GroupState(StrEnum):
     RUNNING = "RUNNING"
     LOST = "LOST"
     ENDED = "ENDED"
+    SUSPENDED = "SUSPENDED"
 
 
 class EndReason(StrEnum):
@@ -272,9 +273,11 @@ def lease_running(order: Order, index: int, generation: int, endpoints: tuple[En
 def lease_suspended(order: Order, index: int, generation: int, now: datetime) -> Order:
     """A lease was paused for want of funds."""
     group = _group(order, index)
-    if group is None or generation != group.generation or order.state in ENDING or order.state is OrderState.OPEN:
+    if group is None or generation != group.generation or order.state in ENDING:
         return order
-    return move(order, OrderState.SUSPENDED, "paused for want of funds", now)
+    return _settled(
+        _with_group(order, replace(group, state=GroupState.SUSPENDED), "paused for want of funds", now), now
+    )
 
 
 def lease_ended(
@@ -298,8 +301,7 @@ def group_ended(order: Order, index: int, reason: EndReason, detail: str, now: d
     if group is None or order.end_confirmed:
         return order
     changed = _with_group(order, replace(group, state=GroupState.ENDED, endpoints=()), _why(reason, detail), now)
-    # A paused order is not running because one of its groups is gone.
-    return changed if order.state is OrderState.SUSPENDED else _settled(changed, now)
+    return _settled(changed, now)
 
 
 def order_ended(order: Order, reason: EndReason, detail: str, now: datetime) -> Order:
@@ -390,6 +392,8 @@ def _settled(order: Order, now: datetime, why: str = "a group was lost and is be
         return move(order, OrderState.DEGRADED, why, now)
     if order.state is OrderState.OPEN:
         order = move(order, OrderState.MATCHED, "all groups are leased; workloads are starting", now)
+    if GroupState.SUSPENDED in states:
+        return move(order, OrderState.SUSPENDED, "paused for want of funds: top it up, or it ends", now)
     if states == {GroupState.RUNNING}:
         order = replace(order, ready_at=order.ready_at or now)
         order = move(order, OrderState.RUNNING, "all groups are ready", now)

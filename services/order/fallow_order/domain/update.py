@@ -16,7 +16,7 @@ from fallow_order.domain.order import ENDING, GroupState, Order, noted
 from fallow_order.domain.reasons import BUDGET_TOO_LOW, PRICE_LIMIT_TOO_LOW, TERM_TOO_SHORT
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
-_LEASED: Final = frozenset({GroupState.LEASED, GroupState.RUNNING})
+_LEASED: Final = frozenset({GroupState.LEASED, GroupState.RUNNING, GroupState.SUSPENDED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """One generation on this provider: its states, its running time, its proofs.
 
-STARTING → RUNNING → STOPPING → STOPPED or FAILED. A run that must end for a reason of its own (EXITED, SELF_STOPPED …)
+STARTING → RUNNING ⇄ SUSPENDED → STOPPING → STOPPED or FAILED. A run whose tenant has no funds is SUSPENDED: its containers
+are frozen and keep their devices, its time stands still. A run that must end for a reason of its own (EXITED, SELF_STOPPED …)
 carries that reason through STOPPING and ends FAILED; one that the market ended carries none and ends STOPPED. STOPPED
 and FAILED promise that nothing of the generation runs, so only ``ended`` may make them, after the driver has destroyed
-everything. Running time counts milliseconds between readiness and the begin of the stop; it only grows, it is written
-down before a proof of it is signed, and proofs are numbered without gaps.
+everything. Running time counts milliseconds between readiness and the begin of the stop, without pauses; it only grows, it
+is written down before a proof of it is signed, and proofs are numbered without gaps.
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ class RunState(IntEnum):
 
     STARTING = 1
     RUNNING = 2
+    SUSPENDED = 3
     STOPPING = 4
     STOPPED = 5
     FAILED = 6
@@ -29,12 +31,16 @@ class RunState(IntEnum):
     @property
     def is_live(self) -> bool:
         """Whether containers may run in this state."""
-        return self in {RunState.STARTING, RunState.RUNNING}
+        return self in {RunState.STARTING, RunState.RUNNING, RunState.SUSPENDED}
 
     @property
     def is_terminal(self) -> bool:
         """Whether nothing runs and nothing ever will."""
         return self in {RunState.STOPPED, RunState.FAILED}
+
+
+PROVING: Final = frozenset({RunState.RUNNING, RunState.SUSPENDED})
+"""States in which each heartbeat proves the running time: in a pause it proves that it stands still."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,7 +125,8 @@ class Run:
         assert self.running_ms >= 0, "running time is never negative"
         assert self.state.is_terminal or not self.final_sequence, "a final proof is the last word"
         assert self.state is not RunState.FAILED or self.reason, "a failure has a reason"
-        assert self.state not in {RunState.STOPPED, RunState.RUNNING} or not self.reason, "only failures have reasons"
+        may_fail = self.state in {RunState.STOPPING, RunState.FAILED}
+        assert may_fail or not self.reason, "only failures have reasons"
         assert len(self.detail) <= MAX_DETAIL_CHARACTERS, "a detail is bounded"
 
 
@@ -133,6 +140,16 @@ def became_ready(run: Run) -> Run:
     """The run once every container passed its readiness check."""
     assert run.state is RunState.STARTING, f"a run in {run.state.name} does not become ready"
     return replace(run, state=RunState.RUNNING, progress="")
+
+
+def suspended(run: Run) -> Run:
+    """The run that is paused for want of funds; unchanged where it does not run."""
+    return replace(run, state=RunState.SUSPENDED) if run.state is RunState.RUNNING else run
+
+
+def resumed(run: Run) -> Run:
+    """The run that goes on after a pause; unchanged where it was not paused."""
+    return replace(run, state=RunState.RUNNING) if run.state is RunState.SUSPENDED else run
 
 
 def stop_asked(run: Run, grace_ms: int) -> Run:
@@ -179,7 +196,7 @@ def has_run_for(run: Run, elapsed_ms: int) -> Run:
 
 def prove(run: Run, device_health: int) -> tuple[Run, ProofFacts]:
     """The run with its next proof numbered, and what that proof states."""
-    assert run.state is RunState.RUNNING, f"a run in {run.state.name} makes no ordinary proof"
+    assert run.state in PROVING, f"a run in {run.state.name} makes no ordinary proof"
     numbered = replace(run, proof_sequence=run.proof_sequence + 1)
     facts = ProofFacts(run.lease, run.key, numbered.proof_sequence, run.running_ms, device_health, is_final=False)
     return numbered, facts

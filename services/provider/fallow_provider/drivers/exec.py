@@ -121,12 +121,25 @@ class ExecDriver:
         self._reap()
         return _exit_status(folder)
 
+    async def freeze(self, key: ContainerKey) -> None:
+        """SIGSTOP to all its processes, and to those that were made meanwhile."""
+        while running := [pid for pid in self._marked(key) if not processes.is_stopped(pid)]:
+            for pid in running:
+                processes.signal_process(pid, signal.SIGSTOP)
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def thaw(self, key: ContainerKey) -> None:
+        """SIGCONT to all its processes."""
+        for pid in self._marked(key):
+            processes.signal_process(pid, signal.SIGCONT)
+
     async def stop(self, key: ContainerKey, grace_ms: int) -> None:
         """SIGTERM to the process group, SIGKILL after the grace, then whatever escaped the group."""
         folder = self._folder(key)
         if folder.exists():
             # A shim that is only just starting sees this and ends.
             (folder / "stopped").touch()
+            await self.thaw(key)
             await self._stop_kept(folder, grace_ms)
         await self._kill_marked(key)
         self._reap()
@@ -338,7 +351,8 @@ class ExecDriver:
         process = _read(folder / "process.json")
         ports = {int(port): HostAddress(self._host, taken) for port, taken in description.get("ports", {}).items()}
         exit_status = None if is_running else _exit_status(folder)
-        return ContainerStatus(key, str(process.get("pid", "")), is_running, exit_status, ports)
+        is_frozen = is_running and "pid" in process and processes.is_stopped(process["pid"])
+        return ContainerStatus(key, str(process.get("pid", "")), is_running, exit_status, ports, is_frozen)
 
     def _reap(self) -> None:
         """Take note of shims of this life of the agent that have ended."""

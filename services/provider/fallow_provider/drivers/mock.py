@@ -37,6 +37,7 @@ class MockContainer:
     container: Container
     runtime_id: str
     is_running: bool = True
+    is_frozen: bool = False
     exit_status: int | None = None
     lines: list[LogLine] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,7 +58,7 @@ class MockEngine:
     def exit(self, key: ContainerKey, status: int) -> None:
         """Have a container stop by itself."""
         found = self.containers[key]
-        found.is_running, found.exit_status = False, status
+        found.is_running, found.is_frozen, found.exit_status = False, False, status
         found.changed.set()
 
 
@@ -117,6 +118,14 @@ class MockDriver:
             self._ask()
         return found.exit_status
 
+    async def freeze(self, key: ContainerKey) -> None:
+        """Mark the entry as frozen."""
+        self._turn(key, is_frozen=True)
+
+    async def thaw(self, key: ContainerKey) -> None:
+        """Mark the entry as thawed."""
+        self._turn(key, is_frozen=False)
+
     async def stop(self, key: ContainerKey, grace_ms: int) -> None:
         """Stop the entry; without grace it is killed."""
         self._ask()
@@ -163,6 +172,13 @@ class MockDriver:
     async def close(self) -> None:
         """Nothing to let go."""
 
+    def _turn(self, key: ContainerKey, *, is_frozen: bool) -> None:
+        """Freeze or thaw an entry that runs."""
+        self._ask()
+        found = self.engine.containers.get(key)
+        if found is not None and found.is_running:
+            found.is_frozen = is_frozen
+
     def _ask(self) -> None:
         """Fail where the engine is away."""
         if self.engine.is_away:
@@ -172,4 +188,6 @@ class MockDriver:
 def _status(found: MockContainer) -> ContainerStatus:
     """An entry as the port tells of it."""
     ports = {port.container_port: HostAddress("127.0.0.1", port.container_port) for port in found.container.ports}
-    return ContainerStatus(found.container.key, found.runtime_id, found.is_running, found.exit_status, ports)
+    return ContainerStatus(
+        found.container.key, found.runtime_id, found.is_running, found.exit_status, ports, found.is_frozen
+    )

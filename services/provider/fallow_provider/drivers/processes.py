@@ -48,6 +48,14 @@ def start_ticks(pid: int) -> int | None:
     return None if fields[0] in {"Z", "X"} else int(fields[_START_FIELD])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is stopped by a signal until it is told to go on; False where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def is_same_process(pid: int, ticks: int) -> bool:
     """Whether the process that had this pid and start time is still alive."""
     return start_ticks(pid) == ticks

@@ -1,6 +1,7 @@
 """Escrows: funds held for one order, from the opening to the return of the rest.
 
-    (none) -> OPEN, OPEN <-> LOW, either -> SUSPENDED     used up
+    (none) -> OPEN, OPEN <-> LOW, either -> SUSPENDED     used up: the order is paused for a grace
+    SUSPENDED -> OPEN                                     topped up within the grace; after it the order is ended
     OPEN, LOW, SUSPENDED -> CLOSING -> CLOSED             the order ended; the final charges are made
     (none) -> TOMBSTONE                                   released before it was opened: a later open is refused
     OPEN, LOW -> CLOSED                                   released before any lease was made
@@ -37,8 +38,10 @@ class EscrowState(StrEnum):
 
 LIVE: Final = frozenset({EscrowState.OPEN, EscrowState.LOW, EscrowState.SUSPENDED, EscrowState.CLOSING})
 """States in which funds are held."""
-FILLABLE: Final = frozenset({EscrowState.OPEN, EscrowState.LOW})
-"""States in which funds may be added."""
+PAYING: Final = frozenset({EscrowState.OPEN, EscrowState.LOW})
+"""States in which what runs is paid."""
+LEAST_RESUMED_MS: Final = 60_000
+"""How long what a used-up escrow is topped up with must last at least, so that nothing is resumed for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class Escrow:
 
     ``hold`` is the sum that its order asked to be held, ``top_up`` the sum that each automatic top-up adds (0: none),
     ``budget`` the most that the order may cost (0: as much as is free). ``version`` counts the events that were stated
-    about it, ``resizes`` is the number of the last change that its order asked for.
+    about it, ``resizes`` is the number of the last change that its order asked for. ``pauses`` counts how often it was
+    suspended or resumed, ``pauses_told`` is the count that bidding knows of. While it is SUSPENDED ``grace_end_time`` is
+    when its order is ended, and ``funds_end_asked`` says that this is decided: no top-up helps any more.
     """
 
     order_id: str
@@ -66,6 +71,9 @@ class Escrow:
     version: int = 0
     hold: int = 0
     resizes: int = 0
+    grace_end_time: datetime | None = None
+    pauses: int = 0
+    pauses_told: int = 0
 
     def __post_init__(self) -> None:
         """Hold the sums."""
@@ -74,11 +82,17 @@ class Escrow:
         assert self.held >= 0, f"escrow {self.order_id} is charged beyond what it holds"
         if self.state not in LIVE:
             assert self.held == 0, "a closed escrow holds nothing"
+        assert self.state is not EscrowState.SUSPENDED or self.grace_end_time is not None, "a suspension has an end"
 
     @property
     def held(self) -> int:
         """What is left."""
         return self.deposited - self.charged - self.refunded
+
+    @property
+    def takes_funds(self) -> bool:
+        """Whether funds may be added."""
+        return self.state in PAYING or (self.state is EscrowState.SUSPENDED and not self.funds_end_asked)
 
 
 def check_amount(micros: int, field: str) -> None:
@@ -115,12 +129,31 @@ def tombstone(order_id: str, now: datetime) -> Escrow:
     return Escrow(order_id, "", "", EscrowState.TOMBSTONE, 0, now, close_time=now)
 
 
-def topped_up(escrow: Escrow, amount: int) -> Escrow:
-    """The escrow with more funds; refused once it is used up, closing or closed."""
+def topped_up(escrow: Escrow, amount: int, needed: int) -> Escrow:
+    """The escrow with more funds; a used-up one goes on with them, if it then holds ``needed`` micros.
+
+    Errors: ESCROW_CLOSED once its end is decided; AMOUNT_INVALID where a used-up escrow would still hold too little.
+    """
     assert amount > 0, "the amount was checked"
-    if escrow.state not in FILLABLE:
+    if not escrow.takes_funds:
         raise _takes_no_more(escrow)
-    return replace(escrow, deposited=escrow.deposited + amount, state=EscrowState.OPEN)
+    after = replace(escrow, deposited=escrow.deposited + amount, state=EscrowState.OPEN)
+    if escrow.state in PAYING:
+        return after
+    if after.held < needed:
+        least = needed - escrow.held
+        raise DomainError(
+            AMOUNT_INVALID,
+            f"the escrow is used up: to go on for a minute it needs at least {least} micros",
+            metadata={"field": "amount.micros", "micros": str(amount), "least_micros": str(least)},
+            violations=(FieldViolation("amount.micros", f"must be at least {least}"),),
+        )
+    return replace(after, grace_end_time=None, pauses=escrow.pauses + 1)
+
+
+def needed_to_resume(owed: int, price_micros_per_hour: int) -> int:
+    """Micros that a used-up escrow must hold to go on: what is owed, and a minute of all that will run."""
+    return owed + max(1, -(-price_micros_per_hour * LEAST_RESUMED_MS // 3_600_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +175,7 @@ def resized(escrow: Escrow, wanted: Resize, due: int) -> Escrow:
     """
     assert wanted.amount > 0, "the amount was checked"
     assert wanted.number > escrow.resizes, "an old change is not made again"
-    if escrow.state not in FILLABLE:
+    if escrow.state not in PAYING:
         raise _takes_no_more(escrow)
     owed = min(due, escrow.held)
     if wanted.budget and wanted.budget < escrow.charged + owed:
@@ -185,10 +218,24 @@ def low(escrow: Escrow) -> Escrow:
     return replace(escrow, state=EscrowState.LOW)
 
 
-def used_up(escrow: Escrow) -> Escrow:
-    """The escrow when a charge found less than was due."""
-    assert escrow.state in FILLABLE, "an escrow is used up once"
-    return replace(escrow, state=EscrowState.SUSPENDED)
+def used_up(escrow: Escrow, grace_end_time: datetime) -> Escrow:
+    """The escrow when a charge found less than was due: its order is paused."""
+    assert escrow.state in PAYING, "only what pays is used up"
+    return replace(escrow, state=EscrowState.SUSPENDED, grace_end_time=grace_end_time, pauses=escrow.pauses + 1)
+
+
+def end_decided(escrow: Escrow, now: datetime) -> Escrow:
+    """The escrow once the grace of its suspension is over: its order is to be ended; before that it stays as it is."""
+    if escrow.state is not EscrowState.SUSPENDED or escrow.funds_end_asked:
+        return escrow
+    assert escrow.grace_end_time is not None, "a suspension has an end"
+    return replace(escrow, funds_end_asked=True) if escrow.grace_end_time <= now else escrow
+
+
+def pause_told(escrow: Escrow, pauses: int) -> Escrow:
+    """The escrow once bidding knows of its suspensions and resumptions up to a count."""
+    assert pauses <= escrow.pauses, "nobody is told of what was not"
+    return replace(escrow, pauses_told=max(escrow.pauses_told, pauses))
 
 
 def ended(escrow: Escrow, now: datetime) -> Escrow:
@@ -241,7 +288,7 @@ def is_short(escrow: Escrow, runway: int | None, low_runway_ms: int) -> bool:
 
 def next_top_up(escrow: Escrow, free: int) -> int:
     """Micros that an automatic top-up adds now: 0 where none is allowed, affordable or within the budget."""
-    if escrow.top_up == 0 or escrow.state not in FILLABLE:
+    if escrow.top_up == 0 or not escrow.takes_funds:
         return 0
     room = max(0, escrow.budget - escrow.charged - escrow.held) if escrow.budget else free
     return min(escrow.top_up, free, room)
@@ -249,8 +296,9 @@ def next_top_up(escrow: Escrow, free: int) -> int:
 
 def _takes_no_more(escrow: Escrow) -> DomainError:
     """The error for funds that come too late."""
+    why = "top it up first" if escrow.takes_funds else "it takes no more funds"
     return DomainError(
         ESCROW_CLOSED,
-        f"the escrow is {escrow.state.value} and takes no more funds",
+        f"the escrow is {escrow.state.value}: {why}",
         metadata={"state": escrow.state.value},
     )

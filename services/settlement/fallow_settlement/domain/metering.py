@@ -26,13 +26,18 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A verified proof with the market's receipt. ``outage_ms``: how long the market itself was away before it."""
+    """A verified proof with the market's receipt.
+
+    ``outage_ms``: how long the market itself was away before it. ``is_paid`` is False where it came while the order was
+    paused for want of funds: it is heard and adds nothing, whatever it claims.
+    """
 
     sequence: int
     running_ms: int
     final: bool
     receive_time: datetime
     outage_ms: int = 0
+    is_paid: bool = True
 
     def __post_init__(self) -> None:
         """Hold the bounds of a claim."""
@@ -93,7 +98,7 @@ def count(meter: Meter, claim: Claim) -> Meter:
     if last is not None and claim.running_ms < last.running_ms:
         # A counter that went back proves nothing; the next claim is held against the last good one.
         return meter
-    credit, slack = _credit(meter, claim)
+    credit, slack = _credit(meter, claim) if claim.is_paid else (0, meter.slack)
     proven = meter.proven_ms + credit
     counted = Counted(claim, proven, slack)
     return replace(

@@ -43,8 +43,9 @@ ESCROW_IN_USE: Final = ErrorReason(
 ESCROW_CLOSED: Final = ErrorReason(
     "ESCROW_CLOSED",
     "FAILED_PRECONDITION",
-    "The escrow takes no more funds: it is closing, closed or used up.",
-    "Create a new order.",
+    "The escrow takes no more funds: it is closing or closed, or was used up for longer than its grace. One that is used up "
+    "takes no change of its order before it was topped up.",
+    "Top up a used-up escrow (`fallow order top-up`); else create a new order.",
 )
 BUDGET_TOO_LOW: Final = ErrorReason(
     "BUDGET_TOO_LOW",

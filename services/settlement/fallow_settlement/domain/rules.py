@@ -14,12 +14,14 @@ class Rules:
 
     ``take_basis_points``: the platform's take by asset; its keys are the assets that are taken. ``final_wait_ms``: how
     long an ended order waits for the final proofs. ``low_runway_ms``: below it an escrow is topped up, or is LOW.
+    ``grace_ms``: how long an order whose funds are used up stays paused before it is ended.
     """
 
     take_basis_points: Mapping[str, int]
     pool_basis_points: int
     final_wait_ms: int
     low_runway_ms: int
+    grace_ms: int
 
     def rates(self, asset: str) -> Rates:
         """The shares of a charge in an asset that is taken."""

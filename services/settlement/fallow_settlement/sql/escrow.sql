@@ -8,23 +8,13 @@ FROM (
 ) AS keys;
 
 -- name: load_escrow
-SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
-       close_time, funds_end_asked, version, opening, hold, resizes
-FROM escrow
-WHERE order_id = $1;
+SELECT * FROM escrow WHERE order_id = $1;
 
 -- name: lock_escrow
-SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
-       close_time, funds_end_asked, version, opening, hold, resizes
-FROM escrow
-WHERE order_id = $1
-FOR NO KEY UPDATE;
+SELECT * FROM escrow WHERE order_id = $1 FOR NO KEY UPDATE;
 
 -- name: load_escrows
-SELECT order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time, end_time,
-       close_time, funds_end_asked, version, opening, hold, resizes
-FROM escrow
-WHERE order_id = ANY ($1::text[]);
+SELECT * FROM escrow WHERE order_id = ANY ($1::text[]);
 
 -- name: insert_escrows
 INSERT INTO escrow (order_id, account_id, asset, state, deposited, charged, refunded, top_up, budget, create_time,
@@ -39,7 +29,8 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bi
 -- name: update_escrow
 UPDATE escrow
 SET state = $2, deposited = $3, charged = $4, refunded = $5, end_time = $6, close_time = $7, funds_end_asked = $8,
-    version = $9, top_up = $10, budget = $11, hold = $12, resizes = $13
+    version = $9, top_up = $10, budget = $11, hold = $12, resizes = $13, grace_end_time = $14, pauses = $15,
+    pauses_told = $16
 WHERE order_id = $1;
 
 -- name: list_chargeable_orders
@@ -57,8 +48,17 @@ LIMIT $2;
 -- name: list_closing_orders
 SELECT order_id FROM escrow WHERE state = 'CLOSING' AND order_id > $1 ORDER BY order_id LIMIT $2;
 
--- name: list_used_up_orders
-SELECT order_id FROM escrow WHERE state = 'SUSPENDED' AND NOT funds_end_asked ORDER BY order_id LIMIT $1;
+-- name: list_suspended_orders
+SELECT order_id FROM escrow WHERE state = 'SUSPENDED' AND order_id > $1 ORDER BY order_id LIMIT $2;
+
+-- name: list_untold_orders
+SELECT order_id, state, pauses FROM escrow
+WHERE pauses_told < pauses AND state IN ('OPEN', 'LOW', 'SUSPENDED') AND order_id > $1
+ORDER BY order_id
+LIMIT $2;
+
+-- name: load_suspended
+SELECT order_id FROM escrow WHERE state = 'SUSPENDED' AND order_id = ANY ($1::text[]);
 
 -- name: sum_held
 SELECT coalesce(sum(deposited - charged - refunded), 0)::bigint

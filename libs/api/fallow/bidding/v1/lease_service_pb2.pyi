@@ -300,3 +300,50 @@ class EndOrderResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndOrderResponse: _TypeAlias = EndOrderResponse  # noqa: Y015
+
+@_typing.final
+class SetOrderSuspendedRequest(_message.Message):
+    """Request of SetOrderSuspended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    order: _builtins.str
+    """Order, `orders/{order}`."""
+    suspended: _builtins.bool
+    """True pauses, false lets it go on."""
+    number: _builtins.int
+    """Grows with each change of mind about this order, from 1."""
+    def __init__(
+        self,
+        *,
+        order: _builtins.str = ...,
+        suspended: _builtins.bool = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "order", b"order", "suspended", b"suspended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOrderSuspendedRequest: _TypeAlias = SetOrderSuspendedRequest  # noqa: Y015
+
+@_typing.final
+class SetOrderSuspendedResponse(_message.Message):
+    """Answer of SetOrderSuspended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetOrderSuspendedResponse: _TypeAlias = SetOrderSuspendedResponse  # noqa: Y015

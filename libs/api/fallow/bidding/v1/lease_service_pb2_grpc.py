@@ -66,6 +66,11 @@ class LeaseServiceStub:
                 request_serializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.EndOrderRequest.SerializeToString,
                 response_deserializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.EndOrderResponse.FromString,
                 _registered_method=True)
+        self.SetOrderSuspended = channel.unary_unary(
+                '/fallow.bidding.v1.LeaseService/SetOrderSuspended',
+                request_serializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.SetOrderSuspendedRequest.SerializeToString,
+                response_deserializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.SetOrderSuspendedResponse.FromString,
+                _registered_method=True)
 
 
 class LeaseServiceServicer:
@@ -117,6 +122,15 @@ class LeaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetOrderSuspended(self, request, context):
+        """Pauses an order for want of funds, or lets it go on: while it is paused its containers are frozen, its devices stay
+        held, and nothing is matched for it. Idempotent by `number`: one that is not above the last changes nothing. An order
+        that has ended is left as it is. Errors: ORDER_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaseServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -149,6 +163,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.EndOrder,
                     request_deserializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.EndOrderRequest.FromString,
                     response_serializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.EndOrderResponse.SerializeToString,
+            ),
+            'SetOrderSuspended': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetOrderSuspended,
+                    request_deserializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.SetOrderSuspendedRequest.FromString,
+                    response_serializer=fallow_dot_bidding_dot_v1_dot_lease__service__pb2.SetOrderSuspendedResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -314,6 +333,33 @@ class LeaseService:
             '/fallow.bidding.v1.LeaseService/EndOrder',
             fallow_dot_bidding_dot_v1_dot_lease__service__pb2.EndOrderRequest.SerializeToString,
             fallow_dot_bidding_dot_v1_dot_lease__service__pb2.EndOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetOrderSuspended(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fallow.bidding.v1.LeaseService/SetOrderSuspended',
+            fallow_dot_bidding_dot_v1_dot_lease__service__pb2.SetOrderSuspendedRequest.SerializeToString,
+            fallow_dot_bidding_dot_v1_dot_lease__service__pb2.SetOrderSuspendedResponse.FromString,
             options,
             channel_credentials,
             insecure,

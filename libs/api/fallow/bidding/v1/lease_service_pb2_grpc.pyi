@@ -52,6 +52,11 @@ class LeaseServiceStub:
     """Ends matching and all leases of an order. Idempotent: a repeat answers the same. An order that bidding has not
     heard of is remembered as ended, so that a late OrderOpened makes no lease.
     """
+    SetOrderSuspended: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.SetOrderSuspendedRequest, _lease_service_pb2.SetOrderSuspendedResponse]
+    """Pauses an order for want of funds, or lets it go on: while it is paused its containers are frozen, its devices stay
+    held, and nothing is matched for it. Idempotent by `number`: one that is not above the last changes nothing. An order
+    that has ended is left as it is. Errors: ORDER_NOT_FOUND.
+    """
 
 @_typing.type_check_only
 class LeaseServiceAsyncStub(LeaseServiceStub):
@@ -75,6 +80,11 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     EndOrder: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.EndOrderRequest, _lease_service_pb2.EndOrderResponse]  # type: ignore[assignment]
     """Ends matching and all leases of an order. Idempotent: a repeat answers the same. An order that bidding has not
     heard of is remembered as ended, so that a late OrderOpened makes no lease.
+    """
+    SetOrderSuspended: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.SetOrderSuspendedRequest, _lease_service_pb2.SetOrderSuspendedResponse]  # type: ignore[assignment]
+    """Pauses an order for want of funds, or lets it go on: while it is paused its containers are frozen, its devices stay
+    held, and nothing is matched for it. Idempotent by `number`: one that is not above the last changes nothing. An order
+    that has ended is left as it is. Errors: ORDER_NOT_FOUND.
     """
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -132,6 +142,17 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_lease_service_pb2.EndOrderResponse, _abc.Awaitable[_lease_service_pb2.EndOrderResponse]]:
         """Ends matching and all leases of an order. Idempotent: a repeat answers the same. An order that bidding has not
         heard of is remembered as ended, so that a late OrderOpened makes no lease.
+        """
+
+    @_abc_1.abstractmethod
+    def SetOrderSuspended(
+        self,
+        request: _lease_service_pb2.SetOrderSuspendedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.SetOrderSuspendedResponse, _abc.Awaitable[_lease_service_pb2.SetOrderSuspendedResponse]]:
+        """Pauses an order for want of funds, or lets it go on: while it is paused its containers are frozen, its devices stay
+        held, and nothing is matched for it. Idempotent by `number`: one that is not above the last changes nothing. An order
+        that has ended is left as it is. Errors: ORDER_NOT_FOUND.
         """
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

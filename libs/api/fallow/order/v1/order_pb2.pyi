@@ -219,6 +219,8 @@ class _GroupStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GroupState
     """Lost; being leased again."""
     GROUP_STATE_ENDED: _GroupState.ValueType  # 5
     """Ended."""
+    GROUP_STATE_SUSPENDED: _GroupState.ValueType  # 6
+    """Paused for want of funds."""
 
 class GroupState(_GroupState, metaclass=_GroupStateEnumTypeWrapper):
     """State of one group of an order."""
@@ -235,6 +237,8 @@ GROUP_STATE_LOST: GroupState.ValueType  # 4
 """Lost; being leased again."""
 GROUP_STATE_ENDED: GroupState.ValueType  # 5
 """Ended."""
+GROUP_STATE_SUSPENDED: GroupState.ValueType  # 6
+"""Paused for want of funds."""
 Global___GroupState: _TypeAlias = GroupState  # noqa: Y015
 
 @_typing.final

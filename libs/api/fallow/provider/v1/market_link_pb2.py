@@ -30,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fallow/provider/v1/market_link.proto\x12\x12\x66\x61llow.provider.v1\x1a fallow/type/v1/annotations.proto\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1e\x66\x61llow/type/v1/resources.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x07\n\x07\x43ommand\x12\x1c\n\ncommand_id\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12\x17\n\x05lease\x18\x02 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12\x32\n\x03key\x18\x03 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKeyB\x06\xf2\xe0\x18\x02\x08\x01\x12\x33\n\x03run\x18\x04 \x01(\x0b\x32$.fallow.provider.v1.Command.RunLeaseH\x00\x12\x35\n\x04stop\x18\x05 \x01(\x0b\x32%.fallow.provider.v1.Command.StopLeaseH\x00\x12;\n\x07suspend\x18\x06 \x01(\x0b\x32(.fallow.provider.v1.Command.SuspendLeaseH\x00\x12\x39\n\x06resume\x18\x07 \x01(\x0b\x32\'.fallow.provider.v1.Command.ResumeLeaseH\x00\x1a\xd9\x01\n\x08RunLease\x12\x16\n\x0eworkload_grant\x18\x01 \x01(\t\x12>\n\x08replicas\x18\x02 \x03(\x0b\x32,.fallow.provider.v1.Command.ReplicaPlacement\x12,\n\tself_stop\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstart_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rorder_address\x18\x05 \x01(\t\x1a\x7f\n\x10ReplicaPlacement\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\x05\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x38\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\'.fallow.provider.v1.Command.DeviceShare\x1a/\n\x0b\x44\x65viceShare\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05milli\x18\x02 \x01(\x05\x1a`\n\tStopLease\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x39\n\x0cSuspendLease\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x1a\r\n\x0bResumeLeaseB\x08\n\x06\x61\x63tion\"\x81\x01\n\x16\x43ommandAcknowledgement\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x33\n\x07outcome\x18\x02 \x01(\x0e\x32\".fallow.provider.v1.CommandOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\xd2\x01\n\tRunStatus\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.fallow.provider.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12+\n\tendpoints\x18\x06 \x03(\x0b\x32\x18.fallow.type.v1.Endpoint\x12\x10\n\x08progress\x18\x07 \x01(\t\"\xb0\x01\n\tHeartbeat\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12+\n\x04runs\x18\x04 \x03(\x0b\x32\x1d.fallow.provider.v1.RunStatus\x12%\n\x06proofs\x18\x05 \x03(\x0b\x32\x15.fallow.type.v1.Proof\x12\x1a\n\x12inventory_sequence\x18\x06 \x01(\x03\"\xb7\x02\n\x18HeartbeatAcknowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x08unwanted\x18\x02 \x03(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\tforgotten\x18\x03 \x03(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12K\n\x08refusals\x18\x04 \x03(\x0b\x32\x39.fallow.provider.v1.HeartbeatAcknowledgement.ProofRefusal\x12\x18\n\x10inventory_wanted\x18\x05 \x01(\x08\x1a?\n\x0cProofRefusal\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xbc\x01\n\x0fInventoryReport\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12#\n\x05nodes\x18\x03 \x03(\x0b\x32\x14.fallow.type.v1.Node\x12/\n\x0breport_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rbase_sequence\x18\x05 \x01(\x03\x12\x18\n\x10removed_node_ids\x18\x06 \x03(\t\"V\n\x18InventoryAcknowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x10inventory_wanted\x18\x03 \x01(\x08\",\n\tLinkError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x89\x02\n\tLinkReply\x12=\n\x07\x63ommand\x18\x01 \x01(\x0b\x32*.fallow.provider.v1.CommandAcknowledgementH\x00\x12\x41\n\theartbeat\x18\x02 \x01(\x0b\x32,.fallow.provider.v1.HeartbeatAcknowledgementH\x00\x12\x41\n\tinventory\x18\x03 \x01(\x0b\x32,.fallow.provider.v1.InventoryAcknowledgementH\x00\x12.\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1d.fallow.provider.v1.LinkErrorH\x00\x42\x07\n\x05reply*l\n\x0e\x43ommandOutcome\x12\x1f\n\x1b\x43OMMAND_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMMAND_OUTCOME_ACCEPTED\x10\x01\x12\x1b\n\x17\x43OMMAND_OUTCOME_REFUSED\x10\x02*\xb2\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATE_STARTING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUSPENDED\x10\x03\x12\x16\n\x12RUN_STATE_STOPPING\x10\x04\x12\x15\n\x11RUN_STATE_STOPPED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fallow/provider/v1/market_link.proto\x12\x12\x66\x61llow.provider.v1\x1a fallow/type/v1/annotations.proto\x1a\x1a\x66\x61llow/type/v1/lease.proto\x1a\x1e\x66\x61llow/type/v1/resources.proto\x1a\x1d\x66\x61llow/type/v1/workload.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x05\n\x07\x43ommand\x12\x1c\n\ncommand_id\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12\x17\n\x05lease\x18\x02 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 @\x12\x32\n\x03key\x18\x03 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKeyB\x06\xf2\xe0\x18\x02\x08\x01\x12\x33\n\x03run\x18\x04 \x01(\x0b\x32$.fallow.provider.v1.Command.RunLeaseH\x00\x12\x35\n\x04stop\x18\x05 \x01(\x0b\x32%.fallow.provider.v1.Command.StopLeaseH\x00\x1a\xd9\x01\n\x08RunLease\x12\x16\n\x0eworkload_grant\x18\x01 \x01(\t\x12>\n\x08replicas\x18\x02 \x03(\x0b\x32,.fallow.provider.v1.Command.ReplicaPlacement\x12,\n\tself_stop\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rstart_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rorder_address\x18\x05 \x01(\t\x1a\x7f\n\x10ReplicaPlacement\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07replica\x18\x02 \x01(\x05\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x38\n\x07\x64\x65vices\x18\x04 \x03(\x0b\x32\'.fallow.provider.v1.Command.DeviceShare\x1a/\n\x0b\x44\x65viceShare\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\r\n\x05milli\x18\x02 \x01(\x05\x1a`\n\tStopLease\x12)\n\x06reason\x18\x01 \x01(\x0e\x32\x19.fallow.type.v1.EndReason\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06\x61\x63tion\"\x81\x01\n\x16\x43ommandAcknowledgement\x12\x12\n\ncommand_id\x18\x01 \x01(\t\x12\x33\n\x07outcome\x18\x02 \x01(\x0e\x32\".fallow.provider.v1.CommandOutcome\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\xd2\x01\n\tRunStatus\x12\r\n\x05lease\x18\x01 \x01(\t\x12*\n\x03key\x18\x02 \x01(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12+\n\x05state\x18\x03 \x01(\x0e\x32\x1c.fallow.provider.v1.RunState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x05 \x01(\t\x12+\n\tendpoints\x18\x06 \x03(\x0b\x32\x18.fallow.type.v1.Endpoint\x12\x10\n\x08progress\x18\x07 \x01(\t\"\xb0\x01\n\tHeartbeat\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0f\n\x07\x62oot_id\x18\x03 \x01(\t\x12+\n\x04runs\x18\x04 \x03(\x0b\x32\x1d.fallow.provider.v1.RunStatus\x12%\n\x06proofs\x18\x05 \x03(\x0b\x32\x15.fallow.type.v1.Proof\x12\x1a\n\x12inventory_sequence\x18\x06 \x01(\x03\"\xe9\x02\n\x18HeartbeatAcknowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12/\n\x08unwanted\x18\x02 \x03(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12\x30\n\tforgotten\x18\x03 \x03(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x12K\n\x08refusals\x18\x04 \x03(\x0b\x32\x39.fallow.provider.v1.HeartbeatAcknowledgement.ProofRefusal\x12\x18\n\x10inventory_wanted\x18\x05 \x01(\x08\x12\x30\n\tsuspended\x18\x06 \x03(\x0b\x32\x1d.fallow.type.v1.GenerationKey\x1a?\n\x0cProofRefusal\x12\r\n\x05lease\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\xbc\x01\n\x0fInventoryReport\x12\x10\n\x08provider\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12#\n\x05nodes\x18\x03 \x03(\x0b\x32\x14.fallow.type.v1.Node\x12/\n\x0breport_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rbase_sequence\x18\x05 \x01(\x03\x12\x18\n\x10removed_node_ids\x18\x06 \x03(\t\"V\n\x18InventoryAcknowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x18\n\x10inventory_wanted\x18\x03 \x01(\x08\",\n\tLinkError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x89\x02\n\tLinkReply\x12=\n\x07\x63ommand\x18\x01 \x01(\x0b\x32*.fallow.provider.v1.CommandAcknowledgementH\x00\x12\x41\n\theartbeat\x18\x02 \x01(\x0b\x32,.fallow.provider.v1.HeartbeatAcknowledgementH\x00\x12\x41\n\tinventory\x18\x03 \x01(\x0b\x32,.fallow.provider.v1.InventoryAcknowledgementH\x00\x12.\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1d.fallow.provider.v1.LinkErrorH\x00\x42\x07\n\x05reply*l\n\x0e\x43ommandOutcome\x12\x1f\n\x1b\x43OMMAND_OUTCOME_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OMMAND_OUTCOME_ACCEPTED\x10\x01\x12\x1b\n\x17\x43OMMAND_OUTCOME_REFUSED\x10\x02*\xb2\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12RUN_STATE_STARTING\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUSPENDED\x10\x03\x12\x16\n\x12RUN_STATE_STOPPING\x10\x04\x12\x15\n\x11RUN_STATE_STOPPED\x10\x05\x12\x14\n\x10RUN_STATE_FAILED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,40 +43,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMMAND'].fields_by_name['lease']._serialized_options = b'\362\340\030\004\010\001 @'
   _globals['_COMMAND'].fields_by_name['key']._loaded_options = None
   _globals['_COMMAND'].fields_by_name['key']._serialized_options = b'\362\340\030\002\010\001'
-  _globals['_COMMANDOUTCOME']._serialized_start=2608
-  _globals['_COMMANDOUTCOME']._serialized_end=2716
-  _globals['_RUNSTATE']._serialized_start=2719
-  _globals['_RUNSTATE']._serialized_end=2897
+  _globals['_COMMANDOUTCOME']._serialized_start=2464
+  _globals['_COMMANDOUTCOME']._serialized_end=2572
+  _globals['_RUNSTATE']._serialized_start=2575
+  _globals['_RUNSTATE']._serialized_end=2753
   _globals['_COMMAND']._serialized_start=251
-  _globals['_COMMAND']._serialized_end=1175
-  _globals['_COMMAND_RUNLEASE']._serialized_start=598
-  _globals['_COMMAND_RUNLEASE']._serialized_end=815
-  _globals['_COMMAND_REPLICAPLACEMENT']._serialized_start=817
-  _globals['_COMMAND_REPLICAPLACEMENT']._serialized_end=944
-  _globals['_COMMAND_DEVICESHARE']._serialized_start=946
-  _globals['_COMMAND_DEVICESHARE']._serialized_end=993
-  _globals['_COMMAND_STOPLEASE']._serialized_start=995
-  _globals['_COMMAND_STOPLEASE']._serialized_end=1091
-  _globals['_COMMAND_SUSPENDLEASE']._serialized_start=1093
-  _globals['_COMMAND_SUSPENDLEASE']._serialized_end=1150
-  _globals['_COMMAND_RESUMELEASE']._serialized_start=1152
-  _globals['_COMMAND_RESUMELEASE']._serialized_end=1165
-  _globals['_COMMANDACKNOWLEDGEMENT']._serialized_start=1178
-  _globals['_COMMANDACKNOWLEDGEMENT']._serialized_end=1307
-  _globals['_RUNSTATUS']._serialized_start=1310
-  _globals['_RUNSTATUS']._serialized_end=1520
-  _globals['_HEARTBEAT']._serialized_start=1523
-  _globals['_HEARTBEAT']._serialized_end=1699
-  _globals['_HEARTBEATACKNOWLEDGEMENT']._serialized_start=1702
-  _globals['_HEARTBEATACKNOWLEDGEMENT']._serialized_end=2013
-  _globals['_HEARTBEATACKNOWLEDGEMENT_PROOFREFUSAL']._serialized_start=1950
-  _globals['_HEARTBEATACKNOWLEDGEMENT_PROOFREFUSAL']._serialized_end=2013
-  _globals['_INVENTORYREPORT']._serialized_start=2016
-  _globals['_INVENTORYREPORT']._serialized_end=2204
-  _globals['_INVENTORYACKNOWLEDGEMENT']._serialized_start=2206
-  _globals['_INVENTORYACKNOWLEDGEMENT']._serialized_end=2292
-  _globals['_LINKERROR']._serialized_start=2294
-  _globals['_LINKERROR']._serialized_end=2338
-  _globals['_LINKREPLY']._serialized_start=2341
-  _globals['_LINKREPLY']._serialized_end=2606
+  _globals['_COMMAND']._serialized_end=981
+  _globals['_COMMAND_RUNLEASE']._serialized_start=478
+  _globals['_COMMAND_RUNLEASE']._serialized_end=695
+  _globals['_COMMAND_REPLICAPLACEMENT']._serialized_start=697
+  _globals['_COMMAND_REPLICAPLACEMENT']._serialized_end=824
+  _globals['_COMMAND_DEVICESHARE']._serialized_start=826
+  _globals['_COMMAND_DEVICESHARE']._serialized_end=873
+  _globals['_COMMAND_STOPLEASE']._serialized_start=875
+  _globals['_COMMAND_STOPLEASE']._serialized_end=971
+  _globals['_COMMANDACKNOWLEDGEMENT']._serialized_start=984
+  _globals['_COMMANDACKNOWLEDGEMENT']._serialized_end=1113
+  _globals['_RUNSTATUS']._serialized_start=1116
+  _globals['_RUNSTATUS']._serialized_end=1326
+  _globals['_HEARTBEAT']._serialized_start=1329
+  _globals['_HEARTBEAT']._serialized_end=1505
+  _globals['_HEARTBEATACKNOWLEDGEMENT']._serialized_start=1508
+  _globals['_HEARTBEATACKNOWLEDGEMENT']._serialized_end=1869
+  _globals['_HEARTBEATACKNOWLEDGEMENT_PROOFREFUSAL']._serialized_start=1806
+  _globals['_HEARTBEATACKNOWLEDGEMENT_PROOFREFUSAL']._serialized_end=1869
+  _globals['_INVENTORYREPORT']._serialized_start=1872
+  _globals['_INVENTORYREPORT']._serialized_end=2060
+  _globals['_INVENTORYACKNOWLEDGEMENT']._serialized_start=2062
+  _globals['_INVENTORYACKNOWLEDGEMENT']._serialized_end=2148
+  _globals['_LINKERROR']._serialized_start=2150
+  _globals['_LINKERROR']._serialized_end=2194
+  _globals['_LINKREPLY']._serialized_start=2197
+  _globals['_LINKREPLY']._serialized_end=2462
 # @@protoc_insertion_point(module_scope)

@@ -223,48 +223,11 @@ class Command(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-    @_typing.final
-    class SuspendLease(_message.Message):
-        """Pause one generation."""
-
-        DESCRIPTOR: _descriptor.Descriptor
-
-        REASON_FIELD_NUMBER: _builtins.int
-        reason: _lease_pb2.EndReason.ValueType
-        """Why."""
-        def __init__(
-            self,
-            *,
-            reason: _lease_pb2.EndReason.ValueType = ...,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-    @_typing.final
-    class ResumeLease(_message.Message):
-        """Go on after a pause."""
-
-        DESCRIPTOR: _descriptor.Descriptor
-
-        def __init__(
-            self,
-        ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
-        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-        def WhichOneof(self, oneof_group: _Never) -> None: ...
-
     COMMAND_ID_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
-    SUSPEND_FIELD_NUMBER: _builtins.int
-    RESUME_FIELD_NUMBER: _builtins.int
     command_id: _builtins.str
     """Id of the command; the same id is the same command."""
     lease: _builtins.str
@@ -281,14 +244,6 @@ class Command(_message.Message):
     def stop(self) -> Global___Command.StopLease:
         """Stop the generation."""
 
-    @_builtins.property
-    def suspend(self) -> Global___Command.SuspendLease:
-        """Pause the generation; devices stay held."""
-
-    @_builtins.property
-    def resume(self) -> Global___Command.ResumeLease:
-        """Go on after a pause."""
-
     def __init__(
         self,
         *,
@@ -297,14 +252,12 @@ class Command(_message.Message):
         key: _lease_pb2.GenerationKey | None = ...,
         run: Global___Command.RunLease | None = ...,
         stop: Global___Command.StopLease | None = ...,
-        suspend: Global___Command.SuspendLease | None = ...,
-        resume: Global___Command.ResumeLease | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "key", b"key", "resume", b"resume", "run", b"run", "stop", b"stop", "suspend", b"suspend"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "key", b"key", "run", b"run", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "key", b"key", "lease", b"lease", "resume", b"resume", "run", b"run", "stop", b"stop", "suspend", b"suspend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "command_id", b"command_id", "key", b"key", "lease", b"lease", "run", b"run", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["run", "stop", "suspend", "resume"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["run", "stop"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
@@ -479,6 +432,7 @@ class HeartbeatAcknowledgement(_message.Message):
     FORGOTTEN_FIELD_NUMBER: _builtins.int
     REFUSALS_FIELD_NUMBER: _builtins.int
     INVENTORY_WANTED_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Number of the heartbeat."""
     inventory_wanted: _builtins.bool
@@ -495,6 +449,12 @@ class HeartbeatAcknowledgement(_message.Message):
     def refusals(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeartbeatAcknowledgement.ProofRefusal]:
         """Proofs that were refused."""
 
+    @_builtins.property
+    def suspended(self) -> _containers.RepeatedCompositeFieldContainer[_lease_pb2.GenerationKey]:
+        """Generations that are paused for want of funds: the agent freezes those that run and keeps their devices. One that is not
+        named any more goes on.
+        """
+
     def __init__(
         self,
         *,
@@ -503,10 +463,11 @@ class HeartbeatAcknowledgement(_message.Message):
         forgotten: _abc.Iterable[_lease_pb2.GenerationKey] | None = ...,
         refusals: _abc.Iterable[Global___HeartbeatAcknowledgement.ProofRefusal] | None = ...,
         inventory_wanted: _builtins.bool = ...,
+        suspended: _abc.Iterable[_lease_pb2.GenerationKey] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forgotten", b"forgotten", "inventory_wanted", b"inventory_wanted", "refusals", b"refusals", "sequence", b"sequence", "unwanted", b"unwanted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forgotten", b"forgotten", "inventory_wanted", b"inventory_wanted", "refusals", b"refusals", "sequence", b"sequence", "suspended", b"suspended", "unwanted", b"unwanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

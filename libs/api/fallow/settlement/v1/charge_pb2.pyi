@@ -116,6 +116,7 @@ class Escrow(_message.Message):
     TOP_UP_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    GRACE_END_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `escrows/{escrow}`; the id is the order's."""
     account: _builtins.str
@@ -154,6 +155,10 @@ class Escrow(_message.Message):
     def close_time(self) -> _timestamp_pb2.Timestamp:
         """When it closed."""
 
+    @_builtins.property
+    def grace_end_time(self) -> _timestamp_pb2.Timestamp:
+        """While SUSPENDED: when the order is ended, unless the escrow is topped up before."""
+
     def __init__(
         self,
         *,
@@ -168,10 +173,11 @@ class Escrow(_message.Message):
         top_up: _money_pb2.Amount | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         close_time: _timestamp_pb2.Timestamp | None = ...,
+        grace_end_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["charged", b"charged", "close_time", b"close_time", "create_time", b"create_time", "deposited", b"deposited", "held", b"held", "refunded", b"refunded", "runway", b"runway", "top_up", b"top_up"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charged", b"charged", "close_time", b"close_time", "create_time", b"create_time", "deposited", b"deposited", "grace_end_time", b"grace_end_time", "held", b"held", "refunded", b"refunded", "runway", b"runway", "top_up", b"top_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "charged", b"charged", "close_time", b"close_time", "create_time", b"create_time", "deposited", b"deposited", "held", b"held", "name", b"name", "refunded", b"refunded", "runway", b"runway", "state", b"state", "top_up", b"top_up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "charged", b"charged", "close_time", b"close_time", "create_time", b"create_time", "deposited", b"deposited", "grace_end_time", b"grace_end_time", "held", b"held", "name", b"name", "refunded", b"refunded", "runway", b"runway", "state", b"state", "top_up", b"top_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,8 +92,9 @@ class EscrowServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TopUpEscrow(self, request, context):
-        """Adds funds from the tenant's free balance. Idempotent by `request_id`.
-        Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+        """Adds funds from the tenant's free balance. A used-up escrow goes on with it, if the sum lasts for a minute beyond what is
+        due. Idempotent by `request_id`.
+        Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, INSUFFICIENT_FUNDS.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

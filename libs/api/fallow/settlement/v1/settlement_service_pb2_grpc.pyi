@@ -46,8 +46,9 @@ class EscrowServiceStub:
     Errors, each in its result: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
     """
     TopUpEscrow: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.TopUpEscrowRequest, _charge_pb2.Escrow]
-    """Adds funds from the tenant's free balance. Idempotent by `request_id`.
-    Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+    """Adds funds from the tenant's free balance. A used-up escrow goes on with it, if the sum lasts for a minute beyond what is
+    due. Idempotent by `request_id`.
+    Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, INSUFFICIENT_FUNDS.
     """
     ResizeEscrow: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ResizeEscrowRequest, _charge_pb2.Escrow]
     """Sets the sum that an order holds from now on, its budget, and whether it is topped up by itself. Where the sum rose,
@@ -78,8 +79,9 @@ class EscrowServiceAsyncStub(EscrowServiceStub):
     Errors, each in its result: INSUFFICIENT_FUNDS, ASSET_UNKNOWN, AMOUNT_INVALID, ESCROW_RELEASED, REQUEST_ID_REUSED.
     """
     TopUpEscrow: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.TopUpEscrowRequest, _charge_pb2.Escrow]  # type: ignore[assignment]
-    """Adds funds from the tenant's free balance. Idempotent by `request_id`.
-    Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+    """Adds funds from the tenant's free balance. A used-up escrow goes on with it, if the sum lasts for a minute beyond what is
+    due. Idempotent by `request_id`.
+    Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, INSUFFICIENT_FUNDS.
     """
     ResizeEscrow: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ResizeEscrowRequest, _charge_pb2.Escrow]  # type: ignore[assignment]
     """Sets the sum that an order holds from now on, its budget, and whether it is topped up by itself. Where the sum rose,
@@ -125,8 +127,9 @@ class EscrowServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _settlement_service_pb2.TopUpEscrowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_charge_pb2.Escrow, _abc.Awaitable[_charge_pb2.Escrow]]:
-        """Adds funds from the tenant's free balance. Idempotent by `request_id`.
-        Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, INSUFFICIENT_FUNDS, NOT_YET_AVAILABLE.
+        """Adds funds from the tenant's free balance. A used-up escrow goes on with it, if the sum lasts for a minute beyond what is
+        due. Idempotent by `request_id`.
+        Errors: ESCROW_NOT_FOUND, ESCROW_CLOSED, AMOUNT_INVALID, INSUFFICIENT_FUNDS.
         """
 
     @_abc_1.abstractmethod
