@@ -1,10 +1,12 @@
-"""Charging as it is done: one transaction for each escrow that charges, tops up, suspends or closes it.
+"""Charging as it is done: one transaction for some hundreds of escrows that charges them, tops them up or suspends them.
 
-The escrow's row is locked first, then its generations, so two ticks never charge the same time. Charges, their ledger
+The escrows' rows are locked first, then their generations, so two ticks never charge the same time. Charges, their ledger
 transfers, the sums of escrow and generations and the events stand or fall together: a kill at any moment leaves either
 none of them or all, and the next tick goes on from what is proven and not charged.
 """
 
+import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -12,13 +14,20 @@ from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_settlement import escrow_store, metering_store
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import moves
-from fallow_settlement.domain.charge import Metering, charge_all
+from fallow_settlement.domain.charge import Charge, Metering, charge_all
 from fallow_settlement.domain.escrow import LIVE, PAYING, Escrow, EscrowState
+from fallow_settlement.domain.ledger import AccountKind, account_id
 from fallow_settlement.domain.rules import Rules
 from fallow_settlement.events import state_charged, state_closed, state_low, state_suspended, state_topped_up
 from fallow_settlement.holding import free_balance, hold_funds, return_rest
-from fallow_settlement.ledger_store import must_post
+from fallow_settlement.ledger_store import lock_accounts, must_post
 
+LISTED_ORDERS: Final = 10_000
+"""How many orders to charge are listed at once."""
+CHARGES_TOGETHER: Final = 1_000
+"""How many charges one transaction makes; those of one order are never parted."""
+CHARGED_AT_ONCE: Final = 2
+"""Transactions that charge at one time: one computes while the database works for the other."""
 PAGE_ORDERS: Final = 500
 """How many orders one look at the database lists."""
 KEEP_PARKED_PROOFS: Final = timedelta(days=1)
@@ -39,13 +48,20 @@ class Charging:
         after = ""
         while True:
             async with self._database.read() as connection:
-                orders = await escrow_store.list_chargeable(connection, after, PAGE_ORDERS)
-            for order_id in orders:
-                async with self._database.transaction() as unit:
-                    await charge_order(unit, order_id, self._rules)
-            if len(orders) < PAGE_ORDERS:
+                orders = await escrow_store.list_chargeable(connection, after, LISTED_ORDERS)
+            async with asyncio.TaskGroup() as group:
+                waiting = _together(orders)
+                for _ in range(CHARGED_AT_ONCE):
+                    group.create_task(self._charge_each(waiting))
+            if len(orders) < LISTED_ORDERS:
                 return
-            after = orders[-1]
+            after = orders[-1][0]
+
+    async def _charge_each(self, waiting: Iterator[list[str]]) -> None:
+        """Charge what an iterator that others read too still has."""
+        for together in waiting:
+            async with self._database.transaction() as unit:
+                await charge_orders(unit, together, self._rules)
 
     async def close_ended(self) -> None:
         """Make the final charges of ended orders whose final proofs are there or waited for long enough."""
@@ -68,23 +84,30 @@ class Charging:
             await escrow_store.drop_tombstones_before(unit.connection, now - KEEP_TOMBSTONES)
 
 
-async def charge_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
+def _together(orders: Sequence[tuple[str, int]]) -> Iterator[list[str]]:
+    """Orders whose charges go into one transaction."""
+    listed: list[str] = []
+    charges = 0
+    for order_id, count in orders:
+        if listed and charges + count > CHARGES_TOGETHER:
+            yield listed
+            listed, charges = [], 0
+        listed.append(order_id)
+        charges += count
+    if listed:
+        yield listed
+
+
+async def charge_orders(unit: UnitOfWork, order_ids: Sequence[str], rules: Rules) -> None:
     """Charge what is proven; top up or warn where the runway is short; suspend where the funds fell short."""
-    escrow = await escrow_store.load_escrow(unit.connection, order_id, lock=True)
-    assert escrow is not None, "an order with a metered lease has an escrow"
-    if escrow.state not in LIVE:
-        return
-    meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
-    before = escrow
-    escrow = await _topped_up(unit, escrow, meterings, rules)
-    escrow = await _charged(unit, escrow, meterings, rules)
-    if escrow.state is EscrowState.OPEN:
-        # What was due is charged by now.
-        runway_ms = escrows.runway_ms(escrow.held, 0, running_price(meterings))
-        if escrows.is_short(escrow, runway_ms, rules.low_runway_ms):
-            escrow = state_low(unit, escrows.low(escrow), runway_ms)
-    if escrow != before:
-        await escrow_store.save_escrow(unit.connection, escrow)
+    found = [escrow for escrow in await escrow_store.lock_escrows(unit.connection, order_ids) if escrow.state in LIVE]
+    meterings = await metering_store.lock_to_charge(unit.connection, [escrow.order_id for escrow in found])
+    ready = await _topped_up(unit, [(escrow, meterings[escrow.order_id]) for escrow in found], rules)
+    charged = await _charged(unit, [(escrow, meterings[escrow.order_id]) for escrow in ready], rules)
+    warned = [_warned(unit, escrow, meterings[escrow.order_id], rules) for escrow in charged]
+    changed = [after for before, after in zip(found, warned, strict=True) if after != before]
+    if changed:
+        await escrow_store.save_escrows(unit.connection, changed)
 
 
 async def close_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
@@ -98,7 +121,7 @@ async def close_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
     waited = unit.clock.now() - escrow.end_time >= timedelta(milliseconds=rules.final_wait_ms)
     if not waited and not all(metering.is_settled for metering in meterings):
         return
-    escrow = await _charged(unit, escrow, meterings, rules)
+    (escrow,) = await _charged(unit, [(escrow, meterings)], rules)
     await return_rest(unit, escrow)
     escrow = state_closed(unit, escrows.closed(escrow, unit.clock.now()))
     await escrow_store.save_escrow(unit.connection, escrow)
@@ -119,18 +142,28 @@ def running_price(meterings: tuple[Metering, ...]) -> int:
     return sum(metering.price_micros_per_hour for metering in meterings if metering.is_running)
 
 
-async def _topped_up(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> Escrow:
-    """The escrow with more funds, where its runway is short and its tenant allows it."""
+async def _topped_up(
+    unit: UnitOfWork, listed: Sequence[tuple[Escrow, tuple[Metering, ...]]], rules: Rules
+) -> list[Escrow]:
+    """The escrows, those with more funds whose runway is short and whose tenants allow it."""
+    short = {escrow.order_id: escrow for escrow, meterings in listed if _wants_more(escrow, meterings, rules)}
+    balances = {account_id(AccountKind.BALANCE, escrow.account_id, escrow.asset) for escrow in short.values()}
+    # All at once and in their order: two ticks that top up for the same tenants never wait for each other.
+    await lock_accounts(unit.connection, sorted(balances))
+    for order_id, escrow in short.items():
+        amount = escrows.next_top_up(escrow, await free_balance(unit.connection, escrow.account_id, escrow.asset))
+        if amount:
+            short[order_id] = await add_funds(unit, escrow, amount, 0)
+    return [short.get(escrow.order_id, escrow) for escrow, _ in listed]
+
+
+def _wants_more(escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> bool:
+    """Whether it is time for an automatic top-up."""
     if escrow.top_up == 0 or escrow.state not in PAYING:
-        return escrow
+        return False
     due = min(escrow.held, sum(metering.due for metering in meterings))
     # What is due leaves the escrow in this very tick.
-    if not escrows.is_short(escrows.charged(escrow, due), runway(escrow, meterings), rules.low_runway_ms):
-        return escrow
-    amount = escrows.next_top_up(escrow, await free_balance(unit.connection, escrow.account_id, escrow.asset))
-    if amount == 0:
-        return escrow
-    return await add_funds(unit, escrow, amount, 0)
+    return escrows.is_short(escrows.charged(escrow, due), runway(escrow, meterings), rules.low_runway_ms)
 
 
 async def add_funds(unit: UnitOfWork, escrow: Escrow, amount: int, needed: int) -> Escrow:
@@ -140,16 +173,36 @@ async def add_funds(unit: UnitOfWork, escrow: Escrow, amount: int, needed: int) 
     return state_topped_up(unit, escrow, after)
 
 
-async def _charged(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> Escrow:
-    """Charge all that is proven; the escrow after it, used up where the funds fell short."""
-    charges, changed, short = charge_all(meterings, escrow.held, unit.clock.now())
+async def _charged(
+    unit: UnitOfWork, listed: Sequence[tuple[Escrow, tuple[Metering, ...]]], rules: Rules
+) -> list[Escrow]:
+    """Charge all that is proven of some escrows' generations; the escrows after it, used up where the funds fell short."""
+    now = unit.clock.now()
+    charges: list[Charge] = []
+    changed: list[Metering] = []
+    after: list[Escrow] = []
+    for before, meterings in listed:
+        escrow = before
+        made, advanced, short = charge_all(meterings, escrow.held, now)
+        charges += made
+        changed += advanced
+        for charge in made:
+            escrow = state_charged(unit, escrows.charged(escrow, charge.amount), charge)
+        if short and escrow.state in PAYING:
+            escrow = state_suspended(unit, escrows.used_up(escrow, now + timedelta(milliseconds=rules.grace_ms)))
+        after.append(escrow)
     await metering_store.insert_charges(unit.connection, charges)
-    await metering_store.save_meterings(unit.connection, changed)
+    await metering_store.save_charged(unit.connection, changed)
     move = moves.charge(charges)
-    await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
-    for charge in charges:
-        escrow = state_charged(unit, escrows.charged(escrow, charge.amount), charge)
-    if short and escrow.state in PAYING:
-        grace_end_time = unit.clock.now() + timedelta(milliseconds=rules.grace_ms)
-        escrow = state_suspended(unit, escrows.used_up(escrow, grace_end_time))
-    return escrow
+    await must_post(unit.connection, move.accounts, move.transfers, now)
+    return after
+
+
+def _warned(unit: UnitOfWork, escrow: Escrow, meterings: tuple[Metering, ...], rules: Rules) -> Escrow:
+    """The escrow, LOW where its runway is short; what was due is charged by now."""
+    if escrow.state is not EscrowState.OPEN:
+        return escrow
+    runway_ms = escrows.runway_ms(escrow.held, 0, running_price(meterings))
+    if not escrows.is_short(escrow, runway_ms, rules.low_runway_ms):
+        return escrow
+    return state_low(unit, escrows.low(escrow), runway_ms)

@@ -32,6 +32,11 @@ async def load_escrow(connection: Connection, order_id: str, *, lock: bool = Fal
     return None if row is None else _escrow(row)
 
 
+async def lock_escrows(connection: Connection, order_ids: Collection[str]) -> list[Escrow]:
+    """Escrows of orders, held until the transaction ends, by order; those that do not exist are left out."""
+    return [_escrow(row) for row in await connection.fetch(QUERIES.get("lock_escrows"), list(order_ids))]
+
+
 async def load_opened(connection: Connection, order_ids: Collection[str]) -> dict[str, Opened]:
     """The escrows of orders, by order, each with what opened it."""
     rows = await connection.fetch(QUERIES.get("load_escrows"), list(order_ids))
@@ -62,31 +67,37 @@ async def insert_escrows(connection: Connection, opened: Sequence[Opened]) -> No
 
 async def save_escrow(connection: Connection, escrow: Escrow) -> None:
     """Write a changed escrow whose row is locked."""
+    await save_escrows(connection, [escrow])
+
+
+async def save_escrows(connection: Connection, escrows: Sequence[Escrow]) -> None:
+    """Write changed escrows whose rows are locked."""
     status = await connection.execute(
-        QUERIES.get("update_escrow"),
-        escrow.order_id,
-        escrow.state.value,
-        escrow.deposited,
-        escrow.charged,
-        escrow.refunded,
-        escrow.end_time,
-        escrow.close_time,
-        escrow.funds_end_asked,
-        escrow.version,
-        escrow.top_up,
-        escrow.budget,
-        escrow.hold,
-        escrow.resizes,
-        escrow.grace_end_time,
-        escrow.pauses,
-        escrow.pauses_told,
+        QUERIES.get("update_escrows"),
+        [escrow.order_id for escrow in escrows],
+        [escrow.state.value for escrow in escrows],
+        [escrow.deposited for escrow in escrows],
+        [escrow.charged for escrow in escrows],
+        [escrow.refunded for escrow in escrows],
+        [escrow.end_time for escrow in escrows],
+        [escrow.close_time for escrow in escrows],
+        [escrow.funds_end_asked for escrow in escrows],
+        [escrow.version for escrow in escrows],
+        [escrow.top_up for escrow in escrows],
+        [escrow.budget for escrow in escrows],
+        [escrow.hold for escrow in escrows],
+        [escrow.resizes for escrow in escrows],
+        [escrow.grace_end_time for escrow in escrows],
+        [escrow.pauses for escrow in escrows],
+        [escrow.pauses_told for escrow in escrows],
     )
-    assert status == "UPDATE 1", "an escrow that was locked is there"
+    assert status == f"UPDATE {len(escrows)}", "an escrow that was locked is there"
 
 
-async def list_chargeable(connection: Connection, after: str, limit: int) -> list[str]:
-    """Orders with proven time that is not charged yet and funds to charge, by id."""
-    return [row["order_id"] for row in await connection.fetch(QUERIES.get("list_chargeable_orders"), after, limit)]
+async def list_chargeable(connection: Connection, after: str, limit: int) -> list[tuple[str, int]]:
+    """Orders with proven time that is not charged yet and funds to charge, by id, each with the number of its charges."""
+    rows = await connection.fetch(QUERIES.get("list_chargeable_orders"), after, limit)
+    return [(row["order_id"], row["charges"]) for row in rows]
 
 
 async def list_closing(connection: Connection, after: str, limit: int) -> list[str]:

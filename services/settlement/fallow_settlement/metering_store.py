@@ -1,6 +1,6 @@
 """Metered generations, parked proofs and charges in Postgres."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -131,37 +131,50 @@ async def drop_parked_before(connection: Connection, time: datetime) -> None:
     await connection.execute(QUERIES.get("drop_old_parked_proofs"), time)
 
 
+async def lock_to_charge(connection: Connection, order_ids: Collection[str]) -> dict[str, tuple[Metering, ...]]:
+    """All generations of orders, by order, held until the transaction ends; their meters know no receipts here."""
+    found: dict[str, list[Metering]] = {order_id: [] for order_id in order_ids}
+    for row in await connection.fetch(QUERIES.get("lock_meterings_to_charge"), list(order_ids)):
+        found[row["order_id"]].append(_metering(row))
+    return {order_id: tuple(meterings) for order_id, meterings in found.items()}
+
+
+async def save_charged(connection: Connection, meterings: Sequence[Metering]) -> None:
+    """Write how far generations, whose rows are locked, are charged."""
+    if meterings:
+        await connection.execute(
+            QUERIES.get("update_charged"),
+            [metering.lease_id for metering in meterings],
+            [metering.charge_sequence for metering in meterings],
+            [metering.charged_ms for metering in meterings],
+            [metering.charged_micros for metering in meterings],
+        )
+
+
 async def insert_charges(connection: Connection, charges: Sequence[Charge]) -> None:
     """Write new charges, and queue them for the next batch."""
-    await connection.executemany(
-        QUERIES.get("insert_charge"),
-        [
-            (
-                charge.id,
-                charge.order_id,
-                charge.group,
-                charge.generation,
-                charge.lease_id,
-                charge.sequence,
-                charge.tenant_id,
-                charge.provider_account_id,
-                charge.asset,
-                charge.from_running_ms,
-                charge.to_running_ms,
-                charge.price_micros_per_hour,
-                charge.amount,
-                charge.fee,
-                charge.pool,
-                charge.short,
-                charge.proof_level,
-                charge.create_time,
-            )
-            for charge in charges
-        ],
-    )
-    await connection.executemany(
-        QUERIES.get("insert_unbatched_charge"), [(charge.id, charge.create_time) for charge in charges]
-    )
+    if charges:
+        await connection.execute(
+            QUERIES.get("insert_charges"),
+            [charge.id for charge in charges],
+            [charge.order_id for charge in charges],
+            [charge.group for charge in charges],
+            [charge.generation for charge in charges],
+            [charge.lease_id for charge in charges],
+            [charge.sequence for charge in charges],
+            [charge.tenant_id for charge in charges],
+            [charge.provider_account_id for charge in charges],
+            [charge.asset for charge in charges],
+            [charge.from_running_ms for charge in charges],
+            [charge.to_running_ms for charge in charges],
+            [charge.price_micros_per_hour for charge in charges],
+            [charge.amount for charge in charges],
+            [charge.fee for charge in charges],
+            [charge.pool for charge in charges],
+            [charge.short for charge in charges],
+            [charge.proof_level for charge in charges],
+            [charge.create_time for charge in charges],
+        )
 
 
 async def load_charge(connection: Connection, charge_id: str) -> Charge | None:

@@ -151,9 +151,9 @@ async def test_a_tick_killed_between_its_steps_repeats_nothing(
     await market.state(market.lease_created(ORDER, LEASE, price=PRICE), market.lease_running(ORDER, LEASE))
     await market.run_for(ORDER, LEASE, 2)
     target = {
-        "charges": "fallow_settlement.metering_store.save_meterings",
+        "charges": "fallow_settlement.metering_store.save_charged",
         "transfers": "fallow_settlement.charging.state_charged",
-        "escrow": "fallow_settlement.escrow_store.save_escrow",
+        "escrow": "fallow_settlement.escrow_store.save_escrows",
     }[step]
 
     class Killed(BaseException):
@@ -164,11 +164,41 @@ async def test_a_tick_killed_between_its_steps_repeats_nothing(
 
     with monkeypatch.context() as patch:
         patch.setattr(target, kill)
-        with pytest.raises(Killed):
+        with pytest.raises(BaseExceptionGroup) as died:
             await market.charging.charge_due()
+        assert died.value.subgroup(Killed) is not None
     reads = Reads(market.database, RULES)
     assert await reads.charges(TENANT, ORDER, None, 10) == []
     await market.charging.charge_due()
     await market.charging.charge_due()
     assert [charge.amount for charge in await reads.charges(TENANT, ORDER, None, 10)] == [2_000]
     assert (await reads.money(OWNER, ASSET)).earned == 1_600
+
+
+async def test_many_orders_are_charged_as_one_would_be(market: Market, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: who is charged together and at once changes nothing. Method: 30 orders in transactions of four
+    charges: some rich, some short, some that top themselves up; each sum by hand.
+    """
+    monkeypatch.setattr("fallow_settlement.charging.CHARGES_TOGETHER", 4)
+    market = Market(market.database, market.clock, replace(RULES, low_runway_ms=5_000))
+    await market.fund(TENANT, 1_000_000)
+    facts = []
+    for number in range(30):
+        order, lease = identifier(1_000 + number), identifier(2_000 + number)
+        await market.open(order, (50_000, 1_500, 3_500)[number % 3], auto_top_up=number % 3 == 2)
+        facts.append((order, lease))
+        await market.state(market.lease_created(order, lease, price=PRICE), market.lease_running(order, lease))
+    free = (await Reads(market.database, RULES).money(TENANT, ASSET)).free
+    for second in range(1, 4):
+        market.clock.advance(seconds=1)
+        await market.state(
+            market.received(*(market.proof(order, lease, second, second * 1_000) for order, lease in facts))
+        )
+    await market.charging.charge_due()
+    async with market.database.read() as connection:
+        found = [await escrow_store.load_escrow(connection, order) for order, _ in facts]
+    charged = [(escrow.state.value, escrow.charged) for escrow in found if escrow is not None]
+    assert charged == [("OPEN", 3_000), ("SUSPENDED", 1_500), ("OPEN", 3_000)] * 10
+    reads = Reads(market.database, RULES)
+    assert (await reads.money(TENANT, ASSET)).free == free - 10 * 3_500
+    assert (await reads.money(OWNER, ASSET)).earned == 75_000 * 8 // 10

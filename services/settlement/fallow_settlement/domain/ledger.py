@@ -192,17 +192,17 @@ def create_transfers(book: Book, transfers: Sequence[Transfer]) -> Outcome:
             continue
         pending = known.get(transfer.pending_id)
         debit, credit = _apply(accounts[transfer.debit_account], accounts[transfer.credit_account], transfer, pending)
-        for account in (debit, credit):
-            # One list is one write to the account, however many of its transfers touch it.
-            versioned = replace(account, version=book.accounts[account.id].version + 1)
-            accounts[account.id] = touched[account.id] = versioned
+        accounts[debit.id] = touched[debit.id] = debit
+        accounts[credit.id] = touched[credit.id] = credit
         known[transfer.id] = transfer
         if transfer.phase in RESOLVING:
             resolutions[transfer.pending_id] = transfer.phase
         accepted.append(transfer)
     assert len(results) == len(transfers), "one result for each transfer"
     _assert_balanced(book.accounts, touched)
-    return Outcome(tuple(results), tuple(accepted), touched)
+    # One list is one write to an account, however many of its transfers touch it.
+    written = {key: replace(account, version=account.version + 1) for key, account in touched.items()}
+    return Outcome(tuple(results), tuple(accepted), written)
 
 
 def judge(book: Book, transfer: Transfer) -> Result:

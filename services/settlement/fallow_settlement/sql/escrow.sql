@@ -13,6 +13,9 @@ SELECT * FROM escrow WHERE order_id = $1;
 -- name: lock_escrow
 SELECT * FROM escrow WHERE order_id = $1 FOR NO KEY UPDATE;
 
+-- name: lock_escrows
+SELECT * FROM escrow WHERE order_id = ANY ($1::text[]) ORDER BY order_id FOR NO KEY UPDATE;
+
 -- name: load_escrows
 SELECT * FROM escrow WHERE order_id = ANY ($1::text[]);
 
@@ -26,15 +29,21 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bi
      AS new (order_id, account_id, asset, state, deposited, top_up, budget, create_time, close_time, version, opening,
              hold);
 
--- name: update_escrow
+-- name: update_escrows
 UPDATE escrow
-SET state = $2, deposited = $3, charged = $4, refunded = $5, end_time = $6, close_time = $7, funds_end_asked = $8,
-    version = $9, top_up = $10, budget = $11, hold = $12, resizes = $13, grace_end_time = $14, pauses = $15,
-    pauses_told = $16
-WHERE order_id = $1;
+SET state = new.state, deposited = new.deposited, charged = new.charged, refunded = new.refunded,
+    end_time = new.end_time, close_time = new.close_time, funds_end_asked = new.funds_end_asked,
+    version = new.version, top_up = new.top_up, budget = new.budget, hold = new.hold, resizes = new.resizes,
+    grace_end_time = new.grace_end_time, pauses = new.pauses, pauses_told = new.pauses_told
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::timestamptz[],
+            $8::boolean[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[],
+            $14::timestamptz[], $15::bigint[], $16::bigint[])
+     AS new (order_id, state, deposited, charged, refunded, end_time, close_time, funds_end_asked, version, top_up,
+             budget, hold, resizes, grace_end_time, pauses, pauses_told)
+WHERE escrow.order_id = new.order_id;
 
 -- name: list_chargeable_orders
-SELECT DISTINCT metering.order_id
+SELECT metering.order_id, count(*) AS charges
 FROM metering
 JOIN escrow USING (order_id)
 WHERE metering.charged_ms < metering.proven_ms
@@ -42,6 +51,7 @@ WHERE metering.charged_ms < metering.proven_ms
   AND escrow.state IN ('OPEN', 'LOW', 'SUSPENDED', 'CLOSING')
   AND escrow.deposited > escrow.charged + escrow.refunded
   AND metering.order_id > $1
+GROUP BY metering.order_id
 ORDER BY metering.order_id
 LIMIT $2;
 

@@ -13,6 +13,17 @@ SELECT * FROM metering WHERE order_id = $1 ORDER BY lease_id FOR NO KEY UPDATE;
 -- name: load_meterings_of_order
 SELECT * FROM metering WHERE order_id = $1 ORDER BY lease_id;
 
+-- name: lock_meterings_to_charge
+-- What charging needs: without the receipts that a meter keeps, which are most of a row.
+SELECT order_id, group_index, generation, lease_id, tenant_id, provider_id, provider_account_id, provider_public_key,
+       asset, price_micros_per_hour, take_basis_points, pool_basis_points, heartbeat_interval_ms, start_time, ready,
+       ended, proven_ms, slack_ms, charge_through_time, final, charge_sequence, charged_ms, charged_micros,
+       '[]'::jsonb AS recent
+FROM metering
+WHERE order_id = ANY ($1::text[])
+ORDER BY lease_id
+FOR NO KEY UPDATE;
+
 -- name: lock_meterings
 SELECT * FROM metering WHERE lease_id = ANY ($1::text[]) ORDER BY lease_id FOR NO KEY UPDATE;
 
@@ -21,6 +32,13 @@ UPDATE metering
 SET ready = $2, ended = $3, proven_ms = $4, slack_ms = $5, charge_through_time = $6, final = $7, recent = $8,
     charge_sequence = $9, charged_ms = $10, charged_micros = $11
 WHERE lease_id = $1;
+
+-- name: update_charged
+UPDATE metering
+SET charge_sequence = new.charge_sequence, charged_ms = new.charged_ms, charged_micros = new.charged_micros
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[])
+     AS new (lease_id, charge_sequence, charged_ms, charged_micros)
+WHERE metering.lease_id = new.lease_id;
 
 -- name: park_proof
 INSERT INTO parked_proof (lease_id, sequence, provider_id, receive_time, outage_ms, proof)
@@ -38,14 +56,19 @@ SELECT * FROM taken ORDER BY receive_time, sequence;
 -- name: drop_old_parked_proofs
 DELETE FROM parked_proof WHERE receive_time < $1;
 
--- name: insert_charge
-INSERT INTO charge (id, order_id, group_index, generation, lease_id, sequence, tenant_id, provider_account_id, asset,
-                    from_running_ms, to_running_ms, price_micros_per_hour, amount, fee, pool, short, proof_level,
-                    create_time)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
-
--- name: insert_unbatched_charge
-INSERT INTO unbatched_charge (charge_id, create_time) VALUES ($1, $2);
+-- name: insert_charges
+-- With them, their places in the queue for the next batch.
+WITH new AS (
+    INSERT INTO charge (id, order_id, group_index, generation, lease_id, sequence, tenant_id, provider_account_id,
+                        asset, from_running_ms, to_running_ms, price_micros_per_hour, amount, fee, pool, short,
+                        proof_level, create_time)
+    SELECT *
+    FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[],
+                $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
+                $16::bigint[], $17::text[], $18::timestamptz[])
+    RETURNING id, create_time
+)
+INSERT INTO unbatched_charge (charge_id, create_time) SELECT id, create_time FROM new;
 
 -- name: load_charge
 SELECT charge.*, batch_charge.batch_number, batch_charge.leaf_index
