@@ -1,7 +1,7 @@
 """What the leaves of the two trees of a batch say, and their hashes.
 
 The settlement tree has a leaf for each charge (audit); the payout tree has one for each account that is owed money
-(claims). A leaf is keccak256(keccak256(abi.encode(words))), OpenZeppelin's standard leaf, and its first word is a
+(claims), and one for each account that named an address for the case that the operator vanishes (balances). A leaf is keccak256(keccak256(abi.encode(words))), OpenZeppelin's standard leaf, and its first word is a
 domain tag, so that no leaf of one kind can be read as another. A charge's leaf holds its batch and index: the same
 charge twice would be two leaves that anyone can see. A payout's leaf holds the chain and the vault: it is worth nothing
 in another vault that reads the same anchor.
@@ -29,6 +29,7 @@ from fallow_receipts.words import (
 
 CHARGE_TAG: Final = keccak(b"fallow.leaf.charge.v1")
 PAYOUT_TAG: Final = keccak(b"fallow.leaf.payout.v1")
+BALANCE_TAG: Final = keccak(b"fallow.leaf.balance.v1")
 MS_PER_HOUR: Final = 3_600_000
 _INTEGER: Final = "24xq"
 """A word that holds an integer of at most 63 bits."""
@@ -172,21 +173,41 @@ class Payout:
         checked_integer(self.total_micros, "total_micros", 0, UINT256_MAX)
 
 
-def payout_words(payout: Payout, *, chain_id: int, vault: str) -> bytes:
-    """Return abi.encode of a payout's leaf, as EscrowVault computes it."""
-    checked_integer(chain_id, "chain_id", 0, UINT256_MAX)
-    return b"".join(
-        (
-            PAYOUT_TAG,
-            integer_word(chain_id),
-            address_word(vault, "vault"),
-            id_to_word(payout.account),
-            address_word(payout.payee),
-            integer_word(payout.total_micros),
-        )
-    )
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What an account had with the operator at a batch, and the address that gets it if the operator vanishes."""
+
+    account: str
+    payee: str
+    amount_micros: int
+
+    def __post_init__(self) -> None:
+        id_to_word(self.account, "account")
+        object.__setattr__(self, "payee", checked_address(self.payee, "payee"))
+        checked_integer(self.amount_micros, "amount_micros", 0, UINT256_MAX)
 
 
 def payout_leaf(payout: Payout, *, chain_id: int, vault: str) -> bytes:
     """Return the leaf that lets an account's payee claim at that vault on that chain."""
-    return keccak(keccak(payout_words(payout, chain_id=chain_id, vault=vault)))
+    return _vault_leaf(PAYOUT_TAG, payout.account, payout.payee, payout.total_micros, chain_id=chain_id, vault=vault)
+
+
+def balance_leaf(balance: Balance, *, chain_id: int, vault: str) -> bytes:
+    """Return the leaf that lets an account's payee have its balance after an escape at that vault on that chain."""
+    return _vault_leaf(
+        BALANCE_TAG, balance.account, balance.payee, balance.amount_micros, chain_id=chain_id, vault=vault
+    )
+
+
+def _vault_leaf(tag: bytes, account: str, payee: str, micros: int, *, chain_id: int, vault: str) -> bytes:
+    """A leaf as EscrowVault computes it: keccak256(keccak256(abi.encode(tag, chain, vault, account, payee, sum)))."""
+    checked_integer(chain_id, "chain_id", 0, UINT256_MAX)
+    words = (
+        tag,
+        integer_word(chain_id),
+        address_word(vault, "vault"),
+        id_to_word(account),
+        address_word(payee),
+        integer_word(micros),
+    )
+    return keccak(keccak(b"".join(words)))

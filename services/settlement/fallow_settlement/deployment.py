@@ -25,6 +25,9 @@ START_SECONDS: Final = 30.0
 """How long a chain may take to answer: it may have been started a moment ago."""
 POLL_SECONDS: Final = 0.2
 DEFAULT_CHALLENGE_SECONDS: Final = 86_400
+DEFAULT_ESCAPE_SECONDS: Final = 14 * 86_400
+DEFAULT_DAILY_LIMIT: Final = 100_000_000_000
+"""100,000 units of a token with 6 decimals."""
 FEE_CAP: Final = 500_000_000_000
 
 
@@ -41,8 +44,18 @@ def run(argv: Sequence[str]) -> int:
     token = parser.add_mutually_exclusive_group(required=True)
     token.add_argument("--token", help="address of the ERC-20 token that the vault takes")
     token.add_argument("--test-token", action="store_true", help="deploy a token without value that anybody may mint")
-    parser.add_argument("--owner", default="", help="owner and guardian of the contracts; the key's own by default")
+    parser.add_argument("--owner", default="", help="owner of the contracts; the key's own by default")
+    parser.add_argument("--guardian", default="", help="who may pause the vault and veto payouts; the owner by default")
     parser.add_argument("--challenge-seconds", type=int, default=DEFAULT_CHALLENGE_SECONDS, help="the veto window")
+    parser.add_argument(
+        "--escape-seconds",
+        type=int,
+        default=DEFAULT_ESCAPE_SECONDS,
+        help="how long the anchorer is silent before anyone may wind the vault down by its last root",
+    )
+    parser.add_argument(
+        "--daily-limit", type=int, default=DEFAULT_DAILY_LIMIT, help="most that the vault pays in a day, in micros"
+    )
     options = parser.parse_args(argv)
     try:
         asyncio.run(deploy(options))
@@ -65,15 +78,18 @@ async def deploy(options: argparse.Namespace) -> None:
             return
         signer = Signer.load(options.key_file, chain_id)
         owner = options.owner or signer.address
+        guardian = options.guardian or owner
         block = await node.head() + 1
         token = await _create(node, signer, "TestToken", (), ()) if options.test_token else options.token
-        anchor = await _create(node, signer, "SettlementAnchor", ("address", "address"), (owner, signer.address))
+        anchor = await _create(
+            node, signer, "SettlementAnchor", ("address", "address", "address"), (owner, signer.address, guardian)
+        )
         vault = await _create(
             node,
             signer,
             "EscrowVault",
-            ("address", "address", "uint256", "address", "address"),
-            (token, anchor, options.challenge_seconds, owner, owner),
+            ("address", "address", "uint256", "uint256", "uint256", "address", "address"),
+            (token, anchor, options.challenge_seconds, options.escape_seconds, options.daily_limit, owner, guardian),
         )
         Contracts(chain_id, anchor, vault, token, block).save(options.output)
     sys.stdout.write(f"SettlementAnchor {anchor}\nEscrowVault {vault}\ntoken {token}\n")

@@ -151,4 +151,4 @@ def test_gas_does_not_depend_on_the_batch(house: House) -> None:
 def test_an_owner_is_needed(world: World) -> None:
     """Goal: no anchor without an owner. Method: deploy with the zero address."""
     with pytest.raises(AssertionError, match="not deployed"):
-        world.deploy("SettlementAnchor", "0x" + "00" * 20, world.bank.address)
+        world.deploy("SettlementAnchor", "0x" + "00" * 20, world.bank.address, world.bank.address)

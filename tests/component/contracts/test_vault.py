@@ -379,7 +379,7 @@ class TestRoles:
         wallet, owner = house.guardian.address, house.owner.address
         for token, anchor in ((wallet, house.anchor.address), (house.token.address, wallet)):
             with pytest.raises(AssertionError, match="not deployed"):
-                house.world.deploy("EscrowVault", token, anchor, HOUR, owner, owner)
+                house.world.deploy("EscrowVault", token, anchor, HOUR, HOUR + 1, 1, owner, owner)
 
 
 def test_the_test_token_is_marked(house: House) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,17 @@ from eth_utils.address import to_checksum_address
 
 from contracts.compile import compile_contract
 from fallow_chassis.testing.time import ManualClock
-from fallow_receipts import Header, MerkleTree, Payout, genesis_commitment, header_commitment, keccak, payout_leaf
+from fallow_receipts import (
+    Balance,
+    Header,
+    MerkleTree,
+    Payout,
+    balance_leaf,
+    genesis_commitment,
+    header_commitment,
+    keccak,
+    payout_leaf,
+)
 from fallow_stack.chain.encode import Json, encode_receipt
 from fallow_stack.chain.errors import RpcError
 from fallow_stack.chain.fields import CallRequest
@@ -23,6 +34,8 @@ from fallow_stack.chain.node import Node
 from fallow_stack.chain.store import ChainStore
 
 CHAIN_ID = 31337
+CHALLENGE_SECONDS = 3_600
+ESCAPE_SECONDS = 7 * 86_400
 TOKENS = Path(__file__).parent / "tokens"
 
 
@@ -183,19 +196,32 @@ class House:
     headers: list[Header] = field(default_factory=list)
 
     @classmethod
-    def make(cls, world: World, *, token: str = "TestToken", challenge_seconds: int = 3600) -> "House":
+    def make(cls, world: World, *, token: str = "TestToken", daily_limit: int = 10**12) -> "House":
         owner, anchorer, guardian = (world.account(name) for name in ("owner", "anchorer", "guardian"))
         deployed = world.deploy(token)
-        anchor = world.deploy("SettlementAnchor", owner.address, anchorer.address)
+        anchor = world.deploy("SettlementAnchor", owner.address, anchorer.address, guardian.address)
         vault = world.deploy(
-            "EscrowVault", deployed.address, anchor.address, challenge_seconds, owner.address, guardian.address
+            "EscrowVault",
+            deployed.address,
+            anchor.address,
+            CHALLENGE_SECONDS,
+            ESCAPE_SECONDS,
+            daily_limit,
+            owner.address,
+            guardian.address,
         )
         return cls(world, deployed, anchor, vault, owner, anchorer, guardian)
 
     def next_header(
-        self, *, settlement_root: bytes = b"\x01" * 32, payouts: MerkleTree | None = None, payout_total: int = 0
+        self,
+        *,
+        settlement_root: bytes = b"\x01" * 32,
+        payouts: MerkleTree | None = None,
+        payout_total: int = 0,
+        payout_parent: int | None = None,
     ) -> Header:
         number = len(self.headers) + 1
+        parent = self.anchor.call("payout_parent") if payout_parent is None else payout_parent
         prev = (
             header_commitment(self.headers[-1])
             if self.headers
@@ -204,7 +230,7 @@ class House:
         return Header(
             batch_id=number,
             prev=prev,
-            payout_parent=number - 1,
+            payout_parent=parent,
             settlement_root=settlement_root,
             payout_root=MerkleTree([]).root if payouts is None else payouts.root,
             count=3,
@@ -218,16 +244,25 @@ class House:
         self.headers.append(header)
         return receipt
 
-    def settle(self, payouts: list[Payout], *, payout_total: int | None = None) -> tuple[Header, MerkleTree]:
-        """Anchor a header over cumulative payouts."""
-        tree = self.tree(payouts)
+    def settle(
+        self,
+        payouts: list[Payout],
+        balances: Sequence[Balance] = (),
+        *,
+        payout_total: int | None = None,
+        payout_parent: int | None = None,
+    ) -> tuple[Header, MerkleTree]:
+        """Anchor a header over cumulative payouts, and balances behind them."""
+        tree = self.tree(payouts, balances)
         total = sum(payout.total_micros for payout in payouts) if payout_total is None else payout_total
-        header = self.next_header(payouts=tree, payout_total=total)
+        header = self.next_header(payouts=tree, payout_total=total, payout_parent=payout_parent)
         self.append(header)
         return header, tree
 
-    def tree(self, payouts: list[Payout]) -> MerkleTree:
-        return MerkleTree([payout_leaf(payout, chain_id=CHAIN_ID, vault=self.vault.address) for payout in payouts])
+    def tree(self, payouts: list[Payout], balances: Sequence[Balance] = ()) -> MerkleTree:
+        where: dict[str, Any] = {"chain_id": CHAIN_ID, "vault": self.vault.address}
+        leaves = [payout_leaf(payout, **where) for payout in payouts]
+        return MerkleTree([*leaves, *(balance_leaf(balance, **where) for balance in balances)])
 
     def fund(self, amount: int, account_ref: bytes = b"\x00" * 31 + b"\x09") -> Json:
         """Deposit for an account out of freshly minted tokens."""

@@ -60,7 +60,10 @@ async def deployed(chain: LocalChain, folder: Path, *, challenge_seconds: int = 
             test_token=True,
             token=None,
             owner="",
+            guardian="",
             challenge_seconds=challenge_seconds,
+            escape_seconds=86_400,
+            daily_limit=10**12,
         )
     )
     return Contracts.load(output)

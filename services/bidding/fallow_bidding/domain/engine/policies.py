@@ -18,7 +18,7 @@ from fallow_bidding.domain.engine.states import States, StateTable
 from fallow_bidding.domain.engine.worth import Waste, waste
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI
 
-FRAGMENTATION_WEIGHT: Final = 0.05
+FRAGMENTATION_WEIGHT: Final = 0.15
 """Weight of what a node cannot give to big needs, beside what will be left over."""
 
 POPULARITY: Final = 0.95
@@ -209,7 +209,8 @@ class Fragmentation(_Plain):
             table[index, device] = tried
             position = table.shape[1] - 1 - np.argmin(table[:, ::-1], axis=1)
             growth = table[np.arange(len(before)), position]
-        score = np.floor(100.0 / (1.0 + np.exp(growth / WHOLE_DEVICE_MILLI)))
+        # Rounded, so that the order of a summation never decides on which side of a whole score a growth of nothing falls.
+        score = np.floor(100.0 / (1.0 + np.exp(np.round(growth, 6) / WHOLE_DEVICE_MILLI)))
         return Verdict(-score, position, _none(states))
 
     def _fragments(self, states: States) -> Floats:

@@ -1,0 +1,211 @@
+"""What holds money back and what lets it out all the same: the daily limit, the escape, the rescue of foreign tokens."""
+
+from typing import Any
+
+import pytest
+
+from fallow_receipts import Balance, Header, MerkleTree, id_to_word
+from tests.component.contracts.test_vault import (
+    ALICE,
+    BOB,
+    HOUR,
+    TENANT_REF,
+    balance,
+    claim,
+    claim_values,
+    payouts_of,
+)
+from tests.component.contracts.world import ESCAPE_SECONDS, House, World, header_values
+
+DAY = 86_400
+
+
+def balances_of(house: House, **amounts: int) -> list[Balance]:
+    """Balances of the named accounts, each for the wallet of its name."""
+    accounts = {"alice": ALICE, "bob": BOB}
+    return [
+        Balance(account=accounts[name], payee=house.world.account(name).address, amount_micros=amount)
+        for name, amount in amounts.items()
+    ]
+
+
+def balance_values(header: Header, held: Balance, proof: tuple[bytes, ...]) -> tuple[Any, ...]:
+    return (header_values(header), (id_to_word(held.account), held.payee, held.amount_micros), list(proof))
+
+
+class TestDailyLimit:
+    """No more than so much leaves in a day."""
+
+    @pytest.fixture
+    def house(self, world: World) -> House:
+        """A vault that pays 100 a day."""
+        made = House.make(world, daily_limit=100)
+        made.fund(10_000)
+        return made
+
+    def test_a_claim_beyond_it_gets_the_rest_of_the_day(self, house: House) -> None:
+        """Goal: a large claim is paid in days, never lost, never twice. Method: 250 for one, 40 for the other."""
+        payouts = payouts_of(house, alice=250, bob=40)
+        header, tree = house.settle(payouts)
+        house.world.clock.advance(seconds=DAY)
+        assert claim(house, header, tree, payouts, 1) == 40
+        assert claim(house, header, tree, payouts, 0) == 60
+        values = claim_values(header, payouts[0], tree.proof(0))
+        house.vault.expect_revert("vault: daily limit", "claim", *values, sender=house.owner)
+        assert claim(house, header, tree, payouts, 1) == 0, "what was claimed in full is no matter of the limit"
+        house.world.clock.advance(seconds=DAY)
+        assert claim(house, header, tree, payouts, 0) == 100
+        house.world.clock.advance(seconds=DAY)
+        assert claim(house, header, tree, payouts, 0) == 90
+        assert claim(house, header, tree, payouts, 0) == 0
+        assert balance(house, payouts[0].payee) == 250
+        assert house.vault.call("claimed", id_to_word(ALICE)) == 250
+
+    def test_the_owner_sets_it(self, house: House) -> None:
+        """Goal: the limit is the owner's. Method: a stranger in vain; raise it, lower it below what was paid, stop."""
+        payouts = payouts_of(house, alice=500)
+        header, tree = house.settle(payouts)
+        house.world.clock.advance(seconds=DAY)
+        assert claim(house, header, tree, payouts, 0) == 100
+        house.vault.expect_revert("ownership: not the owner", "set_daily_limit", 10**9, sender=house.guardian)
+        receipt = house.vault.send("set_daily_limit", 150, sender=house.owner)
+        assert house.vault.events("DailyLimitSet", receipt) == [{"daily_limit": 150}]
+        assert claim(house, header, tree, payouts, 0) == 50
+        values = claim_values(header, payouts[0], tree.proof(0))
+        for limit in (10, 0):
+            house.vault.send("set_daily_limit", limit, sender=house.owner)
+            house.vault.expect_revert("vault: daily limit", "claim", *values, sender=house.owner)
+        house.world.clock.advance(seconds=DAY)
+        house.vault.expect_revert("vault: daily limit", "claim", *values, sender=house.owner)
+
+
+class TestEscape:
+    """The operator is silent: the last root that counts pays all, once."""
+
+    @pytest.fixture
+    def settled(self, house: House) -> tuple[House, Header, MerkleTree]:
+        """A vault with money, and a root that owes one account and holds balances of two."""
+        house.fund(1_000, TENANT_REF)
+        header, tree = house.settle(payouts_of(house, alice=100), balances_of(house, alice=30, bob=600))
+        return house, header, tree
+
+    def test_balances_are_paid_once(self, settled: tuple[House, Header, MerkleTree]) -> None:
+        """Goal: tenants get their own without the operator. Method: a second before the silence, then each leaf twice."""
+        house, header, tree = settled
+        stranger = house.world.account("stranger")
+        held = balances_of(house, alice=30, bob=600)
+        values = [balance_values(header, one, tree.proof(index + 1)) for index, one in enumerate(held)]
+        house.world.clock.advance(seconds=ESCAPE_SECONDS - 1)
+        house.vault.expect_revert("vault: the operator is there", "escape", sender=stranger)
+        house.vault.expect_revert("vault: the operator is there", "claim_balance", *values[0], sender=stranger)
+        house.world.clock.advance(seconds=1)
+        assert house.vault.events("Escaped", house.vault.send("escape", sender=stranger)) == [{"batch_id": 1}]
+        house.vault.expect_revert("vault: wound down", "escape", sender=stranger)
+        receipt = house.vault.send("claim_balance", *values[1], sender=stranger)
+        assert house.vault.events("BalanceClaimed", receipt) == [
+            {"account": id_to_word(BOB), "payee": held[1].payee.lower(), "amount": 600, "batch_id": 1}
+        ]
+        house.vault.expect_revert("vault: claimed already", "claim_balance", *values[1], sender=stranger)
+        house.vault.send("claim_balance", *values[0], sender=stranger)
+        assert claim(house, header, tree, payouts_of(house, alice=100), 0) == 100
+        assert (balance(house, held[0].payee), balance(house, held[1].payee)) == (130, 600)
+        assert balance(house, house.vault.address) == 270
+
+    def test_neither_pause_nor_limit_holds_it_up(self, settled: tuple[House, Header, MerkleTree]) -> None:
+        """Goal: a hostile owner cannot keep the money. Method: pause and a limit of 0, then the silence."""
+        house, header, tree = settled
+        house.vault.send("pause", sender=house.owner)
+        house.vault.send("set_daily_limit", 0, sender=house.owner)
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.world.account("stranger"))
+        assert claim(house, header, tree, payouts_of(house, alice=100), 0) == 100
+        values = balance_values(header, balances_of(house, bob=600)[0], tree.proof(2))
+        house.vault.send("claim_balance", *values, sender=house.owner)
+        assert balance(house, house.world.account("bob").address) == 600
+
+    def test_nothing_comes_in_and_no_other_root_counts(self, settled: tuple[House, Header, MerkleTree]) -> None:
+        """Goal: a wound-down vault stays so, also when the operator comes back. Method: deposit; a newer and an older root."""
+        house, _, _ = settled
+        newer = payouts_of(house, alice=400)
+        second, second_tree = house.settle(newer)
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.owner)
+        third, third_tree = house.settle(newer)
+        house.world.clock.advance(seconds=HOUR)
+        tenant = house.world.account("tenant")
+        house.vault.expect_revert("vault: wound down", "deposit", 1, TENANT_REF, sender=tenant)
+        values = claim_values(third, newer[0], third_tree.proof(0))
+        house.vault.expect_revert("vault: wound down by another root", "claim", *values, sender=house.owner)
+        first = house.headers[0]
+        values = claim_values(first, payouts_of(house, alice=100)[0], settled[2].proof(0))
+        house.vault.expect_revert("vault: wound down by another root", "claim", *values, sender=house.owner)
+        assert claim(house, second, second_tree, newer, 0) == 400
+
+    def test_a_vetoed_root_gives_way(self, settled: tuple[House, Header, MerkleTree]) -> None:
+        """Goal: a last root that robs is stopped, before the escape and after it. Method: veto in both moments."""
+        house, good, tree = settled
+        robbed, robbed_tree = house.settle(payouts_of(house, bob=900), balances_of(house, bob=1))
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.owner)
+        assert house.vault.call("escaped") == 2
+        house.anchor.send("veto", header_values(robbed), sender=house.guardian)
+        values = claim_values(robbed, payouts_of(house, bob=900)[0], robbed_tree.proof(0))
+        house.vault.expect_revert("vault: vetoed", "claim", *values, sender=house.owner)
+        house.vault.send("escape", sender=house.owner)
+        assert house.vault.call("escaped") == 1
+        values = balance_values(good, balances_of(house, bob=600)[0], tree.proof(2))
+        house.vault.send("claim_balance", *values, sender=house.owner)
+        house.anchor.send("veto", header_values(good), sender=house.guardian)
+        house.vault.expect_revert("vault: no root", "escape", sender=house.owner)
+
+    def test_without_a_root_there_is_nothing_to_pay_by(self, house: House) -> None:
+        """Goal: an escape needs a root. Method: no batch, and silence from the deployment on."""
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.expect_revert("vault: no root", "escape", sender=house.owner)
+
+    def test_leaves_of_one_kind_are_not_the_other(self, settled: tuple[House, Header, MerkleTree]) -> None:
+        """Goal: a payout is no balance, and the reverse. Method: swap the kinds; forge account, payee and amount."""
+        house, header, tree = settled
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.owner)
+        as_balance = balance_values(header, balances_of(house, alice=100)[0], tree.proof(0))
+        house.vault.expect_revert("vault: bad proof", "claim_balance", *as_balance, sender=house.owner)
+        as_payout = claim_values(header, payouts_of(house, bob=600)[0], tree.proof(2))
+        house.vault.expect_revert("vault: bad proof", "claim", *as_payout, sender=house.owner)
+        wallet = house.world.account("alice").address
+        for forged in (Balance(BOB, wallet, 600), Balance(ALICE, wallet, 31), Balance(ALICE, wallet, 600)):
+            values = balance_values(header, forged, tree.proof(2))
+            house.vault.expect_revert("vault: bad proof", "claim_balance", *values, sender=house.owner)
+        nobody = Balance(BOB, "0x" + "00" * 20, 5)
+        values = balance_values(header, nobody, ())
+        house.vault.expect_revert("vault: no payee", "claim_balance", *values, sender=house.owner)
+
+    def test_an_escape_is_later_than_the_window(self, house: House) -> None:
+        """Goal: the last root was open to a veto before anybody is paid by it. Method: an escape within the window."""
+        owner = house.owner.address
+        with pytest.raises(AssertionError, match="not deployed"):
+            house.world.deploy("EscrowVault", house.token.address, house.anchor.address, HOUR, HOUR, 1, owner, owner)
+
+
+class TestRescue:
+    """Tokens that were sent here by mistake."""
+
+    def test_only_foreign_tokens_and_only_the_owner(self, house: House) -> None:
+        """Goal: the vault's own token leaves by claims alone. Method: rescue both kinds; a stranger; a silent token."""
+        house.fund(1_000)
+        house.vault.expect_revert(
+            "vault: its own token", "rescue", house.token.address, house.owner.address, sender=house.owner
+        )
+        heir = house.world.account("heir")
+        for name in ("TestToken", "SilentToken"):
+            foreign = house.world.deploy(name)
+            foreign.send("mint", house.vault.address, 77, sender=house.owner)
+            house.vault.expect_revert(
+                "ownership: not the owner", "rescue", foreign.address, heir.address, sender=house.guardian
+            )
+            receipt = house.vault.send("rescue", foreign.address, heir.address, sender=house.owner)
+            assert house.vault.events("Rescued", receipt) == [
+                {"token": foreign.address, "receiver": heir.address.lower(), "amount": 77}
+            ]
+            assert foreign.call("balanceOf", heir.address) == 77
+        assert balance(house, house.vault.address) == 1_000
