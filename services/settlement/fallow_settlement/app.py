@@ -84,7 +84,13 @@ def _add_chain(
     signer = Signer.load(Path(settings.required("chain_key_file")), contracts.chain_id)
     watcher = VaultWatcher(database, node, contracts, settings.chain_asset, settings.chain_confirmations)
     sealing = Sealing(
-        database, contracts, SealingRule(settings.batch_size, timedelta(seconds=settings.batch_interval_seconds))
+        database,
+        contracts,
+        SealingRule(
+            settings.batch_size,
+            timedelta(seconds=settings.batch_interval_seconds),
+            timedelta(seconds=settings.longest_silence_seconds),
+        ),
     )
     rule = AnchoringRule(
         confirmations=settings.chain_confirmations,

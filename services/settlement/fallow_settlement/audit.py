@@ -32,6 +32,7 @@ TABLES: Final = {
     "charges": ("audit_charges", "it does not follow the one before, or price times time is another sum"),
     "shares": ("audit_charge_transfers", "what moved for it is not what it says"),
     "places": ("audit_queue", "it would be anchored never, or twice"),
+    "vetoes": ("audit_vetoes", "whether its payouts count is not what the vetoes of the chain make of it"),
     "withdrawals": ("audit_withdrawals", "what the account is owed on the chain is not what it withdrew"),
 }
 """The checks that one query does: its name, and what a difference means."""
@@ -86,17 +87,19 @@ async def _batches(
 ) -> Difference | None:
     """The first batch that is not what its charges and withdrawals, and the batch before, make of it."""
     parent: Batch | None = None
+    payable = 0
     for batch in batches:
         step(f"{BATCHES}: {batch.number} of {len(batches)}")
         charges = await chain_store.load_batch_charges(connection, batch.number)
-        payouts = await withdrawal_store.load_payouts(connection, batch.number)
+        payouts = await withdrawal_store.load_payouts(connection, batch.payouts_through)
         contracts = Contracts(batch.chain_id, batch.anchor_address, vault, "", 0)
         genesis = genesis_commitment(chain_id=batch.chain_id, anchor=batch.anchor_address)
         expected = replace(
             batch.header,
             batch_id=1 if parent is None else parent.number + 1,
             prev=genesis if parent is None else parent.commitment,
-            payout_parent=0 if parent is None else parent.number,
+            # What was vetoed itself may name a parent that was vetoed later than it.
+            payout_parent=payable if batch.payable else batch.header.payout_parent,
             settlement_root=MerkleTree(leaves_of(charges, batch.number)).root,
             payout_root=payout_tree(payouts, contracts).root,
             count=len(charges),
@@ -123,6 +126,7 @@ async def _batches(
             place, wanted = f"batches/{batch.number} commitment", header_commitment(batch.header)
             return Difference(place, _told(wanted), _told(batch.commitment), "its header was changed after it")
         parent = batch
+        payable = batch.number if batch.payable else payable
     return None
 
 

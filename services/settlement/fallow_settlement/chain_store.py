@@ -33,6 +33,10 @@ class Batch:
     block_number: int
     version: int
     create_time: datetime
+    payouts_through: int
+    """Its payout root covers the withdrawals of batches up to this one."""
+    payable: bool = True
+    """Whether its payouts count: neither it nor what it was built on was vetoed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ async def insert_batch(connection: Connection, batch: Batch, charge_ids: Sequenc
         batch.commitment,
         batch.state.value,
         batch.create_time,
+        batch.payouts_through,
     )
     await connection.execute(QUERIES.get("insert_batch_charges"), list(charge_ids), batch.number)
 
@@ -313,6 +318,8 @@ def batch_of(row: asyncpg.Record) -> Batch:
         block_number=row["block_number"],
         version=row["version"],
         create_time=row["create_time"],
+        payouts_through=row["payouts_through"],
+        payable=row["payable"],
     )
 
 

@@ -13,6 +13,7 @@ from fallow_settlement.chain import Log
 HEADER_TYPE: Final = "(uint256,bytes32,uint256,bytes32,bytes32,uint256,uint256,bytes32)"
 DEPOSITED_TOPIC: Final = "0x" + keccak(b"Deposited(bytes32,address,uint256,uint256)").hex()
 CLAIMED_TOPIC: Final = "0x" + keccak(b"Claimed(bytes32,address,uint256,uint256,uint256)").hex()
+VETOED_TOPIC: Final = "0x" + keccak(b"Vetoed(uint256,uint256,uint256)").hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,14 @@ class Deposited:
     account_id: str
     sender: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vetoed:
+    """What a log of the anchor says of a veto: batches from the first to before ``next_batch`` count no more."""
+
+    batch_number: int
+    next_batch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,13 @@ def read_claimed(log: Log) -> Claimed:
     amount, total, _batch = decode(("uint256", "uint256", "uint256"), log.data)
     account_id = id_from_word(bytes.fromhex(log.topics[1].removeprefix("0x")))
     return Claimed(account_id, "0x" + log.topics[2][-40:], int(amount), int(total))
+
+
+def read_vetoed(log: Log) -> Vetoed:
+    """Read a Vetoed log of the anchor."""
+    assert log.topics[0] == VETOED_TOPIC, "only such logs were asked for"
+    next_batch, _parent = decode(("uint256", "uint256"), log.data)
+    return Vetoed(int(log.topics[1], 16), int(next_batch))
 
 
 def read_deposited(log: Log) -> Deposited:

@@ -1,6 +1,7 @@
 """Sealing: charges and withdrawals that wait become a batch, with its two roots and a place in the chain of headers.
 
-A batch is made when enough charges wait, or the oldest charge or withdrawal has waited for long enough. The settlement root
+A batch is made when enough charges wait, or the oldest charge or withdrawal has waited for long enough; and one of nothing where there was none for long,
+because a vault whose operator is silent may be wound down by anyone. The settlement root
 is over the batch's charges; the payout root over all that was ever withdrawn, a leaf for each account. It is immutable from then on: what
 follows is only its way to the chain. One transaction takes the charges off the queue and writes the batch, under a lock,
 so numbers have no gaps and no charge is in two batches.
@@ -12,21 +13,22 @@ from datetime import timedelta
 
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_receipts import Header, MerkleTree, genesis_commitment, header_commitment, keccak
-from fallow_settlement import chain_store, gaps, withdrawal_store
+from fallow_settlement import chain_store, vetoes, withdrawal_store
 from fallow_settlement.chain_store import Batch
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.transaction import TransactionState
 from fallow_settlement.queries import leaves_of
 from fallow_settlement.settings import Contracts
-from fallow_settlement.withdrawals import payout_tree
+from fallow_settlement.withdrawals import is_halted, payout_tree
 
 
 @dataclass(frozen=True, slots=True)
 class SealingRule:
-    """When a batch is made."""
+    """When a batch is made: of so many charges, after so long a wait, and after so long a silence even where nothing waits."""
 
     size: int
     wait: timedelta
+    longest_silence: timedelta
 
 
 class Sealing:
@@ -44,18 +46,19 @@ class Sealing:
             async with self._database.transaction() as unit:
                 await chain_store.lock_sealing(unit.connection)
                 count, oldest_charge = await chain_store.unbatched(unit.connection)
-                is_halted = await gaps.is_open(unit.connection)
-                oldest_withdrawal = None if is_halted else await withdrawal_store.oldest_unbatched(unit.connection)
+                halted = await is_halted(unit.connection)
+                oldest_withdrawal = None if halted else await withdrawal_store.oldest_unbatched(unit.connection)
                 oldest = min((time for time in (oldest_charge, oldest_withdrawal) if time is not None), default=None)
                 waited = oldest is not None and unit.clock.now() - oldest >= self._rule.wait
-                if not (waited or count >= self._rule.size):
+                last = await chain_store.load_last_batch(unit.connection)
+                silent = last is not None and unit.clock.now() - last.create_time >= self._rule.longest_silence
+                if not (waited or silent or count >= self._rule.size):
                     return
-                await self._seal(unit)
+                await self._seal(unit, last, halted=halted)
 
-    async def _seal(self, unit: UnitOfWork) -> None:
-        """Make one batch of the charges and withdrawals that wait."""
+    async def _seal(self, unit: UnitOfWork, last: Batch | None, *, halted: bool) -> None:
+        """Make one batch of the charges and withdrawals that wait; while withdrawals are halted its payouts are the last ones."""
         charges = await chain_store.take_unbatched(unit.connection)
-        last = await chain_store.load_last_batch(unit.connection)
         number = 1 if last is None else last.number + 1
         if last is None:
             prev = genesis_commitment(chain_id=self._contracts.chain_id, anchor=self._contracts.anchor)
@@ -64,14 +67,16 @@ class Sealing:
                 "the batches of this database are anchored elsewhere than the contracts file says"
             )
             prev = last.commitment
-        if not await gaps.is_open(unit.connection):
+        parent = await vetoes.last_payable(unit.connection)
+        through = 0 if parent is None else parent.payouts_through
+        if not halted:
             await withdrawal_store.take_into_batch(unit.connection, number)
-        payouts = await withdrawal_store.load_payouts(unit.connection, number)
+            through = number
+        payouts = await withdrawal_store.load_payouts(unit.connection, through)
         header = Header(
             batch_id=number,
             prev=prev,
-            # No batch is vetoed yet, so each names the one before.
-            payout_parent=number - 1,
+            payout_parent=0 if parent is None else parent.number,
             settlement_root=MerkleTree(leaves_of(charges, number)).root,
             payout_root=payout_tree(payouts, self._contracts).root,
             count=len(charges),
@@ -89,6 +94,7 @@ class Sealing:
             block_number=0,
             version=0,
             create_time=unit.clock.now(),
+            payouts_through=through,
         )
         await chain_store.insert_batch(unit.connection, batch, [charge.id for charge in charges])
 

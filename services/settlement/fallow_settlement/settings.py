@@ -50,6 +50,11 @@ class SettlementSettings(ServiceSettings):
         default=60, gt=0, description="How long a transaction waits before its fee rises."
     )
     batch_interval_seconds: float = Field(default=600, gt=0, description="How long a charge waits for a batch at most.")
+    longest_silence_seconds: float = Field(
+        default=86_400,
+        gt=0,
+        description="After how long a batch is made of nothing: far less than the contracts' escape-seconds.",
+    )
     batch_size: int = Field(default=10_000, ge=1, le=10_000, description="Charges that fill a batch.")
 
     def rules(self) -> Rules:

@@ -1,4 +1,5 @@
-"""The vault's logs, read block by block: deposits credit accounts once the chain has confirmed them, claims debit them.
+"""The contracts' logs, read block by block: deposits credit accounts once the chain has confirmed them, claims debit them,
+vetoes stop payout roots at once.
 
 Each block is read by its hash, after its parent was found to be the block that was read before; both are kept. A block
 that does not follow means a reorganisation: the watcher goes back to the last block that still stands, voids the pending
@@ -14,10 +15,10 @@ from typing import Final
 from fallow_chassis.ids import id_from_bytes
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
-from fallow_settlement import chain_store, gaps, withdrawal_store
+from fallow_settlement import chain_store, gaps, vetoes, withdrawal_store
 from fallow_settlement.chain import Block, Log, NodeError
 from fallow_settlement.chain_store import Deposit
-from fallow_settlement.contracts_abi import CLAIMED_TOPIC, DEPOSITED_TOPIC, read_claimed, read_deposited
+from fallow_settlement.contracts_abi import CLAIMED_TOPIC, DEPOSITED_TOPIC, VETOED_TOPIC, read_claimed, read_deposited
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.ledger import LARGEST_MICROS, Result
 from fallow_settlement.ledger_store import must_post, post_transfers
@@ -67,7 +68,8 @@ class VaultWatcher:
                     return
                 deposits = await self._node.logs(block.hash, self._contracts.vault, DEPOSITED_TOPIC)
                 claims = await self._node.logs(block.hash, self._contracts.vault, CLAIMED_TOPIC)
-                await self._write(block, deposits, claims)
+                stops = await self._node.logs(block.hash, self._contracts.anchor, VETOED_TOPIC)
+                await self._write(block, deposits, claims, stops)
                 number, parent = block.number + 1, block.hash
         except NodeError as error:
             _log.error("deposits_wait", error=str(error))
@@ -101,6 +103,7 @@ class VaultWatcher:
             for deposit in await chain_store.list_posted_from(unit.connection, number):
                 await gaps.book(unit, deposit)
                 await chain_store.set_deposit_state(unit.connection, deposit.id, "LOST")
+            await vetoes.forget_from(unit.connection, number)
             await withdrawal_store.forget_pending_claims_from(unit.connection, number)
             for claim in await withdrawal_store.list_posted_claims_from(unit.connection, number):
                 # The vault has the money again, and will pay it to the same account: the books owe it less until then.
@@ -118,14 +121,16 @@ class VaultWatcher:
             await chain_store.set_deposit_state(unit.connection, deposit.id, "VOIDED")
         _log.warning("deposit_voided", deposit=deposit.id, block=deposit.block_number)
 
-    async def _write(self, block: Block, deposits: list[Log], claims: list[Log]) -> None:
-        """Write a block's deposits and claims as pending and post those that it confirms."""
+    async def _write(self, block: Block, deposits: list[Log], claims: list[Log], stops: list[Log]) -> None:
+        """Write a block's deposits and claims as pending, its vetoes for good, and post what it confirms."""
         async with self._database.transaction() as unit:
             await chain_store.insert_scanned(unit.connection, block.number, block.hash, block.number - KEPT_BLOCKS)
             for log in deposits:
                 await self._see(unit, block, log)
             for log in claims:
                 await withdrawal_store.insert_claim(unit.connection, _claim_of(block, log))
+            for log in stops:
+                await vetoes.book(unit, block, log)
             confirmed = block.number - self._confirmations + 1
             for deposit in await chain_store.lock_pending_to(unit.connection, confirmed):
                 await chain_store.set_deposit_state(unit.connection, deposit.id, "POSTED")

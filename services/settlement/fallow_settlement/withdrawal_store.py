@@ -84,9 +84,9 @@ async def take_into_batch(connection: Connection, batch_number: int) -> None:
     await connection.execute(QUERIES.get("batch_withdrawals"), batch_number)
 
 
-async def load_payouts(connection: Connection, batch_number: int) -> list[Payout]:
-    """The leaves of a batch's payout tree, in the order of accounts."""
-    rows = await connection.fetch(QUERIES.get("load_payouts"), batch_number)
+async def load_payouts(connection: Connection, through: int) -> list[Payout]:
+    """The payouts of a tree that covers the withdrawals of batches up to one, in the order of accounts."""
+    rows = await connection.fetch(QUERIES.get("load_payouts"), through)
     return [Payout(row["account_id"], row["payee"], row["total"]) for row in rows]
 
 

@@ -16,7 +16,7 @@ from fallow_chassis.idempotency import claim
 from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Connection, Database
 from fallow_receipts import Header, MerkleTree, Payout, payout_leaf
-from fallow_settlement import chain_store, gaps, ledger_store, withdrawal_store
+from fallow_settlement import chain_store, gaps, ledger_store, vetoes, withdrawal_store
 from fallow_settlement.contracts_abi import anchored_at_call, challenge_seconds_call
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import check_amount
@@ -81,7 +81,7 @@ class Withdrawals:
                 known = await withdrawal_store.load_withdrawal(unit.connection, taken.resource.rpartition("/")[2])
                 assert known is not None, "a request that was claimed left its withdrawal"
                 return known
-            if await gaps.is_open(unit.connection):
+            if await is_halted(unit.connection):
                 raise DomainError(WITHDRAWALS_HALTED, "withdrawals are halted", retry_after_ms=HALT_RETRY_MS)
             earnings, balance = (
                 account_id(AccountKind.EARNINGS, account, asset),
@@ -134,8 +134,8 @@ class Withdrawals:
         """The account's payout under the root of a batch that covers it."""
         async with self._database.read() as connection:
             batch = await chain_store.load_batch(connection, number)
-            payouts = await withdrawal_store.load_payouts(connection, number)
-        assert batch is not None, "the batch of a withdrawal is there"
+            assert batch is not None, "the batch of a withdrawal is there"
+            payouts = await withdrawal_store.load_payouts(connection, batch.payouts_through)
         tree = payout_tree(payouts, self._contracts)
         assert tree.root == batch.header.payout_root, "the payouts of a batch never change"
         index = next(index for index, payout in enumerate(payouts) if payout.account == account)
@@ -153,6 +153,11 @@ class Withdrawals:
     async def _seconds(self, contract: str, call: bytes) -> int:
         """A number that a contract answers."""
         return int.from_bytes(await self._node.call(contract, call))
+
+
+async def is_halted(connection: Connection) -> bool:
+    """Whether nobody withdraws: a deposit left the chain, or a payout root was vetoed, and no operator has decided."""
+    return await gaps.is_open(connection) or await vetoes.is_open(connection)
 
 
 def payout_tree(payouts: list[Payout], contracts: Contracts) -> MerkleTree:

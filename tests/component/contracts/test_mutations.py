@@ -118,9 +118,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=[f"{fault.source}-{index}" for index, fault in enumerate(FAULTS)])
-def test_a_planted_fault_is_found(
-    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch, fault: Fault
-) -> None:
+def test_a_planted_fault_is_found(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     """Goal: no guard of the contracts is untested. Method: take one away at a time; the test that it is for fails."""
     text = (SOURCES / f"{fault.source}.vy").read_text("utf-8")
     assert text.count(fault.right) == 1, "the fault names one place"

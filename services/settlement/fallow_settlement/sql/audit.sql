@@ -137,3 +137,20 @@ LIMIT 1;
 
 -- name: audit_batches
 SELECT * FROM batch ORDER BY number;
+
+-- name: audit_vetoes
+WITH RECURSIVE vetoed AS (
+    SELECT batch.number
+    FROM batch
+    JOIN payout_veto ON batch.number >= payout_veto.batch_number AND batch.number < payout_veto.next_batch
+    UNION
+    SELECT batch.number FROM batch JOIN vetoed ON batch.payout_parent = vetoed.number
+)
+SELECT 'batches/' || batch.number AS place,
+       CASE WHEN vetoed.number IS NULL THEN 'counts' ELSE 'vetoed' END AS expected,
+       CASE WHEN batch.payable THEN 'counts' ELSE 'vetoed' END AS found
+FROM batch
+LEFT JOIN vetoed USING (number)
+WHERE batch.payable = (vetoed.number IS NOT NULL)
+ORDER BY batch.number
+LIMIT 1;

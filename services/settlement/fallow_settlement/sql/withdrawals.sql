@@ -8,14 +8,19 @@ LEFT JOIN batch ON batch.number = withdrawal.batch_number
 WHERE withdrawal.id = $1;
 
 -- name: list_withdrawals
--- Newest first; `through` is the sum of the account's withdrawals up to each, in the order in which batches took them.
+-- Newest first, each with the first batch that counts and covers it; `through` is the sum of the account's withdrawals up to each, in the order in which batches took them.
 SELECT *
 FROM (
-    SELECT withdrawal.*, batch.state AS batch_state,
+    SELECT withdrawal.id, withdrawal.account_id, withdrawal.asset, withdrawal.amount, withdrawal.payee,
+           withdrawal.create_time, batch.number AS batch_number, batch.state AS batch_state,
            (sum(withdrawal.amount) OVER (ORDER BY withdrawal.batch_number, withdrawal.create_time, withdrawal.id))::bigint
                AS through
     FROM withdrawal
-    LEFT JOIN batch ON batch.number = withdrawal.batch_number
+    LEFT JOIN batch ON batch.number = (
+        SELECT min(covering.number)
+        FROM batch AS covering
+        WHERE covering.payable AND covering.payouts_through >= withdrawal.batch_number
+    )
     WHERE withdrawal.account_id = $1
 ) AS listed
 WHERE $2::timestamptz IS NULL OR (create_time, id) < ($2, $3::text)
@@ -23,13 +28,17 @@ ORDER BY create_time DESC, id DESC
 LIMIT $4;
 
 -- name: load_unbatched_withdrawals
-SELECT min(create_time) FROM withdrawal WHERE batch_number IS NULL;
+-- Those that no batch took, and those whose batch does not count any more while no later one covers them.
+SELECT min(create_time)
+FROM withdrawal
+WHERE batch_number IS NULL
+   OR batch_number > coalesce((SELECT payouts_through FROM batch WHERE payable ORDER BY number DESC LIMIT 1), 0);
 
 -- name: batch_withdrawals
 UPDATE withdrawal SET batch_number = $1 WHERE batch_number IS NULL;
 
 -- name: load_payouts
--- What each account was ever owed under the payout root of a batch, and the address that it named last.
+-- What each account was ever owed under a payout root that goes up to a batch, and the address that it named last.
 SELECT account_id, sum(amount)::bigint AS total, (array_agg(payee ORDER BY create_time DESC, id DESC))[1] AS payee
 FROM withdrawal
 WHERE batch_number <= $1
@@ -37,10 +46,14 @@ GROUP BY account_id
 ORDER BY account_id;
 
 -- name: list_claimable_batches
--- Anchored batches that were the first to cover a withdrawal of the account, newest first.
+-- Anchored batches that count and were the first to cover a withdrawal of the account, newest first.
 SELECT DISTINCT batch.number
 FROM withdrawal
-JOIN batch ON batch.number = withdrawal.batch_number
+JOIN batch ON batch.number = (
+    SELECT min(covering.number)
+    FROM batch AS covering
+    WHERE covering.payable AND covering.payouts_through >= withdrawal.batch_number
+)
 WHERE withdrawal.account_id = $1 AND batch.state IN ('MINED', 'FINAL')
 ORDER BY batch.number DESC
 LIMIT $2;
