@@ -37,7 +37,9 @@ def measure(world: World) -> tuple[list[tuple[str, str]], int, int]:
     vetoed = gas(house.anchor.send("veto", header_values(house.headers[1]), sender=house.guardian))
     rows.append(("veto of a header without heirs", f"{vetoed:,}"))
     deposits = [gas(house.fund(10**9, TENANT_REF)) for _ in range(2)]
-    rows.append(("deposit, first of an account / later (plus an approval)", " / ".join(f"{used:,}" for used in deposits)))
+    rows.append(
+        ("deposit, first of an account / later (plus an approval)", " / ".join(f"{used:,}" for used in deposits))
+    )
     totals = [100, 200]
     claims = []
     for total in totals:
@@ -47,16 +49,19 @@ def measure(world: World) -> tuple[list[tuple[str, str]], int, int]:
         world.clock.advance(seconds=CHALLENGE_SECONDS)
         values = claim_values(header, payouts[0], tree.proof(0))
         claims.append(gas(house.vault.send("claim", *values, sender=house.owner)))
-    rows.append((f"claim, proof of {len(tree.proof(0))} siblings: first ever / later", " / ".join(f"{used:,}" for used in claims)))
+    rows.append(
+        (
+            f"claim, proof of {len(tree.proof(0))} siblings: first ever / later",
+            " / ".join(f"{used:,}" for used in claims),
+        )
+    )
     world.clock.advance(seconds=ESCAPE_SECONDS)
     escape = gas(house.vault.send("escape", sender=house.owner))
     values = balance_values(header, balances[0], tree.proof(ACCOUNTS))
     held = gas(house.vault.send("claim_balance", *values, sender=house.owner))
     rows.append(("escape / claim of a balance", f"{escape:,} / {held:,}"))
     house.token.send("mint", wallet.address, 10, sender=wallet)
-    transfers = [
-        gas(house.token.send("transfer", world.account("holder").address, 1, sender=wallet)) for _ in range(2)
-    ]
+    transfers = [gas(house.token.send("transfer", world.account("holder").address, 1, sender=wallet)) for _ in range(2)]
     rows.append(("transfer of the test token, to a new / an old holder", " / ".join(f"{used:,}" for used in transfers)))
     huge = gas(house.append(replace(house.next_header(), count=10**12)))
     assert abs(huge - later) <= 6_000, "the cost of anchoring does not depend on the batch"

@@ -24,7 +24,26 @@ GAS_MARGIN_PERCENT = 125
 PRIORITY_FEE_WEI = 1_000_000_000
 
 
-CLAIM = "claim((uint256,bytes32,uint256,bytes32,bytes32,uint256,uint256,bytes32),(bytes32,address,uint256),bytes32[])"
+CLAIM_TYPES = "((uint256,bytes32,uint256,bytes32,bytes32,uint256,uint256,bytes32),(bytes32,address,uint256),bytes32[])"
+
+
+def _claim_values(claim: settlement_service_pb2.Claim) -> tuple[object, ...]:
+    """Header, leaf and proof as the vault takes them."""
+    header = claim.header
+    return (
+        (
+            header.batch_id,
+            _word(header.parent_commitment),
+            header.payout_parent,
+            _word(header.settlement_root),
+            _word(header.payout_root),
+            header.charge_count,
+            header.payout_total_micros,
+            _word(header.totals_hash),
+        ),
+        (_word(claim.account_reference), claim.payee, claim.cumulative_micros),
+        [_word(sibling) for sibling in claim.proof],
+    )
 
 
 def call_data(signature: str, *values: object) -> str:
@@ -127,22 +146,17 @@ class ChainClient:
 
     async def claim(self, wallet: Wallet, claim: settlement_service_pb2.Claim) -> str:
         """Have the vault pay what a claim holds to its payee; the hash of the transaction, which any wallet may send."""
-        header = claim.header
-        values = (
-            (
-                header.batch_id,
-                _word(header.parent_commitment),
-                header.payout_parent,
-                _word(header.settlement_root),
-                _word(header.payout_root),
-                header.charge_count,
-                header.payout_total_micros,
-                _word(header.totals_hash),
-            ),
-            (_word(claim.account_reference), claim.payee, claim.cumulative_micros),
-            [_word(sibling) for sibling in claim.proof],
-        )
-        return await self.send(wallet, claim.vault_address, call_data(CLAIM, *values))
+        return await self.send(wallet, claim.vault_address, call_data(f"claim{CLAIM_TYPES}", *_claim_values(claim)))
+
+    async def escape(self, wallet: Wallet, claim: settlement_service_pb2.Claim) -> str:
+        """Have the vault pay a balance, after winding it down where that has not happened; the hash of the last transaction.
+
+        Raises ChainError while the operator is not silent for long enough.
+        """
+        if not await self.read(claim.vault_address, "escaped()", "uint256"):
+            await self.send(wallet, claim.vault_address, call_data("escape()"))
+        data = call_data(f"claim_balance{CLAIM_TYPES}", *_claim_values(claim))
+        return await self.send(wallet, claim.vault_address, data)
 
     async def anchored_commitment(self, anchor: str, batch: int) -> str:
         """What the anchor on the chain holds for a batch: 0x and 64 digits; all zero when there is none."""

@@ -570,6 +570,16 @@ class Client:
         """What the account may claim at the vault. FallowError NOTHING_TO_CLAIM where no anchored root adds anything."""
         return await self._call(self._funds.GetClaim, settlement_service_pb2.GetClaimRequest(parent="accounts/me"))
 
+    async def set_balance_payee(self, payee: str, *, keep: bool = False) -> str:
+        """Name who gets the account's balance if the operator falls silent for good; answers who it is now."""
+        request = settlement_service_pb2.SetBalancePayeeRequest(parent="accounts/me", payee=payee, keep=keep)
+        return (await self._call(self._funds.SetBalancePayee, request)).payee
+
+    async def get_balance_claim(self) -> settlement_service_pb2.Claim:
+        """What a claim of the account's balance needs, to be kept. FallowError NOTHING_TO_CLAIM where no root holds it yet."""
+        request = settlement_service_pb2.GetBalanceClaimRequest(parent="accounts/me")
+        return (await self._call(self._funds.GetBalanceClaim, request)).claim
+
     async def wait_claim(self, *, seconds: float) -> settlement_service_pb2.Claim:
         """A claim of all that the account has withdrawn, once a root covers it and its window is over.
 

@@ -134,6 +134,11 @@ METHODS: dict[str, tuple[Kind, dict[str, Any]]] = {
     ),
     "fallow.settlement.v1.FundsService/ListWithdrawals": (Kind.HIDDEN, {"parent": "$account"}),
     "fallow.settlement.v1.FundsService/GetClaim": (Kind.HIDDEN, {"parent": "$account"}),
+    "fallow.settlement.v1.FundsService/GetBalanceClaim": (Kind.HIDDEN, {"parent": "$account"}),
+    "fallow.settlement.v1.FundsService/SetBalancePayee": (
+        Kind.HIDDEN,
+        {"parent": "$account", "payee": "0x" + "ab" * 20},
+    ),
     "fallow.settlement.v1.ReceiptService/GetCharge": (Kind.HIDDEN, {"name": "$charge"}),
     "fallow.settlement.v1.ReceiptService/ListCharges": (Kind.MINE, {"order": "$order"}),
     "fallow.settlement.v1.ReceiptService/GetReceipt": (Kind.HIDDEN, {"charge": "$charge"}),

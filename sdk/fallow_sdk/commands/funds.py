@@ -1,10 +1,12 @@
 """`fallow funds`: what the account has, and the ways in and out over the chain."""
 
 import asyncio
+from json import dumps as json_text
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from google.protobuf import json_format
 from rich.table import Table
 
 from fallow.settlement.v1 import ledger_pb2, settlement_service_pb2
@@ -14,6 +16,7 @@ from fallow_sdk.client import Client, may_be_claimed
 from fallow_sdk.commands.connection import as_json, console, show_rows, signed_in
 from fallow_sdk.commands.options import Json
 from fallow_sdk.money import parse_amount, show_amount, show_micros
+from fallow_sdk.profile import load_profile
 from fallow_sdk.wallet import Wallet
 
 app = typer.Typer(help="Balances, deposits, withdrawals and charges.", no_args_is_help=True)
@@ -62,6 +65,7 @@ def deposit(amount: Annotated[str, typer.Argument(help="How much, such as 12.5."
                     status.update(f"{transaction}: waiting for {instructions.confirmations} confirmations")
                     wanted.micros += free
                     present = await client.wait_balance(wanted, seconds=CREDIT_SECONDS)
+                    await client.set_balance_payee(Wallet.load(Path(profile.wallet_key_file)).address, keep=True)
             console.print(f"deposited by {transaction}; free now {show_amount(present.free)}")
 
     asyncio.run(run())
@@ -124,7 +128,69 @@ def claim(
                 with console.status("claiming at the vault", spinner="line"):
                     transaction = await chain.claim(Wallet.load(Path(profile.wallet_key_file)), present)
             total = money_pb2.Amount(asset=profile.asset, micros=present.cumulative_micros)
-            console.print(f"claimed by {transaction}; {present.payee} was paid {show_amount(total)} in all")
+            console.print(
+                f"claimed by {transaction}; {present.payee} is owed {show_amount(total)} in all "
+                "(a vault pays so much a day at most: claim again if some is left)"
+            )
+
+    asyncio.run(run())
+
+
+@app.command()
+def payee(
+    address: Annotated[str, typer.Argument(help="0x and 40 digits; the profile's wallet by default.")] = "",
+    json: Json = False,
+) -> None:
+    """Name who gets your whole balance at the vault if the operator falls silent for good."""
+
+    async def run() -> None:
+        async with signed_in() as (client, profile):
+            named = await client.set_balance_payee(address or Wallet.load(Path(profile.wallet_key_file)).address)
+            if json:
+                typer.echo(json_text({"payee": named}))
+            else:
+                console.print(f"{named} gets the balance; keep `fallow funds escape-kit FILE` for that day")
+
+    asyncio.run(run())
+
+
+@app.command("escape-kit")
+def escape_kit(file: Annotated[Path, typer.Argument(help="File to write, over an older one.", dir_okay=False)]) -> None:
+    """Keep what a claim of your balance needs, by the newest root: with it you need nobody."""
+
+    async def run() -> None:
+        async with signed_in() as (client, profile):
+            kit = await client.get_balance_claim()
+            draft = file.with_name(f".{file.name}.new")
+            draft.write_text(as_json(kit), "utf-8")
+            draft.replace(file)
+            held = money_pb2.Amount(asset=profile.asset, micros=kit.cumulative_micros)
+            console.print(
+                f"{file}: {show_amount(held)} for {kit.payee} by batches/{kit.header.batch_id}; "
+                f"good while that is the last one: write it again now and then"
+            )
+
+    asyncio.run(run())
+
+
+@app.command()
+def escape(
+    file: Annotated[Path, typer.Argument(help="What `fallow funds escape-kit` wrote.", exists=True, dir_okay=False)],
+    rpc_url: Annotated[str, typer.Option(help="A node of the chain; the one in the file by default.")] = "",
+) -> None:
+    """Claim your balance at the vault without the operator, once it has been silent for too long."""
+
+    async def run() -> None:
+        profile = load_profile()
+        try:
+            kit = json_format.Parse(file.read_text("utf-8"), settlement_service_pb2.Claim())
+        except (json_format.ParseError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{file} is nothing that `fallow funds escape-kit` wrote: {error}") from error
+        async with ChainClient(rpc_url or kit.rpc_url) as chain:
+            with console.status("claiming at the vault", spinner="line"):
+                transaction = await chain.escape(Wallet.load(Path(profile.wallet_key_file)), kit)
+        paid = show_micros(kit.cumulative_micros, profile.asset)
+        console.print(f"claimed by {transaction}; {kit.payee} was paid {paid}")
 
     asyncio.run(run())
 

@@ -9,6 +9,7 @@ from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.inbox import Consumer, Poison
 from fallow_chassis.postgres import Database
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
+from fallow_settlement.balances import Balances
 from fallow_settlement.chain import JsonRpcNode
 from fallow_settlement.charging import Charging
 from fallow_settlement.clients import BiddingClient
@@ -44,15 +45,16 @@ async def build(application: Application[SettlementSettings]) -> None:
 
     reads = Reads(database, rules)
     node = None
-    withdrawals = None
+    withdrawals, balances = None, None
     if contracts is not None:
         node = JsonRpcNode(settings.chain_rpc_url, contracts.chain_id)
         application.on_close(node.close)
         withdrawals = Withdrawals(database, node, contracts, settings.chain_asset)
+        balances = Balances(database, node, contracts)
     opening = GroupCommit[Opening, Escrow]("open_escrows", EscrowOpening(database, rules).open_escrows)
     application.background(opening.run, name="escrow_opening")
     escrows = EscrowServicer(opening, EscrowCommands(database, rules), reads)
-    _add_doors(application, database, escrows, reads, withdrawals, contracts)
+    _add_doors(application, database, escrows, reads, withdrawals, balances, contracts)
     application.relay()
 
     facts = Facts(rules)
@@ -86,6 +88,7 @@ def _add_chain(
     sealing = Sealing(
         database,
         contracts,
+        settings.chain_asset,
         SealingRule(
             settings.batch_size,
             timedelta(seconds=settings.batch_interval_seconds),
@@ -109,6 +112,7 @@ def _add_doors(
     escrows: EscrowServicer,
     reads: Reads,
     withdrawals: Withdrawals | None,
+    balances: Balances | None,
     contracts: Contracts | None,
 ) -> None:
     """Add the gRPC services."""
@@ -117,7 +121,13 @@ def _add_doors(
     package = "fallow.settlement.v1"
     server.add(doors.add_EscrowServiceServicer_to_server, escrows, f"{package}.EscrowService")
     funds = FundsServicer(
-        reads, withdrawals, contracts, settings.chain_asset, settings.chain_confirmations, settings.chain_public_rpc_url
+        reads,
+        withdrawals,
+        balances,
+        contracts,
+        settings.chain_asset,
+        settings.chain_confirmations,
+        settings.chain_public_rpc_url,
     )
     server.add(doors.add_FundsServiceServicer_to_server, funds, f"{package}.FundsService")
     receipts = ReceiptServicer(reads, Statements(database))

@@ -11,17 +11,17 @@ from typing import Final
 
 from fallow_chassis.postgres import Connection, Database
 from fallow_receipts import MerkleTree, genesis_commitment, header_commitment
-from fallow_settlement import chain_store, withdrawal_store
+from fallow_settlement import balances, chain_store, withdrawal_store
 from fallow_settlement.chain import NodeError
 from fallow_settlement.chain_store import Batch, batch_of
 from fallow_settlement.contracts_abi import commitment_call, next_batch_call
 from fallow_settlement.domain.transaction import ANCHORED
 from fallow_settlement.ledger_store import QUERIES
+from fallow_settlement.payouts import payout_tree
 from fallow_settlement.ports import ChainNode
 from fallow_settlement.queries import leaves_of
 from fallow_settlement.sealing import totals_hash
 from fallow_settlement.settings import Contracts
-from fallow_settlement.withdrawals import payout_tree
 
 TABLES: Final = {
     "balances": ("audit_accounts", "its balance is not the sum of its transfers: find who wrote past the ledger"),
@@ -92,6 +92,7 @@ async def _batches(
         step(f"{BATCHES}: {batch.number} of {len(batches)}")
         charges = await chain_store.load_batch_charges(connection, batch.number)
         payouts = await withdrawal_store.load_payouts(connection, batch.payouts_through)
+        held = await balances.load_balances(connection, batch.balances_of)
         contracts = Contracts(batch.chain_id, batch.anchor_address, vault, "", 0)
         genesis = genesis_commitment(chain_id=batch.chain_id, anchor=batch.anchor_address)
         expected = replace(
@@ -101,7 +102,7 @@ async def _batches(
             # What was vetoed itself may name a parent that was vetoed later than it.
             payout_parent=payable if batch.payable else batch.header.payout_parent,
             settlement_root=MerkleTree(leaves_of(charges, batch.number)).root,
-            payout_root=payout_tree(payouts, contracts).root,
+            payout_root=payout_tree(payouts, held, contracts).root,
             count=len(charges),
             payout_total=sum(payout.total_micros for payout in payouts),
             totals_hash=totals_hash(charges),

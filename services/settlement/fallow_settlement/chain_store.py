@@ -35,6 +35,8 @@ class Batch:
     create_time: datetime
     payouts_through: int
     """Its payout root covers the withdrawals of batches up to this one."""
+    balances_of: int = 0
+    """Its payout root holds the balances that this batch took; 0 for none."""
     payable: bool = True
     """Whether its payouts count: neither it nor what it was built on was vetoed."""
 
@@ -119,6 +121,7 @@ async def insert_batch(connection: Connection, batch: Batch, charge_ids: Sequenc
         batch.state.value,
         batch.create_time,
         batch.payouts_through,
+        batch.balances_of,
     )
     await connection.execute(QUERIES.get("insert_batch_charges"), list(charge_ids), batch.number)
 
@@ -319,6 +322,7 @@ def batch_of(row: asyncpg.Record) -> Batch:
         version=row["version"],
         create_time=row["create_time"],
         payouts_through=row["payouts_through"],
+        balances_of=row["balances_of"],
         payable=row["payable"],
     )
 

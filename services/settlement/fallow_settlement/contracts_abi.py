@@ -80,6 +80,16 @@ def challenge_seconds_call() -> bytes:
     return _selector("challenge_seconds()")
 
 
+def escape_seconds_call() -> bytes:
+    """Calldata of EscrowVault.escape_seconds."""
+    return _selector("escape_seconds()")
+
+
+def last_payable_at_call() -> bytes:
+    """Calldata of SettlementAnchor.last_payable_at."""
+    return _selector("last_payable_at()")
+
+
 def read_claimed(log: Log) -> Claimed:
     """Read a Claimed log of the vault; its account is one of ours, because only our roots pay."""
     assert log.topics[0] == CLAIMED_TOPIC, "only such logs were asked for"

@@ -1,9 +1,12 @@
 """Between settlement's domain and its protobuf messages; with ``rpc`` the only modules that know both."""
 
+from datetime import datetime
+
 from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2
 from fallow.type.v1 import lease_pb2, money_pb2
 from fallow_chassis.wire import to_duration, to_timestamp
 from fallow_receipts import Header, id_to_word
+from fallow_settlement.balances import BalanceClaim
 from fallow_settlement.chain_store import Batch, Deposit
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.escrow import Escrow, EscrowState
@@ -131,13 +134,52 @@ def withdrawal_message(withdrawal: Withdrawal, *, claimed: int) -> ledger_pb2.Wi
 
 def claim_message(claimable: Claimable, contracts: Contracts, rpc_url: str) -> settlement_service_pb2.Claim:
     """What a claim on the chain needs."""
+    payout = claimable.payout
+    return _claim(
+        claimable.header,
+        payout.account,
+        payout.payee,
+        payout.total_micros,
+        claimable.proof,
+        claimable.claimable_time,
+        contracts,
+        rpc_url,
+    )
+
+
+def balance_claim_message(claim: BalanceClaim, contracts: Contracts, rpc_url: str) -> settlement_service_pb2.Claim:
+    """What a claim of a balance needs."""
+    held = claim.balance
+    return _claim(
+        claim.header,
+        held.account,
+        held.payee,
+        held.amount_micros,
+        claim.proof,
+        claim.escape_time,
+        contracts,
+        rpc_url,
+    )
+
+
+def _claim(
+    header: Header,
+    account: str,
+    payee: str,
+    micros: int,
+    proof: tuple[bytes, ...],
+    time: datetime,
+    contracts: Contracts,
+    rpc_url: str,
+) -> settlement_service_pb2.Claim:
+    """A leaf of a payout tree with its proof."""
     return settlement_service_pb2.Claim(
-        header=header_message(claimable.header),
-        payee=claimable.payout.payee,
-        cumulative_micros=claimable.payout.total_micros,
-        proof=[hexadecimal(sibling) for sibling in claimable.proof],
-        claimable_time=to_timestamp(claimable.claimable_time),
-        account_reference=hexadecimal(id_to_word(claimable.payout.account)),
+        header=header_message(header),
+        payee=payee,
+        cumulative_micros=micros,
+        proof=[hexadecimal(sibling) for sibling in proof],
+        claimable_time=to_timestamp(time),
+        account_reference=hexadecimal(id_to_word(account)),
         chain_id=contracts.chain_id,
         vault_address=contracts.vault,
         rpc_url=rpc_url,

@@ -14,6 +14,7 @@ from fallow_chassis.status_details import to_status
 from fallow_chassis.wire import resource_id, to_timestamp
 from fallow_receipts import id_to_word
 from fallow_settlement import convert
+from fallow_settlement.balances import Balances
 from fallow_settlement.commands import EscrowCommands
 from fallow_settlement.domain.escrow import Escrow, Resize
 from fallow_settlement.domain.reasons import ACCOUNT_NOT_FOUND, CHAIN_NOT_CONFIGURED
@@ -141,14 +142,16 @@ class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):
         self,
         reads: Reads,
         withdrawals: Withdrawals | None,
+        balances: Balances | None,
         contracts: Contracts | None,
         asset: str,
         confirmations: int,
         rpc_url: str,
     ) -> None:
-        """``withdrawals`` and ``contracts`` are None where there is no chain."""
+        """``withdrawals``, ``balances`` and ``contracts`` are None where there is no chain."""
         self._reads = reads
         self._withdrawals = withdrawals
+        self._balances = balances
         self._contracts = contracts
         self._asset = asset
         self._confirmations = confirmations
@@ -233,6 +236,30 @@ class FundsServicer(settlement_service_pb2_grpc.FundsServiceServicer):
         claimable = await self._out().claimable(account)
         assert self._contracts is not None, "withdrawals have their contracts"
         return convert.claim_message(claimable, self._contracts, self._rpc_url)
+
+    async def SetBalancePayee(
+        self, request: settlement_service_pb2.SetBalancePayeeRequest, context: Any
+    ) -> settlement_service_pb2.SetBalancePayeeResponse:
+        """Name who gets the balance if the operator falls silent."""
+        account = own_or_refused(resource_id(request.parent, "accounts", field="parent"))
+        named = await self._kept().set_payee(account, request.payee, keeps=request.keep)
+        return settlement_service_pb2.SetBalancePayeeResponse(payee=named)
+
+    async def GetBalanceClaim(
+        self, request: settlement_service_pb2.GetBalanceClaimRequest, context: Any
+    ) -> settlement_service_pb2.BalanceClaim:
+        """Return what a claim of the balance needs."""
+        account = own_or_refused(resource_id(request.parent, "accounts", field="parent"))
+        claim = await self._kept().claimable(account)
+        assert self._contracts is not None, "balances have their contracts"
+        message = convert.balance_claim_message(claim, self._contracts, self._rpc_url)
+        return settlement_service_pb2.BalanceClaim(claim=message)
+
+    def _kept(self) -> Balances:
+        """The balances under payout roots; CHAIN_NOT_CONFIGURED where there is no chain."""
+        if self._balances is None:
+            raise DomainError(CHAIN_NOT_CONFIGURED, "there is no chain that holds balances")
+        return self._balances
 
     def _out(self) -> Withdrawals:
         """The way out; CHAIN_NOT_CONFIGURED where there is none."""

@@ -2,7 +2,7 @@
 
 A batch is made when enough charges wait, or the oldest charge or withdrawal has waited for long enough; and one of nothing where there was none for long,
 because a vault whose operator is silent may be wound down by anyone. The settlement root
-is over the batch's charges; the payout root over all that was ever withdrawn, a leaf for each account. It is immutable from then on: what
+is over the batch's charges; the payout root over all that was ever withdrawn, a leaf for each account, and over balances. It is immutable from then on: what
 follows is only its way to the chain. One transaction takes the charges off the queue and writes the batch, under a lock,
 so numbers have no gaps and no charge is in two batches.
 """
@@ -13,13 +13,14 @@ from datetime import timedelta
 
 from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_receipts import Header, MerkleTree, genesis_commitment, header_commitment, keccak
-from fallow_settlement import chain_store, vetoes, withdrawal_store
+from fallow_settlement import balances, chain_store, vetoes, withdrawal_store
 from fallow_settlement.chain_store import Batch
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.transaction import TransactionState
+from fallow_settlement.payouts import payout_tree
 from fallow_settlement.queries import leaves_of
 from fallow_settlement.settings import Contracts
-from fallow_settlement.withdrawals import is_halted, payout_tree
+from fallow_settlement.withdrawals import is_halted
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +35,11 @@ class SealingRule:
 class Sealing:
     """The timer that makes batches."""
 
-    def __init__(self, database: Database, contracts: Contracts, rule: SealingRule) -> None:
-        """Take where the headers will be anchored: their genesis names it."""
+    def __init__(self, database: Database, contracts: Contracts, asset: str, rule: SealingRule) -> None:
+        """Take where the headers will be anchored: their genesis names it; ``asset`` is the one of the vault's token."""
         self._database = database
         self._contracts = contracts
+        self._asset = asset
         self._rule = rule
 
     async def seal_due(self) -> None:
@@ -73,12 +75,16 @@ class Sealing:
             await withdrawal_store.take_into_batch(unit.connection, number)
             through = number
         payouts = await withdrawal_store.load_payouts(unit.connection, through)
+        balances_of = 0 if parent is None else parent.balances_of
+        if not halted:
+            balances_of = await balances.take(unit.connection, number, parent, self._asset, unit.clock.now())
+        held = await balances.load_balances(unit.connection, balances_of)
         header = Header(
             batch_id=number,
             prev=prev,
             payout_parent=0 if parent is None else parent.number,
             settlement_root=MerkleTree(leaves_of(charges, number)).root,
-            payout_root=payout_tree(payouts, self._contracts).root,
+            payout_root=payout_tree(payouts, held, self._contracts).root,
             count=len(charges),
             payout_total=sum(payout.total_micros for payout in payouts),
             totals_hash=totals_hash(charges),
@@ -95,6 +101,7 @@ class Sealing:
             version=0,
             create_time=unit.clock.now(),
             payouts_through=through,
+            balances_of=balances_of,
         )
         await chain_store.insert_batch(unit.connection, batch, [charge.id for charge in charges])
 

@@ -15,8 +15,8 @@ from fallow_chassis.errors import DomainError, FieldViolation
 from fallow_chassis.idempotency import claim
 from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Connection, Database
-from fallow_receipts import Header, MerkleTree, Payout, payout_leaf
-from fallow_settlement import chain_store, gaps, ledger_store, vetoes, withdrawal_store
+from fallow_receipts import Header, Payout
+from fallow_settlement import balances, chain_store, gaps, ledger_store, vetoes, withdrawal_store
 from fallow_settlement.contracts_abi import anchored_at_call, challenge_seconds_call
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import check_amount
@@ -24,10 +24,10 @@ from fallow_settlement.domain.ledger import AccountKind, account_id
 from fallow_settlement.domain.reasons import (
     INSUFFICIENT_FUNDS,
     NOTHING_TO_CLAIM,
-    PAYEE_INVALID,
     WITHDRAWALS_HALTED,
 )
 from fallow_settlement.ledger_store import must_post
+from fallow_settlement.payouts import check_payee, payout_tree
 from fallow_settlement.ports import ChainNode
 from fallow_settlement.settings import Contracts
 from fallow_settlement.withdrawal_store import Withdrawal
@@ -37,8 +37,6 @@ HALT_RETRY_MS: Final = 60_000
 """How long who wants to withdraw is asked to wait while withdrawals are halted."""
 LOOKED_AT: Final = 20
 """How many batches with withdrawals of one account are looked at for one that can be claimed against now."""
-
-_NOBODY: Final = "0x" + "0" * 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ class Withdrawals:
         self, account: str, asset: str, amount: int, payee: str, *, request_id: str, request: Message
     ) -> Withdrawal:
         """Debit an account for a payee; a repeat answers the withdrawal of the first call."""
-        _check_payee(payee, self._contracts)
+        check_payee(payee, self._contracts, "withdrawal.payee")
         check_amount(amount, "withdrawal.amount.micros")
         async with self._database.transaction() as unit:
             identifier = unit.ids.new()
@@ -136,7 +134,8 @@ class Withdrawals:
             batch = await chain_store.load_batch(connection, number)
             assert batch is not None, "the batch of a withdrawal is there"
             payouts = await withdrawal_store.load_payouts(connection, batch.payouts_through)
-        tree = payout_tree(payouts, self._contracts)
+            held = await balances.load_balances(connection, batch.balances_of)
+        tree = payout_tree(payouts, held, self._contracts)
         assert tree.root == batch.header.payout_root, "the payouts of a batch never change"
         index = next(index for index, payout in enumerate(payouts) if payout.account == account)
         window = await self._seconds(self._contracts.vault, challenge_seconds_call())
@@ -158,22 +157,6 @@ class Withdrawals:
 async def is_halted(connection: Connection) -> bool:
     """Whether nobody withdraws: a deposit left the chain, or a payout root was vetoed, and no operator has decided."""
     return await gaps.is_open(connection) or await vetoes.is_open(connection)
-
-
-def payout_tree(payouts: list[Payout], contracts: Contracts) -> MerkleTree:
-    """The tree over payouts, in their order."""
-    return MerkleTree([payout_leaf(payout, chain_id=contracts.chain_id, vault=contracts.vault) for payout in payouts])
-
-
-def _check_payee(payee: str, contracts: Contracts) -> None:
-    """Refuse an address that nobody could ever be paid at."""
-    if payee.lower() in {_NOBODY, contracts.vault.lower(), contracts.anchor.lower(), contracts.token.lower()}:
-        raise DomainError(
-            PAYEE_INVALID,
-            f"nobody can be paid at {payee}",
-            metadata={"payee": payee},
-            violations=(FieldViolation("withdrawal.payee", "must be an address that somebody has the key of"),),
-        )
 
 
 def _insufficient(asset: str, amount: int, free: int) -> DomainError:

@@ -49,7 +49,9 @@ def running_chain(folder: Path) -> Iterator[LocalChain]:
             process.wait(20)
 
 
-async def deployed(chain: LocalChain, folder: Path, *, challenge_seconds: int = 60) -> Contracts:
+async def deployed(
+    chain: LocalChain, folder: Path, *, challenge_seconds: int = 60, escape_seconds: int = 86_400
+) -> Contracts:
     """Contracts of the test's own on the chain."""
     output = folder / "contracts.json"
     await deploy(
@@ -62,7 +64,7 @@ async def deployed(chain: LocalChain, folder: Path, *, challenge_seconds: int = 
             owner="",
             guardian="",
             challenge_seconds=challenge_seconds,
-            escape_seconds=86_400,
+            escape_seconds=escape_seconds,
             daily_limit=10**12,
         )
     )

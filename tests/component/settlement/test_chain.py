@@ -56,7 +56,7 @@ async def charge_again(market: Market, number: int) -> None:
 
 def sealing(database: Database, contracts: Contracts) -> Sealing:
     """Seals whatever waits."""
-    return Sealing(database, contracts, SealingRule(10_000, timedelta(), timedelta(days=1)))
+    return Sealing(database, contracts, ASSET, SealingRule(10_000, timedelta(), timedelta(days=1)))
 
 
 def anchoring(database: Database, node: ChainNode, signer: Signer, contracts: Contracts) -> Anchoring:

@@ -275,7 +275,7 @@ async def prepared(market: Market, turning: TurningNode, confirmations: int) -> 
     await market.state(market.lease_created(ORDER, LEASE, price=3_600_000), market.lease_running(ORDER, LEASE))
     await market.run_for(ORDER, LEASE, 1)
     await market.charging.charge_due()
-    await Sealing(market.database, CONTRACTS, SealingRule(1, timedelta(), timedelta(days=1))).seal_due()
+    await Sealing(market.database, CONTRACTS, ASSET, SealingRule(1, timedelta(), timedelta(days=1))).seal_due()
     async with market.database.read() as connection:
         batch = await chain_store.load_batch(connection, 1)
     assert batch is not None

@@ -42,7 +42,7 @@ async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
         ),
         ServedService(
             doors.add_FundsServiceServicer_to_server,
-            FundsServicer(reads, None, CONTRACTS, ASSET, 3, "http://node"),
+            FundsServicer(reads, None, None, CONTRACTS, ASSET, 3, "http://node"),
             f"{PACKAGE}.FundsService",
         ),
         ServedService(

@@ -42,6 +42,7 @@ WITHOUT_REQUEST_ID = {
     "UpdateProvider": "setting the same values again changes nothing",
     "DrainProvider": "draining again changes nothing",
     "SetOrderSuspended": "its number works once",
+    "SetBalancePayee": "naming the same again changes nothing",
     "ResumeProvider": "resuming again changes nothing",
     "WithdrawOffer": "withdrawing again changes nothing",
     "Exec": "a stream to one process; the caller starts another on purpose",

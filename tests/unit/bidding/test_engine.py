@@ -17,6 +17,7 @@ from fallow_bidding.domain.engine.mix import Mix, Snapshot
 from fallow_bidding.domain.engine.needs import Kind, Need
 from fallow_bidding.domain.engine.policies import POLICIES, make_policy
 from fallow_bidding.domain.engine.records import replay, to_record
+from fallow_bidding.domain.engine.slots import slots
 from fallow_bidding.domain.engine.states import StateTable
 from fallow_bidding.domain.pricing import group_price_micros
 from fallow_bidding.domain.supply import Health, Node, PriceSchedule, ReservedTier, Supplier
@@ -244,6 +245,34 @@ def test_the_mix_is_taken_again_as_it_grows() -> None:
     taken = [number for number in range(1, 1_001) if mix.add(need)]
     assert taken[:4] == [1, 20, 30, 45], "at first, then each time half as many have come again"
     assert mix.snapshot.counts == ((need, taken[-1]),), "the last one holds all arrivals up to then"
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_mix_that_was_given_is_what_a_record_holds(policy: str) -> None:
+    """Goal: a decision under a given mix replays. Method: arrivals of another mix, enough for many snapshots of their own."""
+    rare, common = Need(CORE, GIB, 2, 1_000), Need(2 * CORE, GIB, 1, 500)
+    mix = Snapshot(((rare, 1), (common, 9)))
+    engine = Engine(Inventory([supplier("p1", node("n1", 8), node("n2", 4))]), make_policy(policy), mix)
+    for _ in range(50):
+        engine.arrive(rare)
+    record = to_record(engine, common)
+    assert record["mix"] == [[need.to_record(), count] for need, count in mix.counts]
+    assert record["arrivals"] == 50
+    assert replay(record) == record["choice"]
+
+
+def test_needs_of_one_size_are_two_classes_by_processor_time() -> None:
+    """Goal: room for the heavy is not taken for room for the light. Method: as many of each; what each class is, its share, and
+    what presses on it.
+    """
+    light, heavy = Need(8 * CORE, 8 * GIB, 8, 1_000), Need(16 * CORE, 8 * GIB, 8, 1_000)
+    found = slots(Snapshot(((light, 10), (heavy, 10))), [Kind("nvidia", "h100", 80 * GIB, "sxm")])
+    assert found.size.tolist() == [8, 8]
+    assert found.cpu_milli.tolist() == [8 * CORE, 16 * CORE]
+    assert found.share.tolist() == [0.5, 0.5]
+    assert [round(pressure.share, 6) for pressure in found.pressures] == [1.0, 0.5], "the heavy press on both"
+    alike = slots(Snapshot(((light, 10),)), [Kind("nvidia", "h100", 80 * GIB, "sxm")])
+    assert alike.size.tolist() == [8], "a class of nothing is none"
 
 
 def test_kinds_are_told_apart_by_what_is_asked() -> None:

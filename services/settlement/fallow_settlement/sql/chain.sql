@@ -19,8 +19,9 @@ ORDER BY charge.create_time, charge.id;
 
 -- name: insert_batch
 INSERT INTO batch (number, chain_id, anchor_address, parent_commitment, payout_parent, settlement_root, payout_root,
-                   charge_count, payout_total, totals_hash, commitment, state, create_time, payouts_through)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
+                   charge_count, payout_total, totals_hash, commitment, state, create_time, payouts_through,
+                   balances_of)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
 
 -- name: insert_batch_charges
 INSERT INTO batch_charge (charge_id, batch_number, leaf_index)

@@ -530,6 +530,106 @@ class GetClaimRequest(_message.Message):
 Global___GetClaimRequest: _TypeAlias = GetClaimRequest  # noqa: Y015
 
 @_typing.final
+class SetBalancePayeeRequest(_message.Message):
+    """Request of SetBalancePayee."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAYEE_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Account, `accounts/{account}`, or `accounts/me`."""
+    payee: _builtins.str
+    """Address, `0x` and 40 hexadecimal digits."""
+    keep: _builtins.bool
+    """True leaves an address that was named before."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        payee: _builtins.str = ...,
+        keep: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep", b"keep", "parent", b"parent", "payee", b"payee"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBalancePayeeRequest: _TypeAlias = SetBalancePayeeRequest  # noqa: Y015
+
+@_typing.final
+class SetBalancePayeeResponse(_message.Message):
+    """Answer of SetBalancePayee."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYEE_FIELD_NUMBER: _builtins.int
+    payee: _builtins.str
+    """Who gets the balance now."""
+    def __init__(
+        self,
+        *,
+        payee: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payee", b"payee"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetBalancePayeeResponse: _TypeAlias = SetBalancePayeeResponse  # noqa: Y015
+
+@_typing.final
+class GetBalanceClaimRequest(_message.Message):
+    """Request of GetBalanceClaim."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Account, `accounts/{account}`, or `accounts/me`."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBalanceClaimRequest: _TypeAlias = GetBalanceClaimRequest  # noqa: Y015
+
+@_typing.final
+class BalanceClaim(_message.Message):
+    """A balance under a payout root."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLAIM_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def claim(self) -> Global___Claim:
+        """What the vault takes after an escape: `cumulative_micros` is the balance, `claimable_time` when the vault lets anyone escape if
+        nothing is anchored until then.
+        """
+
+    def __init__(
+        self,
+        *,
+        claim: Global___Claim | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim", b"claim"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BalanceClaim: _TypeAlias = BalanceClaim  # noqa: Y015
+
+@_typing.final
 class Claim(_message.Message):
     """What a claim on the chain needs."""
 

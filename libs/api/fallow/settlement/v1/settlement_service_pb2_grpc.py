@@ -373,6 +373,16 @@ class FundsServiceStub:
                 request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.GetClaimRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.Claim.FromString,
                 _registered_method=True)
+        self.SetBalancePayee = channel.unary_unary(
+                '/fallow.settlement.v1.FundsService/SetBalancePayee',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.SetBalancePayeeRequest.SerializeToString,
+                response_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.SetBalancePayeeResponse.FromString,
+                _registered_method=True)
+        self.GetBalanceClaim = channel.unary_unary(
+                '/fallow.settlement.v1.FundsService/GetBalanceClaim',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.GetBalanceClaimRequest.SerializeToString,
+                response_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BalanceClaim.FromString,
+                _registered_method=True)
 
 
 class FundsServiceServicer:
@@ -423,6 +433,22 @@ class FundsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetBalancePayee(self, request, context):
+        """Names the address that gets the account's whole balance at the vault if the operator falls silent for good. Idempotent.
+        Errors: PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBalanceClaim(self, request, context):
+        """Returns what a claim of that balance needs, by the newest anchored payout root: worth keeping, since it needs nobody to be
+        paid. The balance is up to an hour older than the root. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FundsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -455,6 +481,16 @@ def add_FundsServiceServicer_to_server(servicer, server):
                     servicer.GetClaim,
                     request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.GetClaimRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.Claim.SerializeToString,
+            ),
+            'SetBalancePayee': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBalancePayee,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.SetBalancePayeeRequest.FromString,
+                    response_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.SetBalancePayeeResponse.SerializeToString,
+            ),
+            'GetBalanceClaim': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBalanceClaim,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.GetBalanceClaimRequest.FromString,
+                    response_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BalanceClaim.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -620,6 +656,60 @@ class FundsService:
             '/fallow.settlement.v1.FundsService/GetClaim',
             fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.GetClaimRequest.SerializeToString,
             fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.Claim.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBalancePayee(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fallow.settlement.v1.FundsService/SetBalancePayee',
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.SetBalancePayeeRequest.SerializeToString,
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.SetBalancePayeeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBalanceClaim(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fallow.settlement.v1.FundsService/GetBalanceClaim',
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.GetBalanceClaimRequest.SerializeToString,
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BalanceClaim.FromString,
             options,
             channel_credentials,
             insecure,

@@ -187,6 +187,14 @@ class FundsServiceStub:
     """Returns what a claim on the chain needs: header, leaf and proof, at the newest payout root whose challenge window is
     over, else at the one that opens first. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
     """
+    SetBalancePayee: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.SetBalancePayeeRequest, _settlement_service_pb2.SetBalancePayeeResponse]
+    """Names the address that gets the account's whole balance at the vault if the operator falls silent for good. Idempotent.
+    Errors: PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+    """
+    GetBalanceClaim: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.GetBalanceClaimRequest, _settlement_service_pb2.BalanceClaim]
+    """Returns what a claim of that balance needs, by the newest anchored payout root: worth keeping, since it needs nobody to be
+    paid. The balance is up to an hour older than the root. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
+    """
 
 @_typing.type_check_only
 class FundsServiceAsyncStub(FundsServiceStub):
@@ -208,6 +216,14 @@ class FundsServiceAsyncStub(FundsServiceStub):
     GetClaim: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.GetClaimRequest, _settlement_service_pb2.Claim]  # type: ignore[assignment]
     """Returns what a claim on the chain needs: header, leaf and proof, at the newest payout root whose challenge window is
     over, else at the one that opens first. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
+    """
+    SetBalancePayee: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.SetBalancePayeeRequest, _settlement_service_pb2.SetBalancePayeeResponse]  # type: ignore[assignment]
+    """Names the address that gets the account's whole balance at the vault if the operator falls silent for good. Idempotent.
+    Errors: PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+    """
+    GetBalanceClaim: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.GetBalanceClaimRequest, _settlement_service_pb2.BalanceClaim]  # type: ignore[assignment]
+    """Returns what a claim of that balance needs, by the newest anchored payout root: worth keeping, since it needs nobody to be
+    paid. The balance is up to an hour older than the root. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
     """
 
 class FundsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -263,6 +279,26 @@ class FundsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_settlement_service_pb2.Claim, _abc.Awaitable[_settlement_service_pb2.Claim]]:
         """Returns what a claim on the chain needs: header, leaf and proof, at the newest payout root whose challenge window is
         over, else at the one that opens first. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
+        """
+
+    @_abc_1.abstractmethod
+    def SetBalancePayee(
+        self,
+        request: _settlement_service_pb2.SetBalancePayeeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_settlement_service_pb2.SetBalancePayeeResponse, _abc.Awaitable[_settlement_service_pb2.SetBalancePayeeResponse]]:
+        """Names the address that gets the account's whole balance at the vault if the operator falls silent for good. Idempotent.
+        Errors: PAYEE_INVALID, INVALID_FIELD, CHAIN_NOT_CONFIGURED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBalanceClaim(
+        self,
+        request: _settlement_service_pb2.GetBalanceClaimRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_settlement_service_pb2.BalanceClaim, _abc.Awaitable[_settlement_service_pb2.BalanceClaim]]:
+        """Returns what a claim of that balance needs, by the newest anchored payout root: worth keeping, since it needs nobody to be
+        paid. The balance is up to an hour older than the root. Errors: NOTHING_TO_CLAIM, CHAIN_NOT_CONFIGURED.
         """
 
 def add_FundsServiceServicer_to_server(servicer: FundsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -74,7 +74,9 @@ class Engine:
 
     def arrive(self, need: Need) -> None:
         """Count a need that has come, whether or not it will be placed."""
-        if self.mix.add(need) and not self._is_given:
+        if self._is_given:
+            self.mix.arrivals += 1
+        elif self.mix.add(need):
             self.learn(self.mix.snapshot)
         if self.mix.arrivals >= self._priced_at + self._price_every:
             self._price_now()

@@ -204,7 +204,8 @@ class Fragmentation(_Plain):
             growth = self._fragments(states.after(need, position)) - before
         else:
             index, device = states.options(need).nonzero()
-            tried = self._fragments(states.pick(index).after(need, device)) - before[index]
+            # Rounded, so that the order of a summation never decides between equal devices.
+            tried = np.round(self._fragments(states.pick(index).after(need, device)) - before[index], 6)
             table: Floats = np.full(states.free.shape, np.inf)
             table[index, device] = tried
             position = table.shape[1] - 1 - np.argmin(table[:, ::-1], axis=1)
