@@ -148,6 +148,10 @@ METHODS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "fallow.settlement.v1.LedgerService/GetLedgerAccount": (Kind.SERVICE, {"name": "ledgerAccounts/$id"}),
     "fallow.settlement.v1.LedgerService/ListLedgerAccounts": (Kind.SERVICE, {}),
     "fallow.settlement.v1.LedgerService/ListTransfers": (Kind.SERVICE, {}),
+    "fallow.settlement.v1.LedgerService/BatchCreateTransfers": (
+        Kind.SERVICE,
+        {"transfers": [{"name": "transfers/$id"}]},
+    ),
     "fallow.settlement.v1.ProgrammeService/CreateProgramme": (Kind.SERVICE, REQUEST_ID),
     "fallow.settlement.v1.ProgrammeService/GetProgramme": (Kind.PUBLIC, {"name": "programmes/$id"}),
     "fallow.settlement.v1.ProgrammeService/ListProgrammes": (Kind.PUBLIC, {}),

@@ -9,6 +9,7 @@ from fallow_order import consumers
 from fallow_order.clients import EscrowClient, MarketClient
 from fallow_order.commands import ORDERS_TOPIC, OrderCommands
 from fallow_order.creation import OrderCreation
+from fallow_order.domain.session import Trusted
 from fallow_order.jobs import OrderJobs, SweepTimes
 from fallow_order.oidc import OidcVerifier, parse_issuers
 from fallow_order.queries import OrderQueries, SessionQueries
@@ -84,16 +85,20 @@ async def build(application: Application[OrderSettings]) -> None:
     application.every(FORGET_SECONDS, sessions.forget, name="forget")
 
 
+def _names(listed: str) -> frozenset[str]:
+    """Accounts and addresses of a setting."""
+    return frozenset(entry.strip().lower() for entry in listed.split(",") if entry.strip())
+
+
 def sign_in_rules(settings: OrderSettings) -> SignInRules:
     """What sign-in messages must say."""
-    entries = (entry.strip() for entry in settings.audit_accounts.split(","))
     return SignInRules(
         domain=settings.sign_in_domain,
         uri=settings.sign_in_uri or f"https://{settings.sign_in_domain}",
         chain_id=settings.chain_id,
         challenge_seconds=settings.sign_in_seconds,
         token_seconds=settings.access_token_seconds,
-        auditors=frozenset(entry.lower() for entry in entries if entry),
+        trusted=Trusted(_names(settings.audit_accounts), _names(settings.treasury_accounts)),
         max_api_keys=settings.max_api_keys,
         max_challenges=settings.max_sign_in_challenges,
     )

@@ -33,6 +33,7 @@ from fallow_order.domain.session import (
     MAX_TOKEN_SECONDS,
     Account,
     ApiKey,
+    Trusted,
     key_expiry,
     key_scopes,
     scopes_of,
@@ -58,7 +59,7 @@ class SignInRules:
     chain_id: int
     challenge_seconds: int
     token_seconds: int
-    auditors: frozenset[str]
+    trusted: Trusted
     max_api_keys: int = 0
     max_challenges: int = 0
 
@@ -149,7 +150,7 @@ class SessionCommands:
                 raise DomainError(SIGN_IN_EXPIRED, "the challenge has run out")
             account = await session_store.ensure_account(unit.connection, unit.ids.new(), message.address, now)
         _log.info("signed_in", account=f"accounts/{account.id}")
-        return self._session(account, scopes_of(account, rules.auditors))
+        return self._session(account, scopes_of(account, rules.trusted))
 
     async def exchange_key(self, secret: str) -> Session:
         """A session for an API key; API_KEY_INVALID for a key that is unknown, revoked or over."""
@@ -160,7 +161,7 @@ class SessionCommands:
         if key is None or account is None or not key.is_live(now):
             raise DomainError(API_KEY_INVALID, "the key is unknown, revoked or has run out")
         # A scope that the account has lost since the key was made is lost for the key, too.
-        scopes = scopes_of(account, self._rules.auditors) & frozenset(key.scopes)
+        scopes = scopes_of(account, self._rules.trusted) & frozenset(key.scopes)
         return self._session(account, scopes, until=key.expires_at, api_key=key.id)
 
     async def exchange_oidc(self, token: str) -> Session:
@@ -170,7 +171,7 @@ class SessionCommands:
             now = unit.clock.now()
             account = await session_store.ensure_account_of_identity(unit.connection, unit.ids.new(), identity, now)
         _log.info("signed_in", account=f"accounts/{account.id}", issuer=identity.issuer)
-        return self._session(account, scopes_of(account, self._rules.auditors), until=identity.expires_at)
+        return self._session(account, scopes_of(account, self._rules.trusted), until=identity.expires_at)
 
     async def create_key(
         self,

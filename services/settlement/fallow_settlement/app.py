@@ -1,6 +1,7 @@
 """Puts settlement together: one place builds and wires."""
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from fallow.settlement.v1 import settlement_service_pb2_grpc as doors
@@ -8,6 +9,7 @@ from fallow_chassis.application import Application
 from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.inbox import Consumer, Poison
 from fallow_chassis.postgres import Database
+from fallow_settlement.adjusting import Adjusting
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
 from fallow_settlement.balances import Balances
 from fallow_settlement.chain import JsonRpcNode
@@ -17,6 +19,7 @@ from fallow_settlement.commands import EscrowCommands
 from fallow_settlement.domain.escrow import Escrow
 from fallow_settlement.events import BATCHES_TOPIC, ESCROWS_TOPIC
 from fallow_settlement.facts import LEASES_TOPIC, PROOFS_TOPIC, Facts
+from fallow_settlement.ledger_store import expire_overdue
 from fallow_settlement.opening import EscrowOpening, Opening
 from fallow_settlement.queries import Reads
 from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
@@ -73,6 +76,7 @@ async def build(application: Application[SettlementSettings]) -> None:
         suspension = Suspension(database, market)
         application.every(settings.close_interval_seconds, suspension.resume_or_end, name="resume_or_end")
         application.every(settings.close_interval_seconds, suspension.tell_market, name="tell_market")
+    application.every(settings.close_interval_seconds, partial(expire_overdue, database), name="expire_transfers")
     application.every(FORGET_SECONDS, charging.forget, name="forget")
     if contracts is not None and node is not None:
         _add_chain(application, database, node, contracts)
@@ -132,5 +136,9 @@ def _add_doors(
     server.add(doors.add_FundsServiceServicer_to_server, funds, f"{package}.FundsService")
     receipts = ReceiptServicer(reads, Statements(database))
     server.add(doors.add_ReceiptServiceServicer_to_server, receipts, f"{package}.ReceiptService")
-    server.add(doors.add_LedgerServiceServicer_to_server, LedgerServicer(reads), f"{package}.LedgerService")
+    server.add(
+        doors.add_LedgerServiceServicer_to_server,
+        LedgerServicer(reads, Adjusting(database)),
+        f"{package}.LedgerService",
+    )
     server.add(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{package}.ProgrammeService")

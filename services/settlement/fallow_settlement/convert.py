@@ -4,13 +4,15 @@ from datetime import datetime
 
 from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2
 from fallow.type.v1 import lease_pb2, money_pb2
-from fallow_chassis.wire import to_duration, to_timestamp
+from fallow_chassis.errors import invalid_field
+from fallow_chassis.wire import from_duration, resource_id, to_duration, to_timestamp
 from fallow_receipts import Header, id_to_word
+from fallow_settlement.adjusting import OWN
 from fallow_settlement.balances import BalanceClaim
 from fallow_settlement.chain_store import Batch, Deposit
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.escrow import Escrow, EscrowState
-from fallow_settlement.domain.ledger import Account, Transfer
+from fallow_settlement.domain.ledger import Account, Phase, Transfer, TransferReason
 from fallow_settlement.domain.transaction import ANCHORED
 from fallow_settlement.settings import Contracts
 from fallow_settlement.statements import Movement, Parts
@@ -221,12 +223,13 @@ def ledger_account_message(account: Account) -> ledger_pb2.LedgerAccount:
         debits_pending_micros=account.debits_pending,
         credits_pending_micros=account.credits_pending,
         debits_must_not_exceed_credits=account.debits_must_not_exceed_credits,
+        closed=account.closed,
     )
 
 
 def transfer_message(transfer: Transfer) -> ledger_pb2.Transfer:
     """A transfer, without its time."""
-    return ledger_pb2.Transfer(
+    message = ledger_pb2.Transfer(
         name=f"transfers/{transfer.id}",
         debit_account=f"ledgerAccounts/{transfer.debit_account}",
         credit_account=f"ledgerAccounts/{transfer.credit_account}",
@@ -235,6 +238,33 @@ def transfer_message(transfer: Transfer) -> ledger_pb2.Transfer:
         pending_transfer=f"transfers/{transfer.pending_id}" if transfer.pending_id else "",
         reason=ledger_pb2.TransferReason.Value(f"TRANSFER_REASON_{transfer.reason.value}"),
         subject=transfer.subject,
+        linked=transfer.linked,
+    )
+    if transfer.timeout_ms:
+        message.timeout.CopyFrom(to_duration(transfer.timeout_ms))
+    return message
+
+
+def transfer_of(message: ledger_pb2.Transfer, path: str) -> Transfer:
+    """An operator's transfer as it was asked for; ``path`` is where it stands in the request. INVALID_FIELD."""
+    if message.reason or message.HasField("create_time"):
+        raise invalid_field(f"{path}.reason", "reason and time of an operator's transfer are the ledger's to say")
+    phase = ledger_pb2.TransferPhase.Name(message.phase).removeprefix("TRANSFER_PHASE_")
+    if phase == "EXPIRE_PENDING":
+        raise invalid_field(f"{path}.phase", "only the ledger lets a transfer expire")
+    pending = message.pending_transfer
+    return Transfer(
+        id=f"{OWN}{resource_id(message.name, 'transfers', field=f'{path}.name')}",
+        debit_account=resource_id(message.debit_account, "ledgerAccounts", field=f"{path}.debit_account"),
+        credit_account=resource_id(message.credit_account, "ledgerAccounts", field=f"{path}.credit_account"),
+        asset=message.amount.asset,
+        amount=message.amount.micros,
+        reason=TransferReason.ADJUSTMENT,
+        subject=message.subject,
+        phase=Phase.POSTED if phase == "UNSPECIFIED" else Phase(phase),
+        pending_id=f"{OWN}{resource_id(pending, 'transfers', field=f'{path}.pending_transfer')}" if pending else "",
+        linked=message.linked,
+        timeout_ms=from_duration(message.timeout),
     )
 
 

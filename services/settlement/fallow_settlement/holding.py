@@ -10,7 +10,7 @@ from fallow_settlement.domain.escrow import Escrow
 from fallow_settlement.domain.holds import free_before
 from fallow_settlement.domain.ledger import AccountKind, Result, account_id
 from fallow_settlement.domain.reasons import INSUFFICIENT_FUNDS
-from fallow_settlement.ledger_store import load_accounts, must_post, post_transfers
+from fallow_settlement.ledger_store import close_account, load_accounts, must_post, post_transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,10 @@ async def hold_funds(unit: UnitOfWork, escrow: Escrow, amount: int, key: str) ->
 
 
 async def return_rest(unit: UnitOfWork, escrow: Escrow) -> None:
-    """Move what an escrow still holds back to the free balance."""
+    """Move what an escrow still holds back to the free balance, for good: its account is closed."""
     move = moves.release(escrow)
     await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+    await close_account(unit.connection, account_id(AccountKind.ESCROW, escrow.order_id, escrow.asset))
 
 
 async def free_balance(connection: Connection, account: str, asset: str) -> int:

@@ -5,13 +5,14 @@ the database checks both at commit (see the migration): a balance that moved by 
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 import asyncpg
 
 from fallow_chassis.paging import TimePlace
-from fallow_chassis.postgres import Connection
+from fallow_chassis.postgres import Connection, Database
 from fallow_chassis.sql import Queries
 from fallow_settlement.domain.ledger import (
     Account,
@@ -27,6 +28,17 @@ from fallow_settlement.domain.ledger import (
 
 MAX_TRANSFERS: Final = 8_190
 """The most transfers of one list."""
+EXPIRED_TOGETHER: Final = 1_000
+"""How many pending transfers expire in one transaction."""
+RESOLVED: Final = frozenset(
+    {
+        Result.EXISTS,
+        Result.PENDING_TRANSFER_ALREADY_POSTED,
+        Result.PENDING_TRANSFER_ALREADY_VOIDED,
+        Result.PENDING_TRANSFER_EXPIRED,
+    }
+)
+"""What a pending transfer answers that was resolved."""
 
 QUERIES: Final = Queries.load("fallow_settlement")
 
@@ -39,7 +51,7 @@ async def post_transfers(
     if not transfers:
         return ()
     await _ensure_accounts(connection, accounts, now)
-    book = await _lock_book(connection, transfers)
+    book = await _lock_book(connection, transfers, now)
     outcome = create_transfers(book, transfers)
     await _write(connection, outcome, now)
     return outcome.results
@@ -56,6 +68,38 @@ async def must_post(
         if result not in {Result.OK, Result.EXISTS}
     ]
     assert not refused, f"transfers that had to pass were refused: {refused}"
+
+
+async def expire_overdue(database: Database) -> int:
+    """End the pending transfers whose time is over, a list of them at a time; returns how many."""
+    ended = 0
+    while True:
+        async with database.transaction() as unit:
+            now = unit.clock.now()
+            rows = await unit.connection.fetch(QUERIES.get("list_overdue_transfers"), now, EXPIRED_TOGETHER)
+            overdue = [_transfer(row) for row in rows]
+            moves = [
+                replace(
+                    one,
+                    id=f"expiry-{one.id}",
+                    phase=Phase.EXPIRE_PENDING,
+                    pending_id=one.id,
+                    linked=False,
+                    timeout_ms=0,
+                )
+                for one in overdue
+            ]
+            results = await post_transfers(unit.connection, (), moves, now)
+        # One that somebody resolved a moment before is answered so, and stays resolved.
+        assert set(results) <= {Result.OK, *RESOLVED}, f"expiries were answered {set(results)}"
+        ended += results.count(Result.OK)
+        if len(overdue) < EXPIRED_TOGETHER:
+            return ended
+
+
+async def close_account(connection: Connection, account: str) -> None:
+    """Let an account take part in no new transfer; a repeat changes nothing."""
+    await connection.execute(QUERIES.get("close_ledger_account"), account)
 
 
 async def load_accounts(connection: Connection, ids: Sequence[str]) -> dict[str, Account]:
@@ -99,7 +143,7 @@ async def _ensure_accounts(connection: Connection, accounts: Iterable[Account], 
     )
 
 
-async def _lock_book(connection: Connection, transfers: Sequence[Transfer]) -> Book:
+async def _lock_book(connection: Connection, transfers: Sequence[Transfer], now: datetime) -> Book:
     """Lock the accounts that the transfers touch and load what is known of them."""
     account_ids = {transfer.debit_account for transfer in transfers} | {
         transfer.credit_account for transfer in transfers
@@ -114,6 +158,7 @@ async def _lock_book(connection: Connection, transfers: Sequence[Transfer]) -> B
         {row["id"]: _account(row) for row in accounts},
         {row["id"]: _transfer(row) for row in known},
         {row["pending_id"]: Phase(row["phase"]) for row in resolved},
+        frozenset(row["id"] for row in known if row["expire_time"] is not None and row["expire_time"] <= now),
     )
 
 
@@ -136,6 +181,8 @@ async def _write(connection: Connection, outcome: Outcome, now: datetime) -> Non
         [outcome.accounts[transfer.debit_account].version for transfer in accepted],
         [outcome.accounts[transfer.credit_account].version for transfer in accepted],
         now,
+        [transfer.linked for transfer in accepted],
+        [transfer.timeout_ms for transfer in accepted],
     )
     accounts = sorted(outcome.accounts.values(), key=lambda account: account.id)
     status = await connection.execute(
@@ -163,6 +210,7 @@ def _account(row: asyncpg.Record) -> Account:
         debits_pending=row["debits_pending"],
         credits_pending=row["credits_pending"],
         version=row["version"],
+        closed=row["closed"],
     )
 
 
@@ -178,4 +226,6 @@ def _transfer(row: asyncpg.Record) -> Transfer:
         subject=row["subject"],
         phase=Phase(row["phase"]),
         pending_id=row["pending_id"] or "",
+        linked=row["linked"],
+        timeout_ms=row["timeout_ms"],
     )

@@ -14,6 +14,7 @@ from fallow_chassis.status_details import to_status
 from fallow_chassis.wire import resource_id, to_timestamp
 from fallow_receipts import id_to_word
 from fallow_settlement import convert
+from fallow_settlement.adjusting import Adjusting
 from fallow_settlement.balances import Balances
 from fallow_settlement.commands import EscrowCommands
 from fallow_settlement.domain.escrow import Escrow, Resize
@@ -338,11 +339,12 @@ class ReceiptServicer(settlement_service_pb2_grpc.ReceiptServiceServicer):
 
 
 class LedgerServicer(settlement_service_pb2_grpc.LedgerServiceServicer):
-    """The ledger itself, for audits."""
+    """The ledger itself, for audits, and for an operator's own transfers."""
 
-    def __init__(self, reads: Reads) -> None:
-        """Take the reads."""
+    def __init__(self, reads: Reads, adjusting: Adjusting) -> None:
+        """Take the reads and the use-case."""
         self._reads = reads
+        self._adjusting = adjusting
 
     async def GetLedgerAccount(
         self, request: settlement_service_pb2.GetLedgerAccountRequest, context: Any
@@ -378,6 +380,18 @@ class LedgerServicer(settlement_service_pb2_grpc.LedgerServiceServicer):
             message.create_time.CopyFrom(to_timestamp(time))
             answer.transfers.append(message)
         return answer
+
+    async def BatchCreateTransfers(
+        self, request: settlement_service_pb2.BatchCreateTransfersRequest, context: Any
+    ) -> settlement_service_pb2.BatchCreateTransfersResponse:
+        """Make an operator's own transfers."""
+        transfers = [
+            convert.transfer_of(message, f"transfers[{index}]") for index, message in enumerate(request.transfers)
+        ]
+        results = await self._adjusting.post(transfers)
+        return settlement_service_pb2.BatchCreateTransfersResponse(
+            results=[ledger_pb2.TransferResult.Value(f"TRANSFER_RESULT_{result.value}") for result in results]
+        )
 
 
 class ProgrammeServicer(settlement_service_pb2_grpc.ProgrammeServiceServicer):

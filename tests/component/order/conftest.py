@@ -38,6 +38,7 @@ from fallow_order.clients import EscrowClient, MarketClient
 from fallow_order.commands import OrderCommands
 from fallow_order.creation import OrderCreation
 from fallow_order.domain.oidc import Issuer
+from fallow_order.domain.session import Trusted
 from fallow_order.jobs import OrderJobs, SweepTimes
 from fallow_order.oidc import OidcVerifier
 from fallow_order.queries import OrderQueries, SessionQueries
@@ -52,7 +53,7 @@ from tests.component.order.issuer import AUDIENCE, LocalIssuer
 KEYS = "k1:" + "A" * 43 + "="
 MAX_LIVE_ORDERS = 20
 RULES = SignInRules(
-    "fallow.test", "https://fallow.test", 31_337, 300, 900, frozenset(), max_api_keys=5, max_challenges=20
+    "fallow.test", "https://fallow.test", 31_337, 300, 900, Trusted(), max_api_keys=5, max_challenges=20
 )
 SCOPES = ("orders.read", "orders.write", "keys.write")
 _CLOCK = SystemClock()

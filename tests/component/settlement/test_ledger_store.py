@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from fallow_chassis.postgres import Database
+from fallow_chassis.testing import ManualClock
 from fallow_settlement.domain.ledger import Account, AccountKind, Phase, Result, Transfer, TransferReason, new_account
-from fallow_settlement.ledger_store import MAX_TRANSFERS, load_accounts, post_transfers
+from fallow_settlement.ledger_store import MAX_TRANSFERS, close_account, expire_overdue, load_accounts, post_transfers
 
 VAULT = new_account(AccountKind.VAULT, "", "usdc")
 ALICE = new_account(AccountKind.BALANCE, "alice", "usdc")
@@ -62,6 +63,87 @@ async def test_a_pending_transfer_is_resolved_once(database: Database) -> None:
     assert await post(database, late) == (Result.PENDING_TRANSFER_ALREADY_VOIDED,)
     found = await balances(database)
     assert (found[ALICE.id].available, found[BOB.id].available, found[ALICE.id].debits_pending) == (800, 200, 0)
+
+
+async def test_a_chain_is_written_whole_or_not(database: Database) -> None:
+    """Goal: all or none on the database too. Method: a chain that falls, the same ids in one that stands, and its repeat."""
+    first = Transfer("a", ALICE.id, BOB.id, "usdc", 600, TransferReason.HOLD, "s", linked=True)
+    last = Transfer("b", ALICE.id, BOB.id, "usdc", 600, TransferReason.HOLD, "s")
+    assert await post(database, FUND, first, last) == (Result.OK, Result.LINKED_TRANSFER_FAILED, Result.EXCEEDS_CREDITS)
+    assert (await balances(database))[BOB.id].available == 0
+    assert await post(database, first, replace(last, amount=400)) == (Result.OK, Result.OK)
+    assert await post(database, first, replace(last, amount=400)) == (Result.EXISTS, Result.LINKED_TRANSFER_FAILED)
+    assert await post(database, replace(first, linked=False)) == (Result.EXISTS_WITH_DIFFERENT_INPUT,)
+    assert (await balances(database))[BOB.id].available == 1_000
+
+
+async def test_a_pending_transfer_expires(database: Database, clock: ManualClock) -> None:
+    """Goal: what is reserved for a time comes back, and whoever looks first makes no difference. Method: post a moment
+    before the time; another at the time, before and after the ledger has ended it; ended twice.
+    """
+    early = Transfer("early", ALICE.id, BOB.id, "usdc", 300, TransferReason.HOLD, "s", Phase.PENDING, timeout_ms=5_000)
+    late = replace(early, id="late")
+    assert await post(database, FUND, early, late) == (Result.OK,) * 3
+    clock.advance(milliseconds=4_999)
+    assert await expire_overdue(database) == 0
+    posting = replace(early, id="p", phase=Phase.POST_PENDING, pending_id="early", timeout_ms=0)
+    assert await post(database, posting) == (Result.OK,)
+    clock.advance(milliseconds=1)
+    too_late = replace(posting, id="q", pending_id="late")
+    assert await post(database, too_late) == (Result.PENDING_TRANSFER_EXPIRED,)
+    assert (await balances(database))[ALICE.id].debits_pending == 300
+    assert [await expire_overdue(database) for _ in range(2)] == [1, 0]
+    assert await post(database, too_late, replace(too_late, id="v", phase=Phase.VOID_PENDING)) == (
+        Result.PENDING_TRANSFER_EXPIRED,
+        Result.PENDING_TRANSFER_EXPIRED,
+    )
+    found = await balances(database)
+    assert (found[ALICE.id].available, found[ALICE.id].debits_pending, found[BOB.id].available) == (700, 0, 300)
+
+
+async def test_expiry_races_with_a_post(database: Database, clock: ManualClock) -> None:
+    """Goal: one end each, whoever comes first. Method: many pending transfers; posts and expiries at once at their time."""
+    pending = [
+        Transfer(f"r-{number}", ALICE.id, BOB.id, "usdc", 10, TransferReason.HOLD, "s", Phase.PENDING, timeout_ms=1_000)
+        for number in range(50)
+    ]
+    await post(database, FUND, *pending)
+    clock.advance(milliseconds=999)
+    posts = [
+        replace(one, id=f"p-{one.id}", phase=Phase.POST_PENDING, pending_id=one.id, timeout_ms=0) for one in pending
+    ]
+    async with asyncio.TaskGroup() as group:
+        answers = [group.create_task(post(database, one)) for one in posts]
+        clock.advance(milliseconds=1)
+        expiry = group.create_task(expire_overdue(database))
+    posted = sum(task.result() == (Result.OK,) for task in answers)
+    assert posted + expiry.result() + await expire_overdue(database) == 50
+    found = await balances(database)
+    assert (found[BOB.id].available, found[ALICE.id].debits_pending) == (10 * posted, 0)
+
+
+async def test_a_closed_account_stays_closed(database: Database) -> None:
+    """Goal: nothing moves where nothing may. Method: close with a pending transfer; spend, fund; void; by SQL."""
+    reserve = Transfer("r", ALICE.id, BOB.id, "usdc", 900, TransferReason.HOLD, "s", Phase.PENDING)
+    await post(database, FUND, reserve)
+    for _ in range(2):
+        async with database.transaction() as unit:
+            await close_account(unit.connection, ALICE.id)
+    spend = Transfer("x", ALICE.id, BOB.id, "usdc", 1, TransferReason.HOLD, "s")
+    assert await post(database, spend, replace(FUND, id="more")) == (
+        Result.DEBIT_ACCOUNT_CLOSED,
+        Result.CREDIT_ACCOUNT_CLOSED,
+    )
+    assert await post(database, replace(reserve, id="v", phase=Phase.VOID_PENDING, pending_id="r")) == (Result.OK,)
+    found = (await balances(database))[ALICE.id]
+    assert (found.closed, found.available, found.debits_pending) == (True, 1_000, 0)
+    for statement in (
+        "UPDATE ledger_account SET closed = false, version = version + 1 WHERE owner = 'alice'",
+        "UPDATE ledger_account SET debits_posted = 5, version = version + 1 WHERE owner = 'alice'",
+    ):
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+            async with database.transaction() as unit:
+                await unit.connection.execute(statement)
 
 
 INSERT = """

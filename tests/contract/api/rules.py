@@ -31,6 +31,7 @@ SERVICES = {"order", "bidding", "settlement", "provider"}
 READS = ("Get", "List", "Watch", "Stream", "Estimate", "Explain")
 # Methods that change something and yet take no request_id.
 WITHOUT_REQUEST_ID = {
+    "BatchCreateTransfers": "each of its transfers has a name of the caller's",
     "BatchOpenEscrows": "each of its requests has a request_id of its own",
     "SignIn": "its nonce works once",
     "CreateSignInChallenge": "an unused challenge runs out by itself",

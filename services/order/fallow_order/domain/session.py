@@ -21,6 +21,8 @@ ACCOUNT_SCOPES: Final = frozenset(
 """What every account may do with what is its own."""
 AUDIT_SCOPE: Final = "ledger.audit"
 """Reading the whole ledger: for accounts that settings name."""
+TREASURY_SCOPES: Final = frozenset({"ledger.write"})
+"""Moving the platform's money: for accounts that settings name."""
 MAX_TOKEN_SECONDS: Final = 900
 KEEP_EXPIRED_KEYS: Final = timedelta(days=30)
 """How long a key that ran out is still listed."""
@@ -52,15 +54,26 @@ class ApiKey:
         return self.expires_at is None or now < self.expires_at
 
 
-def scopes_of(account: Account, auditors: frozenset[str]) -> frozenset[str]:
-    """All scopes of an account; ``auditors`` holds account names and lower-case addresses."""
-    may_audit = f"accounts/{account.id}" in auditors or (account.address and account.address.lower() in auditors)
-    return ACCOUNT_SCOPES | ({AUDIT_SCOPE} if may_audit else frozenset())
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Who may do more than what is its own: account names and lower-case addresses."""
+
+    auditors: frozenset[str] = frozenset()
+    treasurers: frozenset[str] = frozenset()
+
+
+def scopes_of(account: Account, trusted: Trusted) -> frozenset[str]:
+    """All scopes of an account."""
+    names = {f"accounts/{account.id}", account.address.lower()} - {""}
+    scopes = ACCOUNT_SCOPES
+    if names & trusted.auditors:
+        scopes |= {AUDIT_SCOPE}
+    return scopes | TREASURY_SCOPES if names & trusted.treasurers else scopes
 
 
 def key_scopes(requested: tuple[str, ...], held: frozenset[str]) -> tuple[str, ...]:
     """Scopes of a new key: those asked for, or all of the maker's; PERMISSION_DENIED for one that the maker lacks."""
-    unknown = sorted(set(requested) - ACCOUNT_SCOPES - {AUDIT_SCOPE})
+    unknown = sorted(set(requested) - ACCOUNT_SCOPES - TREASURY_SCOPES - {AUDIT_SCOPE})
     if unknown:
         raise invalid_field("api_key.scopes", f"there is no scope {unknown[0]}")
     lacking = sorted(set(requested) - held)

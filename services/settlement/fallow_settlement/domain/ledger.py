@@ -2,18 +2,20 @@
 
 An account has four sums: debits and credits, each pending and posted. A transfer moves one amount of one asset from
 the debit side of one account to the credit side of another, so debits equal credits by construction. It is immutable,
-idempotent by its id, and has one of four phases: POSTED at once; PENDING, which reserves; POST_PENDING and
-VOID_PENDING, which resolve a pending one, once. An account may forbid that its debits, pending ones included, ever
-exceed its posted credits.
+idempotent by its id, and has one of five phases: POSTED at once; PENDING, which reserves, for ever or until its time is over;
+POST_PENDING and VOID_PENDING, which resolve a pending one, once; EXPIRE_PENDING, which the ledger itself makes of one
+whose time is over. An account may forbid that its debits, pending ones included, ever exceed its posted credits. A closed
+account takes part in no new transfer; what was pending may still be resolved.
 
 ``create_transfers`` takes what the store loaded (accounts, transfers of these ids, pending transfers that are being
 resolved) and a list of new transfers, and answers one ``Result`` for each plus the rows to write. A refused transfer
-changes nothing; the others of the list stand. Whoever needs all or none lets the database transaction fail.
+changes nothing; the others of the list stand, but for a chain: transfers that are each ``linked`` to the next stand or fall
+together, the first refused one with its own reason, the others with LINKED_TRANSFER_FAILED.
 
 Results are decided in the order in which ``Result`` lists them; the first that applies is the answer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
@@ -55,9 +57,10 @@ class Phase(StrEnum):
     PENDING = "PENDING"
     POST_PENDING = "POST_PENDING"
     VOID_PENDING = "VOID_PENDING"
+    EXPIRE_PENDING = "EXPIRE_PENDING"
 
 
-RESOLVING: Final = frozenset({Phase.POST_PENDING, Phase.VOID_PENDING})
+RESOLVING: Final = frozenset({Phase.POST_PENDING, Phase.VOID_PENDING, Phase.EXPIRE_PENDING})
 """Phases that resolve a pending transfer."""
 
 
@@ -75,11 +78,14 @@ class TransferReason(StrEnum):
     GRANT = "GRANT"
     CHAIN_LOSS = "CHAIN_LOSS"
     CLAIM = "CLAIM"
+    ADJUSTMENT = "ADJUSTMENT"
 
 
 class Result(StrEnum):
     """Answer to one transfer, in the order in which they are decided; the first that applies is the answer."""
 
+    LINKED_CHAIN_OPEN = "LINKED_CHAIN_OPEN"
+    LINKED_TRANSFER_FAILED = "LINKED_TRANSFER_FAILED"
     EXISTS = "EXISTS"
     EXISTS_WITH_DIFFERENT_INPUT = "EXISTS_WITH_DIFFERENT_INPUT"
     AMOUNT_NOT_POSITIVE = "AMOUNT_NOT_POSITIVE"
@@ -88,6 +94,7 @@ class Result(StrEnum):
     DEBIT_ACCOUNT_NOT_FOUND = "DEBIT_ACCOUNT_NOT_FOUND"
     CREDIT_ACCOUNT_NOT_FOUND = "CREDIT_ACCOUNT_NOT_FOUND"
     ASSET_DIFFERS = "ASSET_DIFFERS"
+    TIMEOUT_UNEXPECTED = "TIMEOUT_UNEXPECTED"
     PENDING_TRANSFER_UNEXPECTED = "PENDING_TRANSFER_UNEXPECTED"
     PENDING_TRANSFER_NOT_FOUND = "PENDING_TRANSFER_NOT_FOUND"
     PENDING_TRANSFER_NOT_PENDING = "PENDING_TRANSFER_NOT_PENDING"
@@ -95,6 +102,9 @@ class Result(StrEnum):
     PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT = "PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT"
     PENDING_TRANSFER_ALREADY_POSTED = "PENDING_TRANSFER_ALREADY_POSTED"
     PENDING_TRANSFER_ALREADY_VOIDED = "PENDING_TRANSFER_ALREADY_VOIDED"
+    PENDING_TRANSFER_EXPIRED = "PENDING_TRANSFER_EXPIRED"
+    DEBIT_ACCOUNT_CLOSED = "DEBIT_ACCOUNT_CLOSED"
+    CREDIT_ACCOUNT_CLOSED = "CREDIT_ACCOUNT_CLOSED"
     OVERFLOWS = "OVERFLOWS"
     EXCEEDS_CREDITS = "EXCEEDS_CREDITS"
     OK = "OK"
@@ -114,6 +124,7 @@ class Account:
     debits_pending: int = 0
     credits_pending: int = 0
     version: int = 0
+    closed: bool = False
 
     def __post_init__(self) -> None:
         """Hold what must be true of an account at any moment."""
@@ -130,7 +141,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A movement of ``amount`` micros; ``pending_id`` names the transfer that a resolving phase resolves."""
+    """A movement of ``amount`` micros; ``pending_id`` names the transfer that a resolving phase resolves.
+
+    ``linked``: it stands or falls with the next one of its list. ``timeout_ms``: a pending one expires so long after it was
+    made; 0 is never.
+    """
 
     id: str
     debit_account: str
@@ -141,6 +156,8 @@ class Transfer:
     subject: str
     phase: Phase = Phase.POSTED
     pending_id: str = ""
+    linked: bool = False
+    timeout_ms: int = 0
 
     def __post_init__(self) -> None:
         """An id is derived by our own code, so a missing one is a programmer's error."""
@@ -149,11 +166,15 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What a decision needs to know: accounts, transfers and resolutions (pending id to phase) that concern it."""
+    """What a decision needs to know: accounts, transfers and resolutions (pending id to phase) that concern it.
+
+    ``overdue``: pending transfers whose time is over, whether or not the ledger has ended them already.
+    """
 
     accounts: Mapping[str, Account] = field(default_factory=dict)
     transfers: Mapping[str, Transfer] = field(default_factory=dict)
     resolutions: Mapping[str, Phase] = field(default_factory=dict)
+    overdue: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,30 +200,74 @@ def new_account(kind: AccountKind, owner: str, asset: str) -> Account:
 
 def create_transfers(book: Book, transfers: Sequence[Transfer]) -> Outcome:
     """Decide on a list of transfers, in order; each sees what those before it changed."""
-    accounts = dict(book.accounts)
-    known = dict(book.transfers)
-    resolutions = dict(book.resolutions)
+    decision = _Decision(book)
     results: list[Result] = []
-    accepted: list[Transfer] = []
-    touched: dict[str, Account] = {}
-    for transfer in transfers:
-        result = judge(Book(accounts, known, resolutions), transfer)
-        results.append(result)
-        if result is not Result.OK:
-            continue
-        pending = known.get(transfer.pending_id)
-        debit, credit = _apply(accounts[transfer.debit_account], accounts[transfer.credit_account], transfer, pending)
-        accounts[debit.id] = touched[debit.id] = debit
-        accounts[credit.id] = touched[credit.id] = credit
-        known[transfer.id] = transfer
-        if transfer.phase in RESOLVING:
-            resolutions[transfer.pending_id] = transfer.phase
-        accepted.append(transfer)
+    for chain in _chains(transfers):
+        results += decision.take(chain)
     assert len(results) == len(transfers), "one result for each transfer"
-    _assert_balanced(book.accounts, touched)
+    _assert_balanced(book.accounts, decision.touched)
     # One list is one write to an account, however many of its transfers touch it.
-    written = {key: replace(account, version=account.version + 1) for key, account in touched.items()}
-    return Outcome(tuple(results), tuple(accepted), written)
+    written = {key: replace(account, version=account.version + 1) for key, account in decision.touched.items()}
+    return Outcome(tuple(results), tuple(decision.accepted), written)
+
+
+def _chains(transfers: Sequence[Transfer]) -> Iterator[list[Transfer]]:
+    """A list, cut into what stands or falls together: a transfer alone, or a chain of linked ones with the one after."""
+    chain: list[Transfer] = []
+    for transfer in transfers:
+        chain.append(transfer)
+        if not transfer.linked:
+            yield chain
+            chain = []
+    if chain:
+        yield chain
+
+
+class _Decision:
+    """What a list has come to so far."""
+
+    def __init__(self, book: Book) -> None:
+        """Start from what is known."""
+        self._accounts = dict(book.accounts)
+        self._known = dict(book.transfers)
+        self._resolutions = dict(book.resolutions)
+        self._book = Book(self._accounts, self._known, self._resolutions, book.overdue)
+        self.touched: dict[str, Account] = {}
+        self.accepted: list[Transfer] = []
+
+    def take(self, chain: list[Transfer]) -> list[Result]:
+        """The results of what stands or falls together; nothing of it is left where it falls."""
+        if chain[-1].linked:
+            return [Result.LINKED_TRANSFER_FAILED] * (len(chain) - 1) + [Result.LINKED_CHAIN_OPEN]
+        before: dict[str, Account] = {}
+        for number, transfer in enumerate(chain):
+            result = judge(self._book, transfer)
+            if result is not Result.OK:
+                self._undo(chain[:number], before)
+                return [result if at == number else Result.LINKED_TRANSFER_FAILED for at in range(len(chain))]
+            self._apply(transfer, before)
+        for key in before:
+            self.touched[key] = self._accounts[key]
+        self.accepted += chain
+        return [Result.OK] * len(chain)
+
+    def _apply(self, transfer: Transfer, before: dict[str, Account]) -> None:
+        """Let an accepted transfer stand, for now; ``before`` keeps what its chain changes first."""
+        debit, credit = self._accounts[transfer.debit_account], self._accounts[transfer.credit_account]
+        before.setdefault(debit.id, debit)
+        before.setdefault(credit.id, credit)
+        pending = self._known.get(transfer.pending_id)
+        self._accounts[debit.id], self._accounts[credit.id] = _apply(debit, credit, transfer, pending)
+        self._known[transfer.id] = transfer
+        if transfer.phase in RESOLVING:
+            self._resolutions[transfer.pending_id] = transfer.phase
+
+    def _undo(self, made: list[Transfer], before: dict[str, Account]) -> None:
+        """Take back the beginning of a chain that fell."""
+        self._accounts.update(before)
+        for transfer in made:
+            del self._known[transfer.id]
+            self._resolutions.pop(transfer.pending_id, None)
 
 
 def judge(book: Book, transfer: Transfer) -> Result:
@@ -224,10 +289,16 @@ def judge(book: Book, transfer: Transfer) -> Result:
         return Result.CREDIT_ACCOUNT_NOT_FOUND
     if not debit.asset == credit.asset == transfer.asset:
         return Result.ASSET_DIFFERS
+    if transfer.timeout_ms and transfer.phase is not Phase.PENDING:
+        return Result.TIMEOUT_UNEXPECTED
     if transfer.phase in RESOLVING:
         return _judge_resolving(book, transfer)
     if transfer.pending_id:
         return Result.PENDING_TRANSFER_UNEXPECTED
+    if debit.closed:
+        return Result.DEBIT_ACCOUNT_CLOSED
+    if credit.closed:
+        return Result.CREDIT_ACCOUNT_CLOSED
     return _judge_bounds(debit, credit, transfer)
 
 
@@ -247,6 +318,14 @@ def _judge_resolving(book: Book, transfer: Transfer) -> Result:
         return Result.PENDING_TRANSFER_ALREADY_POSTED
     if resolved is Phase.VOID_PENDING:
         return Result.PENDING_TRANSFER_ALREADY_VOIDED
+    if resolved is Phase.EXPIRE_PENDING:
+        return Result.PENDING_TRANSFER_EXPIRED
+    is_overdue = transfer.pending_id in book.overdue
+    if transfer.phase is Phase.EXPIRE_PENDING:
+        assert is_overdue, "only the ledger lets transfers expire, and none before its time"
+    elif is_overdue:
+        # Whether the ledger has ended it already makes no difference.
+        return Result.PENDING_TRANSFER_EXPIRED
     # The pending amount was within bounds when it was reserved, and resolving it reserves nothing new.
     return Result.OK
 

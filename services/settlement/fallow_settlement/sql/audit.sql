@@ -20,7 +20,7 @@ WITH moved AS (
 )
 SELECT 'ledgerAccounts/' || id AS place,
        format('debits %s posted %s pending, credits %s posted %s pending, version %s', coalesce(debit_posted, 0),
-              coalesce(debit_pending, 0), coalesce(credit_posted, 0), coalesce(credit_pending, 0), coalesce(moved.version, 0))
+              coalesce(debit_pending, 0), coalesce(credit_posted, 0), coalesce(credit_pending, 0), coalesce(moved.version, 0) + closed::integer)
            AS expected,
        format('debits %s posted %s pending, credits %s posted %s pending, version %s', debits_posted, debits_pending,
               credits_posted, credits_pending, ledger_account.version) AS found
@@ -28,7 +28,7 @@ FROM ledger_account
 LEFT JOIN moved ON moved.account = id
 WHERE (debits_posted, debits_pending, credits_posted, credits_pending, ledger_account.version)
       IS DISTINCT FROM (coalesce(debit_posted, 0), coalesce(debit_pending, 0), coalesce(credit_posted, 0),
-                        coalesce(credit_pending, 0), coalesce(moved.version, 0))
+                        coalesce(credit_pending, 0), coalesce(moved.version, 0) + closed::integer)
 ORDER BY id
 LIMIT 1;
 

@@ -7,7 +7,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: lock_ledger_accounts
 SELECT id, kind, owner, asset, debits_must_not_exceed_credits, debits_posted, credits_posted, debits_pending,
-       credits_pending, version
+       credits_pending, version, closed
 FROM ledger_account
 WHERE id = ANY ($1::text[])
 ORDER BY id
@@ -15,12 +15,13 @@ FOR NO KEY UPDATE;
 
 -- name: load_ledger_accounts
 SELECT id, kind, owner, asset, debits_must_not_exceed_credits, debits_posted, credits_posted, debits_pending,
-       credits_pending, version
+       credits_pending, version, closed
 FROM ledger_account
 WHERE id = ANY ($1::text[]);
 
 -- name: load_transfers
-SELECT id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject
+SELECT id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject, linked, timeout_ms,
+       expire_time
 FROM transfer
 WHERE id = ANY ($1::text[]);
 
@@ -29,13 +30,26 @@ SELECT pending_id, phase FROM transfer WHERE pending_id = ANY ($1::text[]);
 
 -- name: insert_transfers
 INSERT INTO transfer (id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject,
-                      debit_version, credit_version, create_time)
+                      debit_version, credit_version, create_time, linked, timeout_ms, expire_time)
 SELECT id, debit_account, credit_account, asset, amount, phase, nullif(pending_id, ''), reason, subject,
-       debit_version, credit_version, $12
+       debit_version, credit_version, $12::timestamptz, linked, timeout_ms,
+       CASE WHEN timeout_ms > 0 THEN $12::timestamptz + timeout_ms * interval '1 millisecond' END
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::bigint[], $11::bigint[])
+            $9::text[], $10::bigint[], $11::bigint[], $13::boolean[], $14::bigint[])
      AS new (id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject,
-             debit_version, credit_version);
+             debit_version, credit_version, linked, timeout_ms);
+
+-- name: list_overdue_transfers
+-- Pending transfers whose time is over and that nobody has resolved.
+SELECT id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject, linked, timeout_ms
+FROM transfer AS pending
+WHERE expire_time <= $1
+  AND NOT EXISTS (SELECT 1 FROM transfer AS resolving WHERE resolving.pending_id = pending.id)
+ORDER BY expire_time, id
+LIMIT $2;
+
+-- name: close_ledger_account
+UPDATE ledger_account SET closed = true, version = version + 1 WHERE id = $1 AND NOT closed;
 
 -- name: update_ledger_accounts
 UPDATE ledger_account AS account
@@ -47,14 +61,15 @@ WHERE account.id = new.id;
 
 -- name: list_ledger_accounts
 SELECT id, kind, owner, asset, debits_must_not_exceed_credits, debits_posted, credits_posted, debits_pending,
-       credits_pending, version
+       credits_pending, version, closed
 FROM ledger_account
 WHERE id > $1
 ORDER BY id
 LIMIT $2;
 
 -- name: list_transfers
-SELECT id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject, create_time
+SELECT id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject, linked, timeout_ms,
+       create_time
 FROM transfer
 WHERE ($1::text = '' OR debit_account = $1 OR credit_account = $1)
   AND ($2::timestamptz IS NULL OR (create_time, id) < ($2, $3::text))

@@ -84,6 +84,8 @@ class _TransferPhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transfe
     """Posts a pending transfer."""
     TRANSFER_PHASE_VOID_PENDING: _TransferPhase.ValueType  # 4
     """Voids a pending transfer."""
+    TRANSFER_PHASE_EXPIRE_PENDING: _TransferPhase.ValueType  # 5
+    """Ends a pending transfer whose time is over; the ledger makes it by itself."""
 
 class TransferPhase(_TransferPhase, metaclass=_TransferPhaseEnumTypeWrapper):
     """Phase of a transfer."""
@@ -98,6 +100,8 @@ TRANSFER_PHASE_POST_PENDING: TransferPhase.ValueType  # 3
 """Posts a pending transfer."""
 TRANSFER_PHASE_VOID_PENDING: TransferPhase.ValueType  # 4
 """Voids a pending transfer."""
+TRANSFER_PHASE_EXPIRE_PENDING: TransferPhase.ValueType  # 5
+"""Ends a pending transfer whose time is over; the ledger makes it by itself."""
 Global___TransferPhase: _TypeAlias = TransferPhase  # noqa: Y015
 
 class _TransferReason:
@@ -130,6 +134,8 @@ class _TransferReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transf
     """A correction after a deep reorganisation of the chain."""
     TRANSFER_REASON_CLAIM: _TransferReason.ValueType  # 11
     """A claim on the chain."""
+    TRANSFER_REASON_ADJUSTMENT: _TransferReason.ValueType  # 12
+    """An operator's own transfer."""
 
 class TransferReason(_TransferReason, metaclass=_TransferReasonEnumTypeWrapper):
     """Why money moved."""
@@ -158,7 +164,121 @@ TRANSFER_REASON_CHAIN_LOSS: TransferReason.ValueType  # 10
 """A correction after a deep reorganisation of the chain."""
 TRANSFER_REASON_CLAIM: TransferReason.ValueType  # 11
 """A claim on the chain."""
+TRANSFER_REASON_ADJUSTMENT: TransferReason.ValueType  # 12
+"""An operator's own transfer."""
 Global___TransferReason: _TypeAlias = TransferReason  # noqa: Y015
+
+class _TransferResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TransferResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TransferResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSFER_RESULT_UNSPECIFIED: _TransferResult.ValueType  # 0
+    """Not a result."""
+    TRANSFER_RESULT_LINKED_CHAIN_OPEN: _TransferResult.ValueType  # 1
+    """The list ends in the middle of a chain."""
+    TRANSFER_RESULT_LINKED_TRANSFER_FAILED: _TransferResult.ValueType  # 2
+    """Another one of its chain was refused."""
+    TRANSFER_RESULT_EXISTS: _TransferResult.ValueType  # 3
+    """It was made before, with this very input."""
+    TRANSFER_RESULT_EXISTS_WITH_DIFFERENT_INPUT: _TransferResult.ValueType  # 4
+    """Another one was made before under its name."""
+    TRANSFER_RESULT_AMOUNT_NOT_POSITIVE: _TransferResult.ValueType  # 5
+    """Its sum is 0 or less."""
+    TRANSFER_RESULT_AMOUNT_TOO_LARGE: _TransferResult.ValueType  # 6
+    """Its sum is 2^63 or more."""
+    TRANSFER_RESULT_ACCOUNTS_ARE_THE_SAME: _TransferResult.ValueType  # 7
+    """It debits and credits one account."""
+    TRANSFER_RESULT_DEBIT_ACCOUNT_NOT_FOUND: _TransferResult.ValueType  # 8
+    """There is no such account to debit."""
+    TRANSFER_RESULT_CREDIT_ACCOUNT_NOT_FOUND: _TransferResult.ValueType  # 9
+    """There is no such account to credit."""
+    TRANSFER_RESULT_ASSET_DIFFERS: _TransferResult.ValueType  # 10
+    """The accounts are of other assets than its sum."""
+    TRANSFER_RESULT_TIMEOUT_UNEXPECTED: _TransferResult.ValueType  # 11
+    """Only a pending one has a timeout."""
+    TRANSFER_RESULT_PENDING_TRANSFER_UNEXPECTED: _TransferResult.ValueType  # 12
+    """Only one that posts or voids names a pending one."""
+    TRANSFER_RESULT_PENDING_TRANSFER_NOT_FOUND: _TransferResult.ValueType  # 13
+    """There is no such pending transfer."""
+    TRANSFER_RESULT_PENDING_TRANSFER_NOT_PENDING: _TransferResult.ValueType  # 14
+    """What it names was never pending."""
+    TRANSFER_RESULT_PENDING_TRANSFER_HAS_DIFFERENT_ACCOUNTS: _TransferResult.ValueType  # 15
+    """The pending one moves between other accounts."""
+    TRANSFER_RESULT_PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT: _TransferResult.ValueType  # 16
+    """The pending one moves another sum."""
+    TRANSFER_RESULT_PENDING_TRANSFER_ALREADY_POSTED: _TransferResult.ValueType  # 17
+    """The pending one was posted."""
+    TRANSFER_RESULT_PENDING_TRANSFER_ALREADY_VOIDED: _TransferResult.ValueType  # 18
+    """The pending one was voided."""
+    TRANSFER_RESULT_PENDING_TRANSFER_EXPIRED: _TransferResult.ValueType  # 19
+    """The pending one's time is over."""
+    TRANSFER_RESULT_DEBIT_ACCOUNT_CLOSED: _TransferResult.ValueType  # 20
+    """The account to debit is closed."""
+    TRANSFER_RESULT_CREDIT_ACCOUNT_CLOSED: _TransferResult.ValueType  # 21
+    """The account to credit is closed."""
+    TRANSFER_RESULT_OVERFLOWS: _TransferResult.ValueType  # 22
+    """An account's sum would pass 2^63 - 1."""
+    TRANSFER_RESULT_EXCEEDS_CREDITS: _TransferResult.ValueType  # 23
+    """The account to debit has less than that."""
+    TRANSFER_RESULT_OK: _TransferResult.ValueType  # 24
+    """Made."""
+
+class TransferResult(_TransferResult, metaclass=_TransferResultEnumTypeWrapper):
+    """What became of a transfer. They are decided in this order; the first that applies is the answer."""
+
+TRANSFER_RESULT_UNSPECIFIED: TransferResult.ValueType  # 0
+"""Not a result."""
+TRANSFER_RESULT_LINKED_CHAIN_OPEN: TransferResult.ValueType  # 1
+"""The list ends in the middle of a chain."""
+TRANSFER_RESULT_LINKED_TRANSFER_FAILED: TransferResult.ValueType  # 2
+"""Another one of its chain was refused."""
+TRANSFER_RESULT_EXISTS: TransferResult.ValueType  # 3
+"""It was made before, with this very input."""
+TRANSFER_RESULT_EXISTS_WITH_DIFFERENT_INPUT: TransferResult.ValueType  # 4
+"""Another one was made before under its name."""
+TRANSFER_RESULT_AMOUNT_NOT_POSITIVE: TransferResult.ValueType  # 5
+"""Its sum is 0 or less."""
+TRANSFER_RESULT_AMOUNT_TOO_LARGE: TransferResult.ValueType  # 6
+"""Its sum is 2^63 or more."""
+TRANSFER_RESULT_ACCOUNTS_ARE_THE_SAME: TransferResult.ValueType  # 7
+"""It debits and credits one account."""
+TRANSFER_RESULT_DEBIT_ACCOUNT_NOT_FOUND: TransferResult.ValueType  # 8
+"""There is no such account to debit."""
+TRANSFER_RESULT_CREDIT_ACCOUNT_NOT_FOUND: TransferResult.ValueType  # 9
+"""There is no such account to credit."""
+TRANSFER_RESULT_ASSET_DIFFERS: TransferResult.ValueType  # 10
+"""The accounts are of other assets than its sum."""
+TRANSFER_RESULT_TIMEOUT_UNEXPECTED: TransferResult.ValueType  # 11
+"""Only a pending one has a timeout."""
+TRANSFER_RESULT_PENDING_TRANSFER_UNEXPECTED: TransferResult.ValueType  # 12
+"""Only one that posts or voids names a pending one."""
+TRANSFER_RESULT_PENDING_TRANSFER_NOT_FOUND: TransferResult.ValueType  # 13
+"""There is no such pending transfer."""
+TRANSFER_RESULT_PENDING_TRANSFER_NOT_PENDING: TransferResult.ValueType  # 14
+"""What it names was never pending."""
+TRANSFER_RESULT_PENDING_TRANSFER_HAS_DIFFERENT_ACCOUNTS: TransferResult.ValueType  # 15
+"""The pending one moves between other accounts."""
+TRANSFER_RESULT_PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT: TransferResult.ValueType  # 16
+"""The pending one moves another sum."""
+TRANSFER_RESULT_PENDING_TRANSFER_ALREADY_POSTED: TransferResult.ValueType  # 17
+"""The pending one was posted."""
+TRANSFER_RESULT_PENDING_TRANSFER_ALREADY_VOIDED: TransferResult.ValueType  # 18
+"""The pending one was voided."""
+TRANSFER_RESULT_PENDING_TRANSFER_EXPIRED: TransferResult.ValueType  # 19
+"""The pending one's time is over."""
+TRANSFER_RESULT_DEBIT_ACCOUNT_CLOSED: TransferResult.ValueType  # 20
+"""The account to debit is closed."""
+TRANSFER_RESULT_CREDIT_ACCOUNT_CLOSED: TransferResult.ValueType  # 21
+"""The account to credit is closed."""
+TRANSFER_RESULT_OVERFLOWS: TransferResult.ValueType  # 22
+"""An account's sum would pass 2^63 - 1."""
+TRANSFER_RESULT_EXCEEDS_CREDITS: TransferResult.ValueType  # 23
+"""The account to debit has less than that."""
+TRANSFER_RESULT_OK: TransferResult.ValueType  # 24
+"""Made."""
+Global___TransferResult: _TypeAlias = TransferResult  # noqa: Y015
 
 class _DepositState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -235,6 +355,7 @@ class LedgerAccount(_message.Message):
     DEBITS_PENDING_MICROS_FIELD_NUMBER: _builtins.int
     CREDITS_PENDING_MICROS_FIELD_NUMBER: _builtins.int
     DEBITS_MUST_NOT_EXCEED_CREDITS_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `ledgerAccounts/{ledger_account}`."""
     kind: Global___LedgerAccountKind.ValueType
@@ -253,6 +374,8 @@ class LedgerAccount(_message.Message):
     """Sum of pending credits, micros."""
     debits_must_not_exceed_credits: _builtins.bool
     """True when debits may never pass credits."""
+    closed: _builtins.bool
+    """True where it takes part in no new transfer."""
     def __init__(
         self,
         *,
@@ -265,10 +388,11 @@ class LedgerAccount(_message.Message):
         debits_pending_micros: _builtins.int = ...,
         credits_pending_micros: _builtins.int = ...,
         debits_must_not_exceed_credits: _builtins.bool = ...,
+        closed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "credits_pending_micros", b"credits_pending_micros", "credits_posted_micros", b"credits_posted_micros", "debits_must_not_exceed_credits", b"debits_must_not_exceed_credits", "debits_pending_micros", b"debits_pending_micros", "debits_posted_micros", b"debits_posted_micros", "kind", b"kind", "name", b"name", "owner", b"owner"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "closed", b"closed", "credits_pending_micros", b"credits_pending_micros", "credits_posted_micros", b"credits_posted_micros", "debits_must_not_exceed_credits", b"debits_must_not_exceed_credits", "debits_pending_micros", b"debits_pending_micros", "debits_posted_micros", b"debits_posted_micros", "kind", b"kind", "name", b"name", "owner", b"owner"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,6 +414,7 @@ class Transfer(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    LINKED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, `transfers/{transfer}`; the id is the caller's and makes it idempotent."""
     debit_account: _builtins.str
@@ -304,6 +429,8 @@ class Transfer(_message.Message):
     """Why."""
     subject: _builtins.str
     """What it belongs to, such as `charges/{charge}` or `orders/{order}`."""
+    linked: _builtins.bool
+    """True where it stands or falls with the next one of its list."""
     @_builtins.property
     def amount(self) -> _money_pb2.Amount:
         """Sum, more than 0."""
@@ -329,10 +456,11 @@ class Transfer(_message.Message):
         subject: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        linked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "credit_account", b"credit_account", "debit_account", b"debit_account", "name", b"name", "pending_transfer", b"pending_transfer", "phase", b"phase", "reason", b"reason", "subject", b"subject", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "create_time", b"create_time", "credit_account", b"credit_account", "debit_account", b"debit_account", "linked", b"linked", "name", b"name", "pending_transfer", b"pending_transfer", "phase", b"phase", "reason", b"reason", "subject", b"subject", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

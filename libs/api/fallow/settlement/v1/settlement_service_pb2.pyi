@@ -1156,6 +1156,54 @@ class ListTransfersResponse(_message.Message):
 Global___ListTransfersResponse: _TypeAlias = ListTransfersResponse  # noqa: Y015
 
 @_typing.final
+class BatchCreateTransfersRequest(_message.Message):
+    """Request of BatchCreateTransfers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSFERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def transfers(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.Transfer]:
+        """Transfers, in their order. `name` is `transfers/{id}` with an id of the caller's; `reason` and `create_time` stay unset."""
+
+    def __init__(
+        self,
+        *,
+        transfers: _abc.Iterable[_ledger_pb2.Transfer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["transfers", b"transfers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateTransfersRequest: _TypeAlias = BatchCreateTransfersRequest  # noqa: Y015
+
+@_typing.final
+class BatchCreateTransfersResponse(_message.Message):
+    """Answer of BatchCreateTransfers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedScalarFieldContainer[_ledger_pb2.TransferResult.ValueType]:
+        """One for each transfer of the request, in its order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[_ledger_pb2.TransferResult.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchCreateTransfersResponse: _TypeAlias = BatchCreateTransfersResponse  # noqa: Y015
+
+@_typing.final
 class Programme(_message.Message):
     """An incentive programme: pays providers the gap to a reference rate for verified online time."""
 

@@ -1043,6 +1043,11 @@ class LedgerServiceStub:
                 request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ListTransfersRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ListTransfersResponse.FromString,
                 _registered_method=True)
+        self.BatchCreateTransfers = channel.unary_unary(
+                '/fallow.settlement.v1.LedgerService/BatchCreateTransfers',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchCreateTransfersRequest.SerializeToString,
+                response_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchCreateTransfersResponse.FromString,
+                _registered_method=True)
 
 
 class LedgerServiceServicer:
@@ -1070,6 +1075,15 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchCreateTransfers(self, request, context):
+        """Makes an operator's own transfers, up to 8,190 in one transaction, each with a result; those that are linked stand or fall
+        together. Idempotent by the transfers' names. Accounts of orders' escrows, deposits and withdrawals are not its business: they
+        move by orders and by the chain. Errors: INVALID_FIELD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1087,6 +1101,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ListTransfers,
                     request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ListTransfersRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ListTransfersResponse.SerializeToString,
+            ),
+            'BatchCreateTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchCreateTransfers,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchCreateTransfersRequest.FromString,
+                    response_serializer=fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchCreateTransfersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1171,6 +1190,33 @@ class LedgerService:
             '/fallow.settlement.v1.LedgerService/ListTransfers',
             fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ListTransfersRequest.SerializeToString,
             fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.ListTransfersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchCreateTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fallow.settlement.v1.LedgerService/BatchCreateTransfers',
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchCreateTransfersRequest.SerializeToString,
+            fallow_dot_settlement_dot_v1_dot_settlement__service__pb2.BatchCreateTransfersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -413,6 +413,11 @@ class LedgerServiceStub:
     """Lists accounts of the ledger. Errors: PAGE_TOKEN_INVALID."""
     ListTransfers: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.ListTransfersRequest, _settlement_service_pb2.ListTransfersResponse]
     """Lists transfers, newest first. Errors: PAGE_TOKEN_INVALID."""
+    BatchCreateTransfers: _grpc.UnaryUnaryMultiCallable[_settlement_service_pb2.BatchCreateTransfersRequest, _settlement_service_pb2.BatchCreateTransfersResponse]
+    """Makes an operator's own transfers, up to 8,190 in one transaction, each with a result; those that are linked stand or fall
+    together. Idempotent by the transfers' names. Accounts of orders' escrows, deposits and withdrawals are not its business: they
+    move by orders and by the chain. Errors: INVALID_FIELD.
+    """
 
 @_typing.type_check_only
 class LedgerServiceAsyncStub(LedgerServiceStub):
@@ -425,6 +430,11 @@ class LedgerServiceAsyncStub(LedgerServiceStub):
     """Lists accounts of the ledger. Errors: PAGE_TOKEN_INVALID."""
     ListTransfers: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.ListTransfersRequest, _settlement_service_pb2.ListTransfersResponse]  # type: ignore[assignment]
     """Lists transfers, newest first. Errors: PAGE_TOKEN_INVALID."""
+    BatchCreateTransfers: _aio.UnaryUnaryMultiCallable[_settlement_service_pb2.BatchCreateTransfersRequest, _settlement_service_pb2.BatchCreateTransfersResponse]  # type: ignore[assignment]
+    """Makes an operator's own transfers, up to 8,190 in one transaction, each with a result; those that are linked stand or fall
+    together. Idempotent by the transfers' names. Accounts of orders' escrows, deposits and withdrawals are not its business: they
+    move by orders and by the chain. Errors: INVALID_FIELD.
+    """
 
 class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
     """The ledger itself, for audits."""
@@ -452,6 +462,17 @@ class LedgerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_settlement_service_pb2.ListTransfersResponse, _abc.Awaitable[_settlement_service_pb2.ListTransfersResponse]]:
         """Lists transfers, newest first. Errors: PAGE_TOKEN_INVALID."""
+
+    @_abc_1.abstractmethod
+    def BatchCreateTransfers(
+        self,
+        request: _settlement_service_pb2.BatchCreateTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_settlement_service_pb2.BatchCreateTransfersResponse, _abc.Awaitable[_settlement_service_pb2.BatchCreateTransfersResponse]]:
+        """Makes an operator's own transfers, up to 8,190 in one transaction, each with a result; those that are linked stand or fall
+        together. Idempotent by the transfers' names. Accounts of orders' escrows, deposits and withdrawals are not its business: they
+        move by orders and by the chain. Errors: INVALID_FIELD.
+        """
 
 def add_LedgerServiceServicer_to_server(servicer: LedgerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

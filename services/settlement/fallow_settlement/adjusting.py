@@ -1,0 +1,43 @@
+"""An operator's own transfers: between balances, earnings, fees and the pool, and the accounts that have no bottom.
+
+Escrows move by orders, what is owed on the chain by withdrawals and claims: a hand on those would part the books from the
+orders and from the vault, so their accounts are refused. The ids of an operator's transfers have a name space of their own.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from fallow_chassis.errors import invalid_field
+from fallow_chassis.postgres import Database
+from fallow_settlement.domain.ledger import AccountKind, Result, Transfer, account_id
+from fallow_settlement.ledger_store import post_transfers
+
+OWN: Final = "own-"
+"""What the id of an operator's transfer begins with."""
+REFUSED_KINDS: Final = (AccountKind.ESCROW, AccountKind.PAYABLE)
+"""Kinds of account that an operator does not move."""
+
+
+class Adjusting:
+    """The use-case."""
+
+    def __init__(self, database: Database) -> None:
+        """Take where the ledger stands."""
+        self._database = database
+
+    async def post(self, transfers: Sequence[Transfer]) -> tuple[Result, ...]:
+        """Make transfers, each with its result; INVALID_FIELD for an account that an operator does not move."""
+        for index, transfer in enumerate(transfers):
+            for side in ("debit_account", "credit_account"):
+                kind = next((kind for kind in REFUSED_KINDS if _is_of(getattr(transfer, side), kind)), None)
+                if kind is not None:
+                    raise invalid_field(
+                        f"transfers[{index}].{side}", f"accounts of kind {kind} move by orders and withdrawals alone"
+                    )
+        async with self._database.transaction() as unit:
+            return await post_transfers(unit.connection, (), transfers, unit.clock.now())
+
+
+def _is_of(account: str, kind: AccountKind) -> bool:
+    """Whether an account's id says that it is of a kind."""
+    return account.startswith(account_id(kind, "", "-").rstrip("-") + "-")
