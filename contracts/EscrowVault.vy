@@ -11,12 +11,14 @@
 
     If no header whose payouts count was anchored for `escape_seconds`, anyone may call `escape`. From then on the vault
     is wound down: nothing comes in, and the last root that counts is the only one. What an account had with the operator
-    at that batch is a second leaf, a balance, and is paid to its payee, once. Neither limit nor pause hold this up.
+    at that batch is in a second leaf, a balance, and is paid to its payee, once. Neither limit nor pause hold this up.
 @dev
-    What was claimed is kept by account, never by payee: changing the payee pays nothing twice. The first word of a
-    leaf is its kind, so a leaf of one kind cannot be claimed as another. `cap` is the greatest payout total among the
-    headers that were claimed against: all payouts together stay within it. A root that is vetoed after the escape gives way to
-    the one before it, by another call of `escape`.
+    What was claimed is kept by account, never by payee: changing the payee pays nothing twice. It is kept as one sum for
+    both kinds of leaf: the total of a balance is all that the account was ever owed and what it had besides, so that
+    nobody is paid twice by claiming under a root that is vetoed later, or by both leaves. The first word of a
+    leaf is its kind, so a leaf of one kind cannot be claimed as another. A vault that has less than is due pays what it has.
+    `cap` is the greatest payout total among the headers that were claimed against: all claims together stay within it. A
+    root that is vetoed after the escape gives way to the one before it, by another call of `escape`.
 """
 
 from ethereum.ercs import IERC20
@@ -92,13 +94,7 @@ event GuardianSet:
 struct Payout:
     account: bytes32  # the account id's 16 bytes, at the right
     payee: address
-    total: uint256  # all that the account was ever owed, in the token's smallest unit
-
-
-struct Balance:
-    account: bytes32
-    payee: address
-    amount: uint256  # what the account had with the operator at that batch, in the token's smallest unit
+    total: uint256  # all that it was ever owed; of a balance: and what it had besides; in the token's smallest unit
 
 
 PAYOUT_TAG: constant(bytes32) = keccak256("fallow.leaf.payout.v1")
@@ -114,14 +110,13 @@ escape_seconds: public(immutable(uint256))
 guardian: public(address)
 paused: public(bool)
 deposited: public(HashMap[bytes32, uint256])
-claimed: public(HashMap[bytes32, uint256])
-paid_total: public(uint256)
+claimed: public(HashMap[bytes32, uint256])  # by account: all that was paid, by either kind of leaf
+paid_total: public(uint256)  # all that was paid by claims
 cap: public(uint256)
 daily_limit: public(uint256)
 day: public(uint256)  # days since 1970: the last one on which something left
 paid_on_day: public(uint256)
 escaped: public(uint256)  # the batch that all is paid by since the escape; 0 before it
-balance_claimed: public(HashMap[bytes32, bool])
 
 
 @deploy
@@ -186,14 +181,11 @@ def claim(header: batch_header.Header, payout: Payout, proof: DynArray[bytes32, 
     is_escape: bool = self.escaped != 0
     assert is_escape or not self.paused, "vault: paused"
     self._check_claimable(header)
-    leaf: bytes32 = keccak256(
-        keccak256(abi_encode(PAYOUT_TAG, chain.id, self, payout.account, payout.payee, payout.total))
-    )
-    self._check_leaf(leaf, payout.payee, header.payout_root, proof)
+    self._check_leaf(PAYOUT_TAG, payout, header.payout_root, proof)
     claimed: uint256 = self.claimed[payout.account]
     if payout.total <= claimed:
         return 0
-    due: uint256 = payout.total - claimed
+    due: uint256 = self._within_cash(payout.total - claimed)
     if not is_escape:
         due = self._within_day(due)
     if header.payout_total > self.cap:
@@ -234,22 +226,23 @@ def escape():
 
 @external
 @nonreentrant
-def claim_balance(header: batch_header.Header, held: Balance, proof: DynArray[bytes32, PROOF_LENGTH_MAX]) -> uint256:
+def claim_balance(
+    header: batch_header.Header, payout: Payout, proof: DynArray[bytes32, PROOF_LENGTH_MAX]
+) -> uint256:
     """
-    @notice After an escape: pay an account's payee what the account had with the operator, once. Anyone may send this.
+    @notice After an escape: pay an account's payee what the account had with the operator, less what was paid. Anyone may.
     @return What was paid
     """
     assert self.escaped != 0, "vault: the operator is there"
     self._check_claimable(header)
-    leaf: bytes32 = keccak256(
-        keccak256(abi_encode(BALANCE_TAG, chain.id, self, held.account, held.payee, held.amount))
-    )
-    self._check_leaf(leaf, held.payee, header.payout_root, proof)
-    assert not self.balance_claimed[held.account], "vault: claimed already"
-    self.balance_claimed[held.account] = True
-    self._pay(held.payee, held.amount)
-    log BalanceClaimed(account=held.account, payee=held.payee, amount=held.amount, batch_id=header.batch_id)
-    return held.amount
+    self._check_leaf(BALANCE_TAG, payout, header.payout_root, proof)
+    claimed: uint256 = self.claimed[payout.account]
+    assert payout.total > claimed, "vault: claimed already"
+    due: uint256 = self._within_cash(payout.total - claimed)
+    self.claimed[payout.account] = claimed + due
+    self._pay(payout.payee, due)
+    log BalanceClaimed(account=payout.account, payee=payout.payee, amount=due, batch_id=header.batch_id)
+    return due
 
 
 @external
@@ -257,11 +250,13 @@ def claim_balance(header: batch_header.Header, held: Balance, proof: DynArray[by
 def rescue(foreign: address, receiver: address):
     """
     @notice Send on all of another token that somebody sent here by mistake; only the owner may.
+    @dev What the vault holds of its own token must stay as it is: some tokens answer under a second address too.
     """
     ownership.check_owner()
-    assert foreign != token, "vault: its own token"
     amount: uint256 = staticcall IERC20(foreign).balanceOf(self)
+    before: uint256 = staticcall IERC20(token).balanceOf(self)
     assert extcall IERC20(foreign).transfer(receiver, amount, default_return_value=True), "vault: transfer refused"
+    assert staticcall IERC20(token).balanceOf(self) == before, "vault: its own token"
     log Rescued(token=foreign, receiver=receiver, amount=amount)
 
 
@@ -324,8 +319,18 @@ def _within_day(due: uint256) -> uint256:
 
 
 @internal
+@view
+def _within_cash(due: uint256) -> uint256:
+    cash: uint256 = staticcall IERC20(token).balanceOf(self)
+    assert cash > 0, "vault: no cash"
+    return min(due, cash)
+
+
+@internal
 def _pay(payee: address, amount: uint256):
+    before: uint256 = staticcall IERC20(token).balanceOf(self)
     assert extcall IERC20(token).transfer(payee, amount, default_return_value=True), "vault: transfer refused"
+    assert staticcall IERC20(token).balanceOf(self) == before - amount, "vault: inexact transfer"
 
 
 @internal
@@ -350,8 +355,9 @@ def _check_claimable(header: batch_header.Header):
 
 @internal
 @view
-def _check_leaf(leaf: bytes32, payee: address, root: bytes32, proof: DynArray[bytes32, PROOF_LENGTH_MAX]):
-    assert payee != empty(address), "vault: no payee"
+def _check_leaf(kind: bytes32, payout: Payout, root: bytes32, proof: DynArray[bytes32, PROOF_LENGTH_MAX]):
+    assert payout.payee != empty(address), "vault: no payee"
+    leaf: bytes32 = keccak256(keccak256(abi_encode(kind, chain.id, self, payout.account, payout.payee, payout.total)))
     assert self._root_of(leaf, proof) == root, "vault: bad proof"
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from fallow_receipts import Balance, Payout
-from tests.component.contracts.test_escape import balance_values
+from fallow_receipts import Payout
 from tests.component.contracts.test_vault import TENANT_REF, claim_values
 from tests.component.contracts.world import CHALLENGE_SECONDS, ESCAPE_SECONDS, House, World, header_values
 
@@ -44,7 +43,7 @@ def measure(world: World) -> tuple[list[tuple[str, str]], int, int]:
     claims = []
     for total in totals:
         payouts = [Payout(f"01k9v3d6h4m8p2q5r7s9t1{index:04d}", wallet.address, total) for index in range(ACCOUNTS)]
-        balances = [Balance(payout.account, payout.payee, 5) for payout in payouts[:24]]
+        balances = [Payout(payout.account, payout.payee, total + 5) for payout in payouts[:24]]
         header, tree = house.settle(payouts, balances)
         world.clock.advance(seconds=CHALLENGE_SECONDS)
         values = claim_values(header, payouts[0], tree.proof(0))
@@ -57,7 +56,7 @@ def measure(world: World) -> tuple[list[tuple[str, str]], int, int]:
     )
     world.clock.advance(seconds=ESCAPE_SECONDS)
     escape = gas(house.vault.send("escape", sender=house.owner))
-    values = balance_values(header, balances[0], tree.proof(ACCOUNTS))
+    values = claim_values(header, balances[0], tree.proof(ACCOUNTS))
     held = gas(house.vault.send("claim_balance", *values, sender=house.owner))
     rows.append(("escape / claim of a balance", f"{escape:,} / {held:,}"))
     house.token.send("mint", wallet.address, 10, sender=wallet)

@@ -9,7 +9,6 @@ from fallow_receipts.headers import Header, genesis_commitment, header_commitmen
 from fallow_receipts.leaves import (
     ATTESTED,
     PROBED,
-    Balance,
     Charge,
     Payout,
     balance_leaf,
@@ -28,7 +27,6 @@ __all__ = [
     "EMPTY_ROOT",
     "PROBED",
     "Anchor",
-    "Balance",
     "Charge",
     "Header",
     "MerkleTree",

@@ -161,7 +161,11 @@ def charge_leaf(charge: Charge, *, batch_id: int, index: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """The total that an account was ever owed, and the address it is paid to. Totals only grow."""
+    """The total that an account was ever owed, and the address it is paid to. Totals only grow.
+
+    In a balance's leaf the total is that and what the account had with the operator besides: what it would have been owed
+    had it withdrawn all.
+    """
 
     account: str
     payee: str
@@ -173,41 +177,25 @@ class Payout:
         checked_integer(self.total_micros, "total_micros", 0, UINT256_MAX)
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """What an account had with the operator at a batch, and the address that gets it if the operator vanishes."""
-
-    account: str
-    payee: str
-    amount_micros: int
-
-    def __post_init__(self) -> None:
-        id_to_word(self.account, "account")
-        object.__setattr__(self, "payee", checked_address(self.payee, "payee"))
-        checked_integer(self.amount_micros, "amount_micros", 0, UINT256_MAX)
-
-
 def payout_leaf(payout: Payout, *, chain_id: int, vault: str) -> bytes:
     """Return the leaf that lets an account's payee claim at that vault on that chain."""
-    return _vault_leaf(PAYOUT_TAG, payout.account, payout.payee, payout.total_micros, chain_id=chain_id, vault=vault)
+    return _vault_leaf(PAYOUT_TAG, payout, chain_id=chain_id, vault=vault)
 
 
-def balance_leaf(balance: Balance, *, chain_id: int, vault: str) -> bytes:
+def balance_leaf(payout: Payout, *, chain_id: int, vault: str) -> bytes:
     """Return the leaf that lets an account's payee have its balance after an escape at that vault on that chain."""
-    return _vault_leaf(
-        BALANCE_TAG, balance.account, balance.payee, balance.amount_micros, chain_id=chain_id, vault=vault
-    )
+    return _vault_leaf(BALANCE_TAG, payout, chain_id=chain_id, vault=vault)
 
 
-def _vault_leaf(tag: bytes, account: str, payee: str, micros: int, *, chain_id: int, vault: str) -> bytes:
-    """A leaf as EscrowVault computes it: keccak256(keccak256(abi.encode(tag, chain, vault, account, payee, sum)))."""
+def _vault_leaf(tag: bytes, payout: Payout, *, chain_id: int, vault: str) -> bytes:
+    """A leaf as EscrowVault computes it: keccak256(keccak256(abi.encode(tag, chain, vault, account, payee, total)))."""
     checked_integer(chain_id, "chain_id", 0, UINT256_MAX)
     words = (
         tag,
         integer_word(chain_id),
         address_word(vault, "vault"),
-        id_to_word(account),
-        address_word(payee),
-        integer_word(micros),
+        id_to_word(payout.account),
+        address_word(payout.payee),
+        integer_word(payout.total_micros),
     )
     return keccak(keccak(b"".join(words)))

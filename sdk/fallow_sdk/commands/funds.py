@@ -166,8 +166,8 @@ def escape_kit(file: Annotated[Path, typer.Argument(help="File to write, over an
             draft.replace(file)
             held = money_pb2.Amount(asset=profile.asset, micros=kit.cumulative_micros)
             console.print(
-                f"{file}: {show_amount(held)} for {kit.payee} by batches/{kit.header.batch_id}; "
-                f"good while that is the last one: write it again now and then"
+                f"{file}: {show_amount(held)} for {kit.payee} by batches/{kit.header.batch_id}, less what was claimed; "
+                "good while that is the last batch: write it again now and then"
             )
 
     asyncio.run(run())
@@ -189,8 +189,8 @@ def escape(
         async with ChainClient(rpc_url or kit.rpc_url) as chain:
             with console.status("claiming at the vault", spinner="line"):
                 transaction = await chain.escape(Wallet.load(Path(profile.wallet_key_file)), kit)
-        paid = show_micros(kit.cumulative_micros, profile.asset)
-        console.print(f"claimed by {transaction}; {kit.payee} was paid {paid}")
+        total = show_micros(kit.cumulative_micros, profile.asset)
+        console.print(f"claimed by {transaction}; {kit.payee} was owed {total} in all, with what was claimed before")
 
     asyncio.run(run())
 

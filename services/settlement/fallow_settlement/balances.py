@@ -2,7 +2,8 @@
 
 An account names the address that is to get it. Now and then a batch takes what each such account has, free, earned and
 held for its orders, and puts a leaf for each under its payout root; the batches after it hold the same leaves until
-others are taken. The vault pays them once, after an escape alone, by the last root that counts. Who keeps what
+others are taken. A root that owes more than the one before holds new ones: money that was withdrawn must not stand in a
+balance, its own or a tenant's that paid it, as well. The vault pays them once, after an escape alone, by the last root that counts. Who keeps what
 ``claimable`` answers, from the newest batch, needs nobody to be paid.
 """
 
@@ -12,7 +13,7 @@ from typing import Final
 
 from fallow_chassis.errors import DomainError
 from fallow_chassis.postgres import Connection, Database
-from fallow_receipts import Balance, Header
+from fallow_receipts import Header, Payout
 from fallow_settlement import chain_store, withdrawal_store
 from fallow_settlement.chain_store import Batch, batch_of
 from fallow_settlement.contracts_abi import escape_seconds_call, last_payable_at_call
@@ -31,7 +32,7 @@ class BalanceClaim:
     """A balance under the newest anchored root; ``escape_time`` is when the operator's silence would let anyone escape."""
 
     header: Header
-    balance: Balance
+    balance: Payout
     proof: tuple[bytes, ...]
     escape_time: datetime
 
@@ -76,21 +77,24 @@ class Balances:
         return BalanceClaim(batch.header, held[index], tree.proof(len(payouts) + index), opens)
 
 
-async def take(connection: Connection, number: int, parent: Batch | None, asset: str, now: datetime) -> int:
-    """The batch whose balances the root of batch ``number`` holds: taken now where the last ones are old, else as before."""
+async def take(
+    connection: Connection, number: int, parent: Batch | None, asset: str, now: datetime, *, owes_more: bool
+) -> int:
+    """The batch whose balances the root of batch ``number`` holds, 0 for none: taken now, or as before where they still hold.
+
+    ``owes_more`` says that the root's payouts are not its parent's.
+    """
     last = await connection.fetchval(QUERIES.get("load_last_taken"))
-    if last is not None:
+    if last is not None and not owes_more:
         taken = await chain_store.load_batch(connection, last)
         assert taken is not None, "balances were taken by a batch"
         if now - taken.create_time < TAKEN_EVERY:
             return 0 if parent is None else parent.balances_of
     status = await connection.execute(QUERIES.get("take_balances"), number, asset)
-    if status == "INSERT 0 0":
-        return 0 if parent is None else parent.balances_of
-    return number
+    return 0 if status == "INSERT 0 0" else number
 
 
-async def load_balances(connection: Connection, taken_by: int) -> list[Balance]:
-    """The balances that a batch took, in the order of accounts."""
+async def load_balances(connection: Connection, taken_by: int) -> list[Payout]:
+    """The balances that a batch took, in the order of accounts; each total is all that was owed then and what there was besides."""
     rows = await connection.fetch(QUERIES.get("load_balances"), taken_by)
-    return [Balance(row["account_id"], row["payee"], row["amount"]) for row in rows]
+    return [Payout(row["account_id"], row["payee"], row["total"]) for row in rows]

@@ -156,7 +156,7 @@ def balance_claim_message(claim: BalanceClaim, contracts: Contracts, rpc_url: st
         claim.header,
         held.account,
         held.payee,
-        held.amount_micros,
+        held.total_micros,
         claim.proof,
         claim.escape_time,
         contracts,

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from fallow_chassis.errors import DomainError, FieldViolation
-from fallow_receipts import Balance, MerkleTree, Payout, balance_leaf, payout_leaf
+from fallow_receipts import MerkleTree, Payout, balance_leaf, payout_leaf
 from fallow_settlement.domain.reasons import PAYEE_INVALID
 from fallow_settlement.settings import Contracts
 
 _NOBODY: Final = "0x" + "0" * 40
 
 
-def payout_tree(payouts: Sequence[Payout], balances: Sequence[Balance], contracts: Contracts) -> MerkleTree:
+def payout_tree(payouts: Sequence[Payout], balances: Sequence[Payout], contracts: Contracts) -> MerkleTree:
     """The tree over payouts, in their order, and balances behind them."""
     chain_id, vault = contracts.chain_id, contracts.vault
     leaves = [payout_leaf(payout, chain_id=chain_id, vault=vault) for payout in payouts]

@@ -75,9 +75,13 @@ class Sealing:
             await withdrawal_store.take_into_batch(unit.connection, number)
             through = number
         payouts = await withdrawal_store.load_payouts(unit.connection, through)
+        payout_total = sum(payout.total_micros for payout in payouts)
         balances_of = 0 if parent is None else parent.balances_of
         if not halted:
-            balances_of = await balances.take(unit.connection, number, parent, self._asset, unit.clock.now())
+            owes_more = payout_total != (0 if parent is None else parent.header.payout_total)
+            balances_of = await balances.take(
+                unit.connection, number, parent, self._asset, unit.clock.now(), owes_more=owes_more
+            )
         held = await balances.load_balances(unit.connection, balances_of)
         header = Header(
             batch_id=number,
@@ -86,7 +90,7 @@ class Sealing:
             settlement_root=MerkleTree(leaves_of(charges, number)).root,
             payout_root=payout_tree(payouts, held, self._contracts).root,
             count=len(charges),
-            payout_total=sum(payout.total_micros for payout in payouts),
+            payout_total=payout_total,
             totals_hash=totals_hash(charges),
         )
         batch = Batch(

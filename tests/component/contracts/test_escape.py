@@ -1,10 +1,8 @@
 """What holds money back and what lets it out all the same: the daily limit, the escape, the rescue of foreign tokens."""
 
-from typing import Any
-
 import pytest
 
-from fallow_receipts import Balance, Header, MerkleTree, id_to_word
+from fallow_receipts import Header, MerkleTree, Payout, id_to_word
 from tests.component.contracts.test_vault import (
     ALICE,
     BOB,
@@ -18,19 +16,6 @@ from tests.component.contracts.test_vault import (
 from tests.component.contracts.world import ESCAPE_SECONDS, House, World, header_values
 
 DAY = 86_400
-
-
-def balances_of(house: House, **amounts: int) -> list[Balance]:
-    """Balances of the named accounts, each for the wallet of its name."""
-    accounts = {"alice": ALICE, "bob": BOB}
-    return [
-        Balance(account=accounts[name], payee=house.world.account(name).address, amount_micros=amount)
-        for name, amount in amounts.items()
-    ]
-
-
-def balance_values(header: Header, held: Balance, proof: tuple[bytes, ...]) -> tuple[Any, ...]:
-    return (header_values(header), (id_to_word(held.account), held.payee, held.amount_micros), list(proof))
 
 
 class TestDailyLimit:
@@ -84,17 +69,17 @@ class TestEscape:
 
     @pytest.fixture
     def settled(self, house: House) -> tuple[House, Header, MerkleTree]:
-        """A vault with money, and a root that owes one account and holds balances of two."""
+        """A vault with money, and a root that owes one account 100 and holds balances: that and 30, and 600 of another."""
         house.fund(1_000, TENANT_REF)
-        header, tree = house.settle(payouts_of(house, alice=100), balances_of(house, alice=30, bob=600))
+        header, tree = house.settle(payouts_of(house, alice=100), payouts_of(house, alice=130, bob=600))
         return house, header, tree
 
     def test_balances_are_paid_once(self, settled: tuple[House, Header, MerkleTree]) -> None:
         """Goal: tenants get their own without the operator. Method: a second before the silence, then each leaf twice."""
         house, header, tree = settled
         stranger = house.world.account("stranger")
-        held = balances_of(house, alice=30, bob=600)
-        values = [balance_values(header, one, tree.proof(index + 1)) for index, one in enumerate(held)]
+        held = payouts_of(house, alice=130, bob=600)
+        values = [claim_values(header, one, tree.proof(index + 1)) for index, one in enumerate(held)]
         house.world.clock.advance(seconds=ESCAPE_SECONDS - 1)
         house.vault.expect_revert("vault: the operator is there", "escape", sender=stranger)
         house.vault.expect_revert("vault: the operator is there", "claim_balance", *values[0], sender=stranger)
@@ -106,10 +91,73 @@ class TestEscape:
             {"account": id_to_word(BOB), "payee": held[1].payee.lower(), "amount": 600, "batch_id": 1}
         ]
         house.vault.expect_revert("vault: claimed already", "claim_balance", *values[1], sender=stranger)
-        house.vault.send("claim_balance", *values[0], sender=stranger)
         assert claim(house, header, tree, payouts_of(house, alice=100), 0) == 100
+        assert house.vault.call("claim_balance", *values[0], sender=stranger) == 30
+        house.vault.send("claim_balance", *values[0], sender=stranger)
         assert (balance(house, held[0].payee), balance(house, held[1].payee)) == (130, 600)
         assert balance(house, house.vault.address) == 270
+
+    def test_a_balance_pays_a_payout_too(self, settled: tuple[House, Header, MerkleTree]) -> None:
+        """Goal: both leaves of an account pay one total, in either order. Method: the balance first, then the payout."""
+        house, header, tree = settled
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.owner)
+        values = claim_values(header, payouts_of(house, alice=130)[0], tree.proof(1))
+        house.vault.send("claim_balance", *values, sender=house.owner)
+        assert claim(house, header, tree, payouts_of(house, alice=100), 0) == 0
+        assert balance(house, house.world.account("alice").address) == 130
+        assert house.vault.call("claimed", id_to_word(ALICE)) == 130
+
+    def test_what_was_claimed_by_a_vetoed_root_is_not_paid_again(self, house: House) -> None:
+        """Goal: a late veto pays nobody twice. Method: withdraw and claim by the second root, veto it, escape by the first,
+        to another payee.
+        """
+        house.fund(1_000)
+        held = [Payout(account=ALICE, payee=house.world.account("bob").address, total_micros=250)]
+        header, tree = house.settle([], held)
+        withdrawn = payouts_of(house, alice=200)
+        second, second_tree = house.settle(withdrawn)
+        house.world.clock.advance(seconds=HOUR)
+        assert claim(house, second, second_tree, withdrawn, 0) == 200
+        house.anchor.send("veto", header_values(second), sender=house.guardian)
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.owner)
+        house.vault.send("claim_balance", *claim_values(header, held[0], tree.proof(0)), sender=house.owner)
+        assert balance(house, house.vault.address) == 1_000 - 250
+
+    def test_a_vault_that_is_short_pays_what_it_has(self, house: House) -> None:
+        """Goal: nothing is stuck for being less than is due. Method: balances of 80 and 50 in a vault of 100; more comes."""
+        house.fund(100)
+        held = payouts_of(house, alice=80, bob=50)
+        header, tree = house.settle([], held)
+        house.world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.owner)
+        values = [claim_values(header, one, tree.proof(index)) for index, one in enumerate(held)]
+        for one in values:
+            house.vault.send("claim_balance", *one, sender=house.owner)
+        assert (balance(house, held[0].payee), balance(house, held[1].payee)) == (80, 20)
+        house.vault.expect_revert("vault: no cash", "claim_balance", *values[1], sender=house.owner)
+        house.token.send("mint", house.vault.address, 500, sender=house.owner)
+        assert house.vault.call("claim_balance", *values[1], sender=house.owner) == 30
+
+    def test_balances_do_not_nest(self, world: World) -> None:
+        """Goal: a balance cannot be paid again from within. Method: a token that calls either claim back."""
+        house = House.make(world, token="ReenteringToken")
+        house.fund(1_000)
+        payouts, held = payouts_of(house, alice=100), payouts_of(house, alice=130, bob=600)
+        header, tree = house.settle(payouts, held)
+        world.clock.advance(seconds=ESCAPE_SECONDS)
+        house.vault.send("escape", sender=house.owner)
+        values = claim_values(header, held[0], tree.proof(1))
+        for name, inner, outer in (
+            ("claim_balance", values, claim_values(header, held[1], tree.proof(2))),
+            ("claim", claim_values(header, payouts[0], tree.proof(0)), values),
+        ):
+            payload = house.vault.data(name, *inner)
+            house.token.send("arm", house.vault.address, payload, False, sender=house.owner)
+            house.vault.send("claim_balance", *outer, sender=house.owner)
+        assert (house.token.call("attempts"), house.token.call("successes")) == (2, 0)
+        assert balance(house, house.vault.address) == 1_000 - 130 - 600
 
     def test_neither_pause_nor_limit_holds_it_up(self, settled: tuple[House, Header, MerkleTree]) -> None:
         """Goal: a hostile owner cannot keep the money. Method: pause and a limit of 0, then the silence."""
@@ -119,7 +167,7 @@ class TestEscape:
         house.world.clock.advance(seconds=ESCAPE_SECONDS)
         house.vault.send("escape", sender=house.world.account("stranger"))
         assert claim(house, header, tree, payouts_of(house, alice=100), 0) == 100
-        values = balance_values(header, balances_of(house, bob=600)[0], tree.proof(2))
+        values = claim_values(header, payouts_of(house, bob=600)[0], tree.proof(2))
         house.vault.send("claim_balance", *values, sender=house.owner)
         assert balance(house, house.world.account("bob").address) == 600
 
@@ -144,7 +192,7 @@ class TestEscape:
     def test_a_vetoed_root_gives_way(self, settled: tuple[House, Header, MerkleTree]) -> None:
         """Goal: a last root that robs is stopped, before the escape and after it. Method: veto in both moments."""
         house, good, tree = settled
-        robbed, robbed_tree = house.settle(payouts_of(house, bob=900), balances_of(house, bob=1))
+        robbed, robbed_tree = house.settle(payouts_of(house, bob=900), payouts_of(house, bob=1))
         house.world.clock.advance(seconds=ESCAPE_SECONDS)
         house.vault.send("escape", sender=house.owner)
         assert house.vault.call("escaped") == 2
@@ -153,7 +201,7 @@ class TestEscape:
         house.vault.expect_revert("vault: vetoed", "claim", *values, sender=house.owner)
         house.vault.send("escape", sender=house.owner)
         assert house.vault.call("escaped") == 1
-        values = balance_values(good, balances_of(house, bob=600)[0], tree.proof(2))
+        values = claim_values(good, payouts_of(house, bob=600)[0], tree.proof(2))
         house.vault.send("claim_balance", *values, sender=house.owner)
         house.anchor.send("veto", header_values(good), sender=house.guardian)
         house.vault.expect_revert("vault: no root", "escape", sender=house.owner)
@@ -168,16 +216,16 @@ class TestEscape:
         house, header, tree = settled
         house.world.clock.advance(seconds=ESCAPE_SECONDS)
         house.vault.send("escape", sender=house.owner)
-        as_balance = balance_values(header, balances_of(house, alice=100)[0], tree.proof(0))
+        as_balance = claim_values(header, payouts_of(house, alice=100)[0], tree.proof(0))
         house.vault.expect_revert("vault: bad proof", "claim_balance", *as_balance, sender=house.owner)
         as_payout = claim_values(header, payouts_of(house, bob=600)[0], tree.proof(2))
         house.vault.expect_revert("vault: bad proof", "claim", *as_payout, sender=house.owner)
         wallet = house.world.account("alice").address
-        for forged in (Balance(BOB, wallet, 600), Balance(ALICE, wallet, 31), Balance(ALICE, wallet, 600)):
-            values = balance_values(header, forged, tree.proof(2))
+        for forged in (Payout(BOB, wallet, 600), Payout(ALICE, wallet, 131), Payout(ALICE, wallet, 600)):
+            values = claim_values(header, forged, tree.proof(2))
             house.vault.expect_revert("vault: bad proof", "claim_balance", *values, sender=house.owner)
-        nobody = Balance(BOB, "0x" + "00" * 20, 5)
-        values = balance_values(header, nobody, ())
+        nobody = Payout(BOB, "0x" + "00" * 20, 5)
+        values = claim_values(header, nobody, ())
         house.vault.expect_revert("vault: no payee", "claim_balance", *values, sender=house.owner)
 
     def test_an_escape_is_later_than_the_window(self, house: House) -> None:
@@ -209,3 +257,15 @@ class TestRescue:
             ]
             assert foreign.call("balanceOf", heir.address) == 77
         assert balance(house, house.vault.address) == 1_000
+
+    def test_a_second_address_of_its_token_is_not_foreign(self, world: World) -> None:
+        """Goal: a token with two addresses is no way round. Method: the second address moves what the first holds."""
+        house = House.make(world, token="TwinToken")
+        house.fund(100)
+        twin = world.deploy("TwinToken")
+        twin.send("join", house.token.address, sender=house.owner)
+        house.token.send("join", twin.address, sender=house.owner)
+        twin.send("mint", house.vault.address, 60, sender=house.owner)
+        values = (twin.address, house.owner.address)
+        house.vault.expect_revert("vault: its own token", "rescue", *values, sender=house.owner)
+        assert balance(house, house.vault.address) == 100

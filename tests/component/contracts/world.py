@@ -17,7 +17,6 @@ from eth_utils.address import to_checksum_address
 from contracts.compile import compile_contract
 from fallow_chassis.testing.time import ManualClock
 from fallow_receipts import (
-    Balance,
     Header,
     MerkleTree,
     Payout,
@@ -247,7 +246,7 @@ class House:
     def settle(
         self,
         payouts: list[Payout],
-        balances: Sequence[Balance] = (),
+        balances: Sequence[Payout] = (),
         *,
         payout_total: int | None = None,
         payout_parent: int | None = None,
@@ -259,7 +258,7 @@ class House:
         self.append(header)
         return header, tree
 
-    def tree(self, payouts: list[Payout], balances: Sequence[Balance] = ()) -> MerkleTree:
+    def tree(self, payouts: list[Payout], balances: Sequence[Payout] = ()) -> MerkleTree:
         where: dict[str, Any] = {"chain_id": CHAIN_ID, "vault": self.vault.address}
         leaves = [payout_leaf(payout, **where) for payout in payouts]
         return MerkleTree([*leaves, *(balance_leaf(balance, **where) for balance in balances)])

@@ -17,10 +17,11 @@ from fallow_settlement.audit import audit
 from fallow_settlement.balances import Balances
 from fallow_settlement.chain import JsonRpcNode
 from fallow_settlement.domain.reasons import NOTHING_TO_CLAIM, PAYEE_INVALID
+from fallow_settlement.queries import Reads
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
 from tests.component.settlement.chain import LocalChain, deployed
-from tests.component.settlement.market import OWNER, TENANT, Market
+from tests.component.settlement.market import ASSET, OWNER, RULES, TENANT, Market
 from tests.component.settlement.test_chain import charge_again, charged
 from tests.component.settlement.test_withdrawals import PAYEE, Out, funded_wallet
 
@@ -45,6 +46,14 @@ def out(market: Market, contracts: Contracts, node: JsonRpcNode, signer: Signer)
 def balances(market: Market, contracts: Contracts, node: JsonRpcNode) -> Balances:
     """The use-cases."""
     return Balances(market.database, node, contracts)
+
+
+async def silence(chain: ChainClient) -> None:
+    """Let so much time pass that the vault lets anyone escape."""
+    start = int((await chain.rpc("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
+    while (await chain.rpc("eth_getBlockByNumber", "latest", False))["timestamp"] < hex(start + ESCAPE_SECONDS):
+        await asyncio.sleep(0.1)
+        await chain.rpc("evm_mine", {"blocks": 1})
 
 
 async def leaves(market: Market, number: int) -> tuple[int, bytes]:
@@ -76,10 +85,7 @@ async def test_a_tenant_is_paid_without_the_operator(
         kit = json_format.Parse(text, settlement_service_pb2.Claim())
         with pytest.raises(ChainError, match="the operator is there"):
             await chain.escape(wallet, kit)
-        start = int((await chain.rpc("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
-        while (await chain.rpc("eth_getBlockByNumber", "latest", False))["timestamp"] < hex(start + ESCAPE_SECONDS):
-            await asyncio.sleep(0.1)
-            await chain.rpc("evm_mine", {"blocks": 1})
+        await silence(chain)
         await chain.escape(wallet, kit)
         assert await chain.read(contracts.token, "balanceOf(address)", "uint256", PAYEE.lower()) == 999_000
         with pytest.raises(ChainError, match="claimed already"):
@@ -106,8 +112,57 @@ async def test_balances_are_taken_once_an_hour(market: Market, out: Out, balance
         await charge_again(market, number)
     await out.anchor()
     assert (await leaves(market, 4))[0] == 4
-    assert (await balances.claimable(TENANT)).balance.amount_micros == 1_000_000 - 4_000
-    assert (await balances.claimable(OWNER)).balance.amount_micros == 4_000 * 8 // 10
+    assert (await balances.claimable(TENANT)).balance.total_micros == 1_000_000 - 4_000
+    assert (await balances.claimable(OWNER)).balance.total_micros == 4_000 * 8 // 10
+
+
+async def test_what_was_withdrawn_stands_in_no_balance(
+    market: Market, out: Out, balances: Balances, contracts: Contracts, local_chain: LocalChain, tmp_path: Path
+) -> None:
+    """Goal: payouts and balances of one root never come to more than the vault holds. Method: balances of tenant and provider,
+    withdrawals of both within the hour, all of the tenant's a batch later; after an escape all leaves pay what was paid in.
+    """
+    async with ChainClient(local_chain.url) as chain:
+        wallet = await funded_wallet(chain, local_chain, contracts, tmp_path / "wallet.key")
+        reference = "0x" + id_to_word(TENANT).hex()
+        await chain.deposit(
+            wallet, token=contracts.token, vault=contracts.vault, account_reference=reference, micros=1_000_000
+        )
+        tenants, providers = wallet.address, PAYEE.lower()
+        await balances.set_payee(TENANT, tenants, keeps=False)
+        await balances.set_payee(OWNER, providers, keeps=False)
+        await charged(market)
+        await out.anchor()
+        earned = (await Reads(market.database, RULES).money(OWNER, ASSET)).earned
+        assert (await balances.claimable(OWNER)).balance.total_micros == earned
+        before = await chain.read(contracts.token, "balanceOf(address)", "uint256", tenants)
+        await out.withdraw(OWNER, earned, "provider", providers)
+        await out.withdraw(TENANT, 300_000, "tenant", tenants)
+        await out.anchor()
+        assert (await leaves(market, 2))[0] == 2
+        assert (await balances.claimable(TENANT)).balance.total_micros == 1_000_000 - 1_000
+        with pytest.raises(DomainError) as gone:
+            await balances.claimable(OWNER)
+        assert gone.value.has_reason(NOTHING_TO_CLAIM)
+        kit = convert.balance_claim_message(await balances.claimable(TENANT), contracts, "")
+        await silence(chain)
+        await chain.escape(wallet, kit)
+        for account in (OWNER, TENANT):
+            await chain.claim(wallet, convert.claim_message(await out.use_cases.claimable(account), contracts, ""))
+        after = await chain.read(contracts.token, "balanceOf(address)", "uint256", tenants)
+        assert after - before == 999_000
+        assert await chain.read(contracts.token, "balanceOf(address)", "uint256", providers) == earned
+
+
+async def test_a_root_without_balances_holds_none_of_older_ones(market: Market, out: Out, balances: Balances) -> None:
+    """Goal: money that is gone stands in no leaf. Method: a provider's earnings in one root, withdrawn whole in the next."""
+    await balances.set_payee(OWNER, PAYEE, keeps=False)
+    await charged(market)
+    await out.anchor()
+    assert (await leaves(market, 1))[0] == 1
+    await out.withdraw(OWNER, (await Reads(market.database, RULES).money(OWNER, ASSET)).earned, "all")
+    await out.anchor()
+    assert (await leaves(market, 2))[0] == 0
 
 
 async def test_who_named_nobody_has_no_leaf(market: Market, out: Out, balances: Balances) -> None:

@@ -27,7 +27,18 @@ FROM (
 WHERE amount > 0;
 
 -- name: load_balances
-SELECT account_id, payee, amount FROM balance_leaf WHERE taken_by = $1 ORDER BY account_id;
+-- With what each account was ever owed, by the payouts of the root that took them.
+SELECT account_id, payee,
+       (
+           amount + (
+               SELECT coalesce(sum(withdrawal.amount), 0)
+               FROM withdrawal
+               WHERE withdrawal.account_id = balance_leaf.account_id AND batch_number <= $1
+           )
+       )::bigint AS total
+FROM balance_leaf
+WHERE taken_by = $1
+ORDER BY account_id;
 
 -- name: load_last_taken
 SELECT max(taken_by) FROM balance_leaf;

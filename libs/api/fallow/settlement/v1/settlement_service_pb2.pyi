@@ -612,8 +612,8 @@ class BalanceClaim(_message.Message):
     CLAIM_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def claim(self) -> Global___Claim:
-        """What the vault takes after an escape: `cumulative_micros` is the balance, `claimable_time` when the vault lets anyone escape if
-        nothing is anchored until then.
+        """What the vault takes after an escape: `cumulative_micros` is all that the account was ever owed and its balance, of which the vault pays
+        what it has not paid, `claimable_time` when the vault lets anyone escape if nothing is anchored until then.
         """
 
     def __init__(
