@@ -82,6 +82,18 @@ async def test_the_database_refuses_to_oversell(house: House) -> None:
             )
 
 
+async def test_the_database_refuses_a_price_above_the_limit(house: House) -> None:
+    """Goal: no lease costs more than its tenant allowed. Method: raise the price of a real lease by SQL, beyond the limit."""
+    async with house.running():
+        await house.add_agent(gpu_micros=1_000_000)
+        key = await house.open_order(gpu_order(limit=2_000_000))
+        await house.until_event(key, events_pb2.LeaseCreated)
+    assert await house.value("SELECT limit_micros FROM lease") == 2_000_000
+    with pytest.raises(asyncpg.CheckViolationError):
+        async with house.database.transaction() as unit:
+            await unit.connection.execute("UPDATE lease SET price_micros = limit_micros + 1")
+
+
 async def test_an_order_that_does_not_fit_waits_and_says_why(house: House) -> None:
     """Goal: an order without a match stays open, explains itself, and is matched when the market changes. Method: no
     provider, then one that is too dear, then one that fits.

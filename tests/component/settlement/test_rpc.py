@@ -351,75 +351,85 @@ async def test_unknown_names_are_not_found(address: str, identity: TestIdentity)
         assert not deposits.deposits
 
 
+def own_transfer(name: str, micros: int, **fields: Any) -> ledger_pb2.Transfer:
+    """An operator's transfer from the tenant to the owner."""
+    made = ledger_pb2.Transfer(
+        name=f"transfers/{name}",
+        debit_account=f"ledgerAccounts/balance-{TENANT}-{ASSET}",
+        credit_account=f"ledgerAccounts/balance-{OWNER}-{ASSET}",
+        amount=money_pb2.Amount(asset=ASSET, micros=micros),
+    )
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
+
+
+async def results(stub: "doors.LedgerServiceAsyncStub", *transfers: ledger_pb2.Transfer) -> list[str]:
+    """What became of transfers."""
+    answer = await stub.BatchCreateTransfers(messages.BatchCreateTransfersRequest(transfers=transfers))
+    return [ledger_pb2.TransferResult.Name(one).removeprefix("TRANSFER_RESULT_") for one in answer.results]
+
+
 async def test_an_operators_transfers(market: Market, identity: TestIdentity, address: str) -> None:
     """Goal: the treasury moves the platform's own money, with a result each. Method: a chain that stands, one that falls,
-    repeats, a pending one with its post; then who may not, and what an operator does not move.
+    repeats, bad sums and accounts, a pending one with its post.
     """
     await market.fund(TENANT, 1_000)
     await market.fund(OWNER, 1)
-    await market.open(ORDER, 100)
-
-    def transfer(name: str, micros: int, **fields: Any) -> ledger_pb2.Transfer:
-        made = ledger_pb2.Transfer(
-            name=f"transfers/{name}",
-            debit_account=f"ledgerAccounts/balance-{TENANT}-{ASSET}",
-            credit_account=f"ledgerAccounts/balance-{OWNER}-{ASSET}",
-            amount=money_pb2.Amount(asset=ASSET, micros=micros),
-        )
-        for field, value in fields.items():
-            setattr(made, field, value)
-        return made
-
-    result = ledger_pb2.TransferResult
     async with account(address, identity, "ledger.write", "ledger.audit") as treasury:
         stub = doors.LedgerServiceStub(treasury)
-
-        async def results(*transfers: ledger_pb2.Transfer) -> list[str]:
-            answer = await stub.BatchCreateTransfers(messages.BatchCreateTransfersRequest(transfers=transfers))
-            return [result.Name(one).removeprefix("TRANSFER_RESULT_") for one in answer.results]
-
-        chain = (transfer("a", 5, linked=True), transfer("b", 6))
-        assert await results(*chain) == ["OK", "OK"]
-        assert await results(chain[1]) == ["EXISTS"]
-        assert await results(transfer("b", 7)) == ["EXISTS_WITH_DIFFERENT_INPUT"]
-        fallen = (transfer("c", 5, linked=True), transfer("d", 10_000))
-        assert await results(*fallen) == ["LINKED_TRANSFER_FAILED", "EXCEEDS_CREDITS"]
+        chain = (own_transfer("a", 5, linked=True), own_transfer("b", 6))
+        assert await results(stub, *chain) == ["OK", "OK"]
+        assert await results(stub, chain[1]) == ["EXISTS"]
+        assert await results(stub, own_transfer("b", 7)) == ["EXISTS_WITH_DIFFERENT_INPUT"]
+        fallen = (own_transfer("c", 5, linked=True), own_transfer("d", 10_000))
+        assert await results(stub, *fallen) == ["LINKED_TRANSFER_FAILED", "EXCEEDS_CREDITS"]
         bad = (
-            transfer("e", 0),
-            transfer("f", -1),
-            transfer("g", 1, credit_account="ledgerAccounts/balance-nobody-usdc"),
-            transfer("h", 2**63 - 1, debit_account=f"ledgerAccounts/vault-{ASSET}"),
+            own_transfer("e", 0),
+            own_transfer("f", -1),
+            own_transfer("g", 1, credit_account="ledgerAccounts/balance-nobody-usdc"),
+            own_transfer("h", 2**63 - 1, debit_account=f"ledgerAccounts/vault-{ASSET}"),
         )
-        assert await results(*bad) == [
-            "AMOUNT_NOT_POSITIVE",
-            "AMOUNT_NOT_POSITIVE",
-            "CREDIT_ACCOUNT_NOT_FOUND",
-            "OVERFLOWS",
-        ]
-        pending = transfer("p", 100, phase=ledger_pb2.TRANSFER_PHASE_PENDING)
+        wanted = ["AMOUNT_NOT_POSITIVE", "AMOUNT_NOT_POSITIVE", "CREDIT_ACCOUNT_NOT_FOUND", "OVERFLOWS"]
+        assert await results(stub, *bad) == wanted
+        pending = own_transfer("p", 100, phase=ledger_pb2.TRANSFER_PHASE_PENDING)
         pending.timeout.FromSeconds(60)
-        posting = transfer("q", 100, phase=ledger_pb2.TRANSFER_PHASE_POST_PENDING, pending_transfer="transfers/p")
-        assert await results(pending, posting, posting) == ["OK", "OK", "EXISTS"]
+        posting = own_transfer("q", 100, phase=ledger_pb2.TRANSFER_PHASE_POST_PENDING, pending_transfer="transfers/p")
+        assert await results(stub, pending, posting, posting) == ["OK", "OK", "EXISTS"]
         listed = await stub.ListTransfers(messages.ListTransfersRequest(page_size=2))
         assert {one.name for one in listed.transfers} == {"transfers/own-p", "transfers/own-q"}
         assert {one.timeout.seconds for one in listed.transfers} == {0, 60}
-        for wrong, path in (
-            (transfer("x", 1, debit_account=f"ledgerAccounts/escrow-{ORDER}-{ASSET}"), "transfers[0].debit_account"),
-            (
-                transfer("x", 1, credit_account=f"ledgerAccounts/payable-{TENANT}-{ASSET}"),
-                "transfers[0].credit_account",
-            ),
-            (transfer("x", 1, phase=ledger_pb2.TRANSFER_PHASE_EXPIRE_PENDING), "transfers[0].phase"),
-            (transfer("x", 1, reason=ledger_pb2.TRANSFER_REASON_CHARGE), "transfers[0].reason"),
-            (transfer("x", 1, pending_transfer="orders/x"), "transfers[0].pending_transfer"),
-        ):
-            with pytest.raises(RemoteError) as refusal:
-                await results(wrong)
-            assert (refusal.value.reason.reason, refusal.value.violations[0].field) == ("INVALID_FIELD", path)
+    assert (await Reads(market.database, RULES).money(OWNER, ASSET)).free == 112
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"debit_account": f"ledgerAccounts/escrow-{ORDER}-{ASSET}"}, "debit_account"),
+        ({"credit_account": f"ledgerAccounts/payable-{TENANT}-{ASSET}"}, "credit_account"),
+        ({"phase": ledger_pb2.TRANSFER_PHASE_EXPIRE_PENDING}, "phase"),
+        ({"reason": ledger_pb2.TRANSFER_REASON_CHARGE}, "reason"),
+        ({"pending_transfer": "orders/x"}, "pending_transfer"),
+    ],
+)
+async def test_what_an_operator_does_not_move(
+    market: Market, identity: TestIdentity, address: str, fields: dict[str, Any], path: str
+) -> None:
+    """Goal: a clear refusal that stores nothing. Method: escrows, what is owed on the chain, and fields that are not his."""
+    await market.fund(TENANT, 1_000)
+    async with account(address, identity, "ledger.write") as treasury:
+        with pytest.raises(RemoteError) as refusal:
+            await results(doors.LedgerServiceStub(treasury), own_transfer("ok", 1), own_transfer("x", 1, **fields))
+    assert (refusal.value.reason.reason, refusal.value.violations[0].field) == (
+        "INVALID_FIELD",
+        f"transfers[1].{path}",
+    )
+    assert (await Reads(market.database, RULES).money(TENANT, ASSET)).free == 1_000
+
+
+async def test_only_the_treasury_makes_transfers(market: Market, identity: TestIdentity, address: str) -> None:
+    """Goal: reading is not writing. Method: an auditor, and a tenant with all that is its own."""
     async with account(address, identity, "ledger.audit", "funds.write") as auditor:
         with pytest.raises(RemoteError) as denied:
-            await doors.LedgerServiceStub(auditor).BatchCreateTransfers(
-                messages.BatchCreateTransfersRequest(transfers=[transfer("z", 1)])
-            )
-        assert denied.value.reason.reason == "PERMISSION_DENIED"
-    assert (await Reads(market.database, RULES).money(OWNER, ASSET)).free == 112
+            await results(doors.LedgerServiceStub(auditor), own_transfer("z", 1))
+    assert denied.value.reason.reason == "PERMISSION_DENIED"

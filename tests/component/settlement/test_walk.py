@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from fallow.settlement.v1 import charge_pb2, events_pb2
@@ -202,3 +203,27 @@ async def test_many_orders_are_charged_as_one_would_be(market: Market, monkeypat
     reads = Reads(market.database, RULES)
     assert (await reads.money(TENANT, ASSET)).free == free - 10 * 3_500
     assert (await reads.money(OWNER, ASSET)).earned == 75_000 * 8 // 10
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        (
+            "INSERT INTO charge SELECT 'forged', order_id, group_index, generation, lease_id, sequence + 1, tenant_id,"
+            " provider_account_id, asset, to_running_ms, to_running_ms + 3600000, price_micros_per_hour + 1,"
+            " price_micros_per_hour + 1, 0, 0, 0, proof_level, create_time FROM charge"
+        ),
+        "UPDATE metering SET price_micros_per_hour = price_micros_per_hour + 1",
+    ],
+    ids=["a charge above the quoted price", "another price for what was charged"],
+)
+async def test_no_charge_is_above_what_was_quoted(market: Market, statement: str) -> None:
+    """Goal: the price of a lease is fixed, in the database too. Method: charge more by SQL, and raise the price."""
+    await market.fund(TENANT, 100_000)
+    await market.open(ORDER, 50_000)
+    await market.state(market.lease_created(ORDER, LEASE, price=PRICE), market.lease_running(ORDER, LEASE))
+    await market.run_for(ORDER, LEASE, 1)
+    await market.charging.charge_due()
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        async with market.database.transaction() as unit:
+            await unit.connection.execute(statement)

@@ -178,3 +178,26 @@ def test_the_limits_are_what_the_design_says() -> None:
     """Goal: a change of the limit is seen. Method: compare with the sentence of the design."""
     assert LONGEST_GAP_MS == 60_000
     assert replace(METER).slack == INTERVAL_MS
+
+
+@given(
+    st.lists(st.tuples(st.integers(500, INTERVAL_MS), st.integers(0, INTERVAL_MS)), min_size=1, max_size=30),
+    st.lists(st.integers(0, 29), max_size=10),
+)
+def test_honest_claims_earn_what_ran_however_they_come(steps: list[tuple[int, int]], again: list[int]) -> None:
+    """Goal: late, lost in between, repeated and reordered claims cost nobody anything. Method: an honest counter told at
+    random times, each claim late by up to an interval, some twice; the last one is heard last.
+    """
+    told, ran = [], 0
+    for sequence, (passed, late) in enumerate(steps, start=1):
+        ran += passed
+        told.append(claim(sequence, ran, ran + late))
+    repeats = [replace(told[index], receive_time=at(ran)) for index in again if index < len(told)]
+    heard = sorted([*told, *repeats], key=lambda item: (item.receive_time, -item.sequence))
+    last = max(item.receive_time for item in heard)
+    final = Claim(len(steps) + 1, ran, final=True, receive_time=last)
+    meter = METER
+    for item in [*heard, final]:
+        meter = count(meter, item)
+        assert meter.proven_ms <= ran
+    assert meter.proven_ms == ran

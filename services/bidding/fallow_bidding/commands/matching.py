@@ -20,7 +20,7 @@ from fallow_bidding.commands.trades import state_trades
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import market as convert
 from fallow_bidding.domain.auctions import Auction, AuctionRule, with_bids
-from fallow_bidding.domain.demand import OrderDemand, ReplicaSet, TermKind
+from fallow_bidding.domain.demand import GroupDemand, OrderDemand, ReplicaSet, TermKind
 from fallow_bidding.domain.leases import GenerationKey, Lease
 from fallow_bidding.domain.matching import Decision, GroupMatch, Market, decide
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
@@ -187,12 +187,13 @@ class MatchingCommands:
         """Write what was decided about groups of one order."""
         for story in decision.explanations:
             await orders.save_decision(unit.connection, order.order_id, story)
-        sets = {group.index: group.replica_sets for group in demand.groups}
+        wanted = {group.index: group for group in demand.groups}
         for match in decision.matches:
             group = part[match.group_index]
             spot = demand.term_kind is TermKind.SPOT
-            seller, replica_sets = providers[match.provider_id], sets[match.group_index]
-            await self._lease(unit, seller, order, group, match, replica_sets, spot=spot)
+            await self._lease(
+                unit, providers[match.provider_id], order, group, match, wanted[match.group_index], spot=spot
+            )
         if decision.matches:
             await orders.set_match_time(unit.connection, order.order_id, unit.clock.now())
 
@@ -203,7 +204,7 @@ class MatchingCommands:
         order: MarketOrder,
         group: MarketGroup,
         match: GroupMatch,
-        replica_sets: tuple[ReplicaSet, ...],
+        wanted: GroupDemand,
         *,
         spot: bool,
     ) -> None:
@@ -226,8 +227,8 @@ class MatchingCommands:
             group_revision=group.revision,
             spot=spot,
         )
-        await leases.insert_lease(unit.connection, lease)
-        await leases.insert_node_uses(unit.connection, lease, _node_uses(lease, replica_sets))
+        await leases.insert_lease(unit.connection, lease, wanted.price_limit_micros)
+        await leases.insert_node_uses(unit.connection, lease, _node_uses(lease, wanted.replica_sets))
         await state_trades(unit, self._policy.market, lease)
         await delivery.insert_run(unit.connection, unit.ids.new(), lease, now)
         leased = replace(group, state=GroupState.LEASED, generation=lease.key.generation, hold_until=None)

@@ -2,8 +2,8 @@
 INSERT INTO lease (
     lease_id, order_id, group_index, generation, group_id, tenant, provider_id, provider_account, provider_address,
     offer_id, asset, price_micros, placements, self_stop_ms, state, endpoints, create_time, group_revision,
-    spot
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'RESERVED', '[]', $15, $16, $17)
+    spot, limit_micros
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 'RESERVED', '[]', $15, $16, $17, $18)
 
 -- name: save_lease
 UPDATE lease

@@ -25,8 +25,11 @@ from fallow_chassis.events import format_time, parse_time
 from fallow_chassis.postgres import Connection, notify
 
 
-async def insert_lease(connection: Connection, lease: Lease) -> None:
-    """Store a new lease, RESERVED, with the devices that it takes; the database refuses to oversell a device."""
+async def insert_lease(connection: Connection, lease: Lease, limit_micros: int) -> None:
+    """Store a new lease, RESERVED, with the devices that it takes, under the tenant's limit of then.
+
+    The database refuses to oversell a device, and a price above the limit.
+    """
     await connection.execute(
         QUERIES.get("insert_lease"),
         lease.lease_id,
@@ -46,6 +49,7 @@ async def insert_lease(connection: Connection, lease: Lease) -> None:
         lease.create_time,
         lease.group_revision,
         lease.spot,
+        limit_micros,
     )
     shares = sorted(
         (share.device_id, share.node_id, share.milli) for placement in lease.placements for share in placement.devices
