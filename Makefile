@@ -61,6 +61,10 @@ soak: setup ## Walk the market for STEPS steps, with crashes and take-overs, as 
 	@FALLOW_SOAK_STEPS=$(STEPS) FALLOW_SOAK_SEED=$(SEED) FALLOW_SOAK_SECONDS=0 \
 		$(BIN)/pytest tests/component/bidding/test_soak.py -n 0 -s -k twice $(ARGUMENTS)
 
+.PHONY: gas
+gas: setup ## Measure what the contracts cost and write it into contracts/README.md
+	@$(BIN)/python contracts/gas.py
+
 .PHONY: lint
 lint: setup ## Run every check that needs no running service
 	@sh tools/lint.sh

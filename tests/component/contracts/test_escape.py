@@ -46,6 +46,20 @@ class TestDailyLimit:
         assert balance(house, payouts[0].payee) == 250
         assert house.vault.call("claimed", id_to_word(ALICE)) == 250
 
+    def test_the_day_ends_at_midnight(self, house: House) -> None:
+        """Goal: a day is a day of UTC. Method: 100 after midnight; nothing until the next one; then the rest."""
+        payouts = payouts_of(house, alice=150)
+        header, tree = house.settle(payouts)
+        now = int(house.world.clock.now().timestamp())
+        house.world.clock.advance(seconds=DAY - now % DAY + HOUR)
+        assert claim(house, header, tree, payouts, 0) == 100
+        values = claim_values(header, payouts[0], tree.proof(0))
+        for seconds in (12 * HOUR, 11 * HOUR - 1):
+            house.world.clock.advance(seconds=seconds)
+            house.vault.expect_revert("vault: daily limit", "claim", *values, sender=house.owner)
+        house.world.clock.advance(seconds=1)
+        assert claim(house, header, tree, payouts, 0) == 50
+
     def test_the_owner_sets_it(self, house: House) -> None:
         """Goal: the limit is the owner's. Method: a stranger in vain; raise it, lower it below what was paid, stop."""
         payouts = payouts_of(house, alice=500)
