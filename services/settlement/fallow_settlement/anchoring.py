@@ -13,10 +13,11 @@ from typing import Final
 
 from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import Database, UnitOfWork
+from fallow_chassis.telemetry import meter as telemetry_meter
 from fallow_settlement import chain_store
 from fallow_settlement.chain import NodeError, TransactionReceipt
 from fallow_settlement.chain_store import Attempt, Batch, ChainTransaction
-from fallow_settlement.contracts_abi import anchor_call, commitment_call
+from fallow_settlement.contracts_abi import anchor_call, commitment_call, next_batch_call
 from fallow_settlement.domain.transaction import (
     Fees,
     Sight,
@@ -33,6 +34,7 @@ from fallow_settlement.signer import Signer
 
 ANCHOR_GAS_LIMIT: Final = 250_000
 """Anchoring takes below 100,000 gas; what is left over is not paid."""
+WORD_BYTES: Final = 32
 MAX_STEPS: Final = 100
 """The most steps of one tick."""
 
@@ -61,10 +63,16 @@ class Anchoring:
         self._signer = signer
         self._contracts = contracts
         self._rule = rule
+        self._alarm = telemetry_meter().create_gauge("fallow.settlement.chain_disagrees", unit="1")
 
     async def advance(self) -> None:
-        """Take the batch in flight as far as it goes now, then the next."""
+        """Take the batch in flight as far as it goes now, then the next; nothing while the chain and the books disagree."""
         try:
+            disagreement = await self._disagreement()
+            self._alarm.set(int(bool(disagreement)))
+            if disagreement:
+                _log.critical("chain_disagrees", anchor=self._contracts.anchor, why=disagreement)
+                return
             for _ in range(MAX_STEPS):
                 if not await self.step():
                     return
@@ -108,6 +116,29 @@ class Anchoring:
             _log.error("anchor_abandoned", batch=batch.number, nonce=transaction.nonce, reverted=sight.reverted)
             return await self._move(transaction, TransactionState.ABANDONED, batch)
         return False
+
+    async def _disagreement(self) -> str:
+        """How the anchor on the chain differs from what is final here; empty where it does not.
+
+        A chain that was rolled back below what was final, a node of an empty chain, or a database that was restored from an
+        old copy must not be anchored on: a person has to look.
+        """
+        async with self._database.read() as connection:
+            final = await chain_store.load_last_final(connection)
+            last = await chain_store.load_last_batch(connection)
+        answer = await self._node.call(self._contracts.anchor, next_batch_call())
+        if len(answer) != WORD_BYTES:
+            return "there is no anchor at its address"
+        anchored = int.from_bytes(answer) - 1
+        known = 0 if last is None else last.number
+        if anchored > known:
+            return f"the anchor has batches up to {anchored}, and this database knows of {known}"
+        if final is None:
+            return ""
+        stored = await self._node.call(self._contracts.anchor, commitment_call(final.number))
+        return (
+            "" if stored == final.commitment else f"batch {final.number} was final, and the anchor has another, or none"
+        )
 
     async def _look(self, transaction: ChainTransaction, batch: Batch) -> tuple[Sight, TransactionReceipt | None, str]:
         """What the chain says; with the canonical receipt of any attempt and that attempt's hash."""

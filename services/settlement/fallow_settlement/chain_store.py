@@ -139,6 +139,12 @@ async def load_last_batch(connection: Connection) -> Batch | None:
     return None if row is None else batch_of(row)
 
 
+async def load_last_final(connection: Connection) -> Batch | None:
+    """The newest batch that is final, or None."""
+    row = await connection.fetchrow(QUERIES.get("load_last_final_batch"))
+    return None if row is None else batch_of(row)
+
+
 async def list_batches(connection: Connection, before: int, limit: int) -> list[Batch]:
     """Batches below a number (0: all), newest first."""
     return [batch_of(row) for row in await connection.fetch(QUERIES.get("list_batches"), before, limit)]

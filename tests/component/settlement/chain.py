@@ -13,6 +13,7 @@ from typing import Any
 
 from fallow_receipts import keccak
 from fallow_settlement.chain import Block, JsonRpcNode, Log, TransactionReceipt
+from fallow_settlement.contracts_abi import next_batch_call
 from fallow_settlement.deployment import deploy
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
@@ -102,7 +103,7 @@ class DyingNode:
 @dataclass
 class TurningNode:
     """A chain in memory whose blocks can be taken away; it mines what is sent, as reverted while ``reverting`` counts down,
-    and calls hold no state but the commitment.
+    and calls hold no state but the commitment of one batch.
     """
 
     signer: Signer
@@ -156,7 +157,10 @@ class TurningNode:
         return 1
 
     async def call(self, to: str, data: bytes, sender: str = "") -> bytes:
-        return self.commitment if self.mined.keys() - self.reverted else bytes(32)
+        anchored = bool(self.mined.keys() - self.reverted)
+        if data == next_batch_call():
+            return (1 + anchored).to_bytes(32, "big")
+        return self.commitment if anchored else bytes(32)
 
     async def send(self, raw: bytes) -> None:
         self.sent.append(raw)

@@ -33,6 +33,9 @@ SELECT * FROM batch WHERE number = $1;
 -- name: lock_batch
 SELECT * FROM batch WHERE number = $1 FOR NO KEY UPDATE;
 
+-- name: load_last_final_batch
+SELECT * FROM batch WHERE state = 'FINAL' ORDER BY number DESC LIMIT 1;
+
 -- name: load_last_batch
 SELECT * FROM batch ORDER BY number DESC LIMIT 1;
 
