@@ -1,14 +1,19 @@
-"""The settlement service: ``python -m fallow_settlement serve|migrate|check``, and ``deploy-contracts``, ``gaps``, ``vetoes``."""
+"""The settlement service: ``python -m fallow_settlement serve|migrate|check``, and ``deploy-contracts``, ``deposits``, ``gaps``, ``vetoes``."""
 
 import sys
 
 from fallow_chassis.application import run_service
-from fallow_settlement import deployment, gap_command, veto_command
+from fallow_settlement import deployment, gap_command, stray_command, veto_command
 from fallow_settlement.app import build
 from fallow_settlement.checks import check_chain, check_money
 from fallow_settlement.settings import SettlementSettings
 
-OPERATORS = {"deploy-contracts": deployment.run, "gaps": gap_command.run, "vetoes": veto_command.run}
+OPERATORS = {
+    "deposits": stray_command.run,
+    "deploy-contracts": deployment.run,
+    "gaps": gap_command.run,
+    "vetoes": veto_command.run,
+}
 
 if __name__ == "__main__":
     if (operator := OPERATORS.get("".join(sys.argv[1:2]))) is not None:

@@ -275,7 +275,29 @@ async def insert_deposit(connection: Connection, deposit: Deposit) -> None:
         deposit.block_hash,
         deposit.create_time,
         deposit.repairs or None,
+        deposit.state,
     )
+
+
+async def void_strays_from(connection: Connection, number: int) -> None:
+    """Take back deposits of nobody's in blocks from a number on."""
+    await connection.execute(QUERIES.get("void_stray_deposits_from"), number)
+
+
+async def list_strays(connection: Connection) -> list[Deposit]:
+    """Deposits whose reference is no account's, oldest first."""
+    return [_deposit(row) for row in await connection.fetch(QUERIES.get("list_stray_deposits"))]
+
+
+async def lock_stray(connection: Connection, deposit_id: str) -> Deposit | None:
+    """A deposit of nobody's whose row is held, or None."""
+    row = await connection.fetchrow(QUERIES.get("lock_stray_deposit"), deposit_id)
+    return None if row is None else _deposit(row)
+
+
+async def assign_deposit(connection: Connection, deposit_id: str, account_id: str) -> None:
+    """Make a deposit of nobody's an account's own."""
+    await connection.execute(QUERIES.get("assign_deposit"), deposit_id, account_id)
 
 
 async def lock_pending_from(connection: Connection, number: int) -> list[Deposit]:

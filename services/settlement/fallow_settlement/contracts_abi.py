@@ -7,7 +7,7 @@ from typing import Final
 
 from eth_abi.abi import decode, encode
 
-from fallow_receipts import Header, ReceiptError, id_from_word, keccak
+from fallow_receipts import Header, ReceiptError, id_from_word, id_to_word, keccak
 from fallow_settlement.chain import Log
 
 HEADER_TYPE: Final = "(uint256,bytes32,uint256,bytes32,bytes32,uint256,uint256,bytes32)"
@@ -73,6 +73,11 @@ def commitment_call(batch_number: int) -> bytes:
 def anchored_at_call(batch_number: int) -> bytes:
     """Calldata of SettlementAnchor.anchored_at."""
     return _selector("anchored_at(uint256)") + bytes(encode(("uint256",), (batch_number,)))
+
+
+def claimed_call(account: str) -> bytes:
+    """Calldata of EscrowVault.claimed."""
+    return _selector("claimed(bytes32)") + id_to_word(account)
 
 
 def challenge_seconds_call() -> bytes:

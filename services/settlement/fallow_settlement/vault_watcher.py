@@ -20,8 +20,8 @@ from fallow_settlement.chain import Block, Log, NodeError
 from fallow_settlement.chain_store import Deposit
 from fallow_settlement.contracts_abi import CLAIMED_TOPIC, DEPOSITED_TOPIC, VETOED_TOPIC, read_claimed, read_deposited
 from fallow_settlement.domain import moves
-from fallow_settlement.domain.ledger import LARGEST_MICROS, Result
-from fallow_settlement.ledger_store import must_post, post_transfers
+from fallow_settlement.domain.ledger import LARGEST_MICROS, AccountKind, Result, account_id
+from fallow_settlement.ledger_store import lock_accounts, must_post, post_transfers
 from fallow_settlement.ports import ChainNode
 from fallow_settlement.settings import Contracts
 from fallow_settlement.withdrawal_store import VaultClaim
@@ -103,10 +103,11 @@ class VaultWatcher:
             for deposit in await chain_store.list_posted_from(unit.connection, number):
                 await gaps.book(unit, deposit)
                 await chain_store.set_deposit_state(unit.connection, deposit.id, "LOST")
+            await chain_store.void_strays_from(unit.connection, number)
             await vetoes.forget_from(unit.connection, number)
             await withdrawal_store.forget_pending_claims_from(unit.connection, number)
-            for claim in await withdrawal_store.list_posted_claims_from(unit.connection, number):
-                # The vault has the money again, and will pay it to the same account: the books owe it less until then.
+            for claim in await withdrawal_store.lose_posted_claims_from(unit.connection, number):
+                # The vault has the money again and pays it by the next claim; until then the books owe the account less.
                 _log.critical("posted_claim_left_the_chain", account=claim.account_id, amount_micros=claim.amount)
             await chain_store.forget_scanned_from(unit.connection, number)
 
@@ -140,13 +141,24 @@ class VaultWatcher:
                 move = moves.deposit_confirmed(deposit.id, deposit.account_id, deposit.asset, deposit.amount)
                 await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
             for claim in await withdrawal_store.confirm_claims_to(unit.connection, confirmed):
-                move = moves.claimed(claim.account_id, self._asset, total=claim.total, amount=claim.amount)
-                await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+                await self._book(unit, claim)
+
+    async def _book(self, unit: UnitOfWork, claim: VaultClaim) -> None:
+        """Book what a confirmed claim paid beyond what is booked: one that came again after a reorganisation adds nothing."""
+        payable = account_id(AccountKind.PAYABLE, claim.account_id, self._asset)
+        locked = await lock_accounts(unit.connection, [payable])
+        paid = claim.total - (locked[payable].debits_posted if payable in locked else 0)
+        if paid > 0:
+            move = moves.claimed(claim.account_id, self._asset, total=claim.total, amount=paid)
+            await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
 
     async def _see(self, unit: UnitOfWork, block: Block, log: Log) -> None:
-        """Write one deposit as pending; one that names no account, or is beyond all bounds, is only told of."""
+        """Write one deposit as pending, or, where it names no account, as one that an operator has to look at.
+
+        One that is beyond all bounds is only told of.
+        """
         seen = read_deposited(log)
-        if not seen.account_id or not 0 < seen.amount <= LARGEST_MICROS:
+        if not 0 < seen.amount <= LARGEST_MICROS:
             _log.error("deposit_not_creditable", transaction=log.transaction_hash, sender=seen.sender)
             return
         sighting, standing = await chain_store.count_sightings(unit.connection, block.hash, log.index)
@@ -160,7 +172,7 @@ class VaultWatcher:
             asset=self._asset,
             amount=seen.amount,
             sender=seen.sender,
-            state="PENDING",
+            state="PENDING" if seen.account_id else "STRAY",
             transaction_hash=log.transaction_hash,
             log_index=log.index,
             block_number=block.number,
@@ -168,7 +180,9 @@ class VaultWatcher:
             create_time=unit.clock.now(),
             repairs=await gaps.gap_for(unit.connection, log.transaction_hash, seen.account_id, seen.amount),
         )
-        if deposit.repairs:
+        if not deposit.account_id:
+            _log.error("deposit_of_nobody", deposit=deposit.id, amount_micros=deposit.amount, sender=deposit.sender)
+        if deposit.repairs or not deposit.account_id:
             await chain_store.insert_deposit(unit.connection, deposit)
             return
         move = moves.deposit_seen(deposit.id, deposit.account_id, deposit.asset, deposit.amount)

@@ -116,9 +116,9 @@ async def forget_pending_claims_from(connection: Connection, number: int) -> Non
     await connection.execute(QUERIES.get("delete_pending_claims_from"), number)
 
 
-async def list_posted_claims_from(connection: Connection, number: int) -> list[VaultClaim]:
-    """Confirmed claims in blocks from a number on."""
-    return [_claim(row) for row in await connection.fetch(QUERIES.get("list_posted_claims_from"), number)]
+async def lose_posted_claims_from(connection: Connection, number: int) -> list[VaultClaim]:
+    """Forget the confirmed claims in blocks from a number on, which have left the chain; they are returned."""
+    return [_claim(row) for row in await connection.fetch(QUERIES.get("lose_posted_claims_from"), number)]
 
 
 async def confirm_claims_to(connection: Connection, number: int) -> list[VaultClaim]:

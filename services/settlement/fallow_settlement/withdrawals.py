@@ -17,7 +17,7 @@ from fallow_chassis.paging import TimePlace
 from fallow_chassis.postgres import Connection, Database
 from fallow_receipts import Header, Payout
 from fallow_settlement import balances, chain_store, gaps, ledger_store, vetoes, withdrawal_store
-from fallow_settlement.contracts_abi import anchored_at_call, challenge_seconds_call
+from fallow_settlement.contracts_abi import anchored_at_call, challenge_seconds_call, claimed_call
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import check_amount
 from fallow_settlement.domain.ledger import AccountKind, account_id
@@ -108,8 +108,9 @@ class Withdrawals:
 
         Raises NOTHING_TO_CLAIM where no anchored root adds to what was claimed.
         """
+        # The vault itself says what it has paid: a claim that left the chain may be made again.
+        claimed = await self._number(self._contracts.vault, claimed_call(account))
         async with self._database.read() as connection:
-            claimed = await self._claimed(connection, account)
             numbers = await withdrawal_store.list_claimable_batches(connection, account, LOOKED_AT)
         now = self._database.clock.now()
         found: Claimable | None = None
@@ -138,8 +139,8 @@ class Withdrawals:
         tree = payout_tree(payouts, held, self._contracts)
         assert tree.root == batch.header.payout_root, "the payouts of a batch never change"
         index = next(index for index, payout in enumerate(payouts) if payout.account == account)
-        window = await self._seconds(self._contracts.vault, challenge_seconds_call())
-        anchored_at = await self._seconds(self._contracts.anchor, anchored_at_call(number))
+        window = await self._number(self._contracts.vault, challenge_seconds_call())
+        anchored_at = await self._number(self._contracts.anchor, anchored_at_call(number))
         opens = datetime.fromtimestamp(anchored_at, UTC) + timedelta(seconds=window)
         return Claimable(batch.header, payouts[index], tree.proof(index), opens)
 
@@ -149,7 +150,7 @@ class Withdrawals:
         found = (await ledger_store.load_accounts(connection, [payable])).get(payable)
         return 0 if found is None else found.debits_posted
 
-    async def _seconds(self, contract: str, call: bytes) -> int:
+    async def _number(self, contract: str, call: bytes) -> int:
         """A number that a contract answers."""
         return int.from_bytes(await self._node.call(contract, call))
 

@@ -145,10 +145,14 @@ async def test_what_was_withdrawn_stands_in_no_balance(
             await balances.claimable(OWNER)
         assert gone.value.has_reason(NOTHING_TO_CLAIM)
         kit = convert.balance_claim_message(await balances.claimable(TENANT), contracts, "")
+        claims = [await out.use_cases.claimable(account) for account in (OWNER, TENANT)]
         await silence(chain)
         await chain.escape(wallet, kit)
-        for account in (OWNER, TENANT):
-            await chain.claim(wallet, convert.claim_message(await out.use_cases.claimable(account), contracts, ""))
+        for claim in claims:
+            await chain.claim(wallet, convert.claim_message(claim, contracts, ""))
+        with pytest.raises(DomainError) as paid:
+            await out.use_cases.claimable(TENANT)
+        assert paid.value.has_reason(NOTHING_TO_CLAIM)
         after = await chain.read(contracts.token, "balanceOf(address)", "uint256", tenants)
         assert after - before == 999_000
         assert await chain.read(contracts.token, "balanceOf(address)", "uint256", providers) == earned

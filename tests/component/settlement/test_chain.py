@@ -17,6 +17,7 @@ from fallow_sdk.chain import ChainClient
 from fallow_sdk.wallet import Wallet
 from fallow_settlement import chain_store, deployment
 from fallow_settlement.anchoring import Anchoring, AnchoringRule
+from fallow_settlement.audit import audit
 from fallow_settlement.chain import ChainUnavailableError, JsonRpcNode, WrongChainError
 from fallow_settlement.contracts_abi import commitment_call
 from fallow_settlement.domain.reasons import RECEIPT_NOT_READY
@@ -26,6 +27,7 @@ from fallow_settlement.queries import Reads
 from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
+from fallow_settlement.stray_command import give
 from fallow_settlement.vault_watcher import VaultWatcher
 from fallow_stack.faucet import Faucet
 from tests.component.settlement.chain import DyingNode, Killed, LocalChain, deployed
@@ -107,10 +109,12 @@ async def test_a_deposit_is_pending_until_it_is_confirmed(
     assert head == await node.head()
 
 
-async def test_a_deposit_for_no_account_stops_nothing(
+async def test_a_deposit_for_no_account_waits_for_an_operator(
     market: Market, local_chain: LocalChain, contracts: Contracts, node: JsonRpcNode, tmp_path: Path
 ) -> None:
-    """Goal: a reference that is no account's credits nobody and the next deposit counts. Method: deposit both."""
+    """Goal: a reference that is no account's loses no money and stops nothing. Method: deposit for nobody and for a tenant;
+    list, give the first before and after its confirmation, and once more.
+    """
     wallet = Wallet.load_or_create(tmp_path / "tenant.key")
     async with ChainClient(local_chain.url) as chain:
         faucet = Faucet(chain, local_chain.development_account)
@@ -121,9 +125,23 @@ async def test_a_deposit_for_no_account_stops_nothing(
                 wallet, token=contracts.token, vault=contracts.vault, account_reference=reference, micros=7
             )
     await VaultWatcher(market.database, node, contracts, ASSET, confirmations=1).scan()
-    assert (await Reads(market.database, RULES).money(TENANT, ASSET)).free == 7
+    reads = Reads(market.database, RULES)
+    assert (await reads.money(TENANT, ASSET)).free == 7
     async with market.database.read() as connection:
-        assert await connection.fetchval("SELECT count(*) FROM deposit") == 1
+        (stray,) = await chain_store.list_strays(connection)
+    assert (stray.amount, stray.sender, stray.state) == (7, wallet.address.lower(), "STRAY")
+
+    async def given(deposit: str, confirmations: int) -> bool:
+        async with market.database.transaction() as unit:
+            return await give(unit, deposit, TENANT, confirmations)
+
+    assert not await given(stray.id, 1_000)
+    assert not await given("nothing", 1)
+    assert await given(stray.id, 1)
+    assert not await given(stray.id, 1)
+    assert (await reads.money(TENANT, ASSET)).free == 14
+    findings = [finding async for finding in audit(market.database, None, contracts.vault, lambda _: None)]
+    assert [finding for finding in findings if finding.difference is not None] == []
 
 
 async def test_a_receipt_verifies_offline_against_the_chain(

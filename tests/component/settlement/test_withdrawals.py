@@ -264,6 +264,38 @@ async def test_a_claim_counts_once_whatever_the_chain_does(market: Market, out: 
     assert await out.sums(TENANT) == (100, 100)
 
 
+async def test_a_claim_that_leaves_the_chain_is_booked_once(market: Market, out: Out, signer: Signer) -> None:
+    """Goal: what the vault paid, and no more, is booked. Method: confirm a claim, turn its block away, and confirm a larger one
+    that pays all of it at once.
+    """
+    await market.fund(TENANT, 1_000)
+    await out.withdraw(TENANT, 300, "one")
+    node = TurningNode(signer)
+    watcher = VaultWatcher(market.database, node, out.contracts, ASSET, confirmations=1)
+    for _ in range(out.contracts.block + 1):
+        node.mine()
+
+    def claimed(amount: int, total: int) -> Log:
+        topics = (CLAIMED_TOPIC, "0x" + id_to_word(TENANT).hex(), "0x" + "00" * 12 + PAYEE[2:].lower())
+        return Log(0, "0x" + "11" * 32, topics, b"".join(word.to_bytes(32, "big") for word in (amount, total, 1)))
+
+    node.mine([claimed(100, 100)])
+    await watcher.scan()
+    assert await out.sums(TENANT) == (300, 100)
+    node.turn(1)
+    node.mine()
+    node.mine([claimed(300, 300)])
+    for _ in range(2):
+        await watcher.scan()
+    assert await out.sums(TENANT) == (300, 300)
+    node.turn(1)
+    node.mine()
+    node.mine([claimed(300, 300)])
+    for _ in range(2):
+        await watcher.scan()
+    assert await out.sums(TENANT) == (300, 300)
+
+
 async def test_the_database_keeps_withdrawals_as_they_are(market: Market, out: Out, database: Database) -> None:
     """Goal: what is owed cannot be rewritten. Method: change, move and delete a withdrawal by SQL."""
     await market.fund(TENANT, 1_000)

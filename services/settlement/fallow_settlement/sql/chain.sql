@@ -112,7 +112,19 @@ WHERE block_hash = $1 AND log_index = $2;
 -- name: insert_deposit
 INSERT INTO deposit (id, account_id, asset, amount, sender, state, transaction_hash, log_index, block_number,
                      block_hash, create_time, repairs)
-VALUES ($1, $2, $3, $4, $5, 'PENDING', $6, $7, $8, $9, $10, $11);
+VALUES ($1, $2, $3, $4, $5, $12, $6, $7, $8, $9, $10, $11);
+
+-- name: void_stray_deposits_from
+UPDATE deposit SET state = 'VOIDED' WHERE state = 'STRAY' AND block_number >= $1;
+
+-- name: list_stray_deposits
+SELECT * FROM deposit WHERE state = 'STRAY' ORDER BY block_number, log_index;
+
+-- name: lock_stray_deposit
+SELECT * FROM deposit WHERE state = 'STRAY' AND id = $1 FOR UPDATE;
+
+-- name: assign_deposit
+UPDATE deposit SET state = 'POSTED', account_id = $2 WHERE id = $1;
 
 -- name: lock_pending_deposits_from
 SELECT * FROM deposit WHERE state = 'PENDING' AND block_number >= $1 ORDER BY id FOR UPDATE;

@@ -66,8 +66,8 @@ ON CONFLICT DO NOTHING;
 -- name: delete_pending_claims_from
 DELETE FROM vault_claim WHERE state = 'PENDING' AND block_number >= $1;
 
--- name: list_posted_claims_from
-SELECT * FROM vault_claim WHERE state = 'POSTED' AND block_number >= $1 ORDER BY block_number, log_index;
+-- name: lose_posted_claims_from
+DELETE FROM vault_claim WHERE state = 'POSTED' AND block_number >= $1 RETURNING *;
 
 -- name: post_claims_to
 UPDATE vault_claim SET state = 'POSTED' WHERE state = 'PENDING' AND block_number <= $1
