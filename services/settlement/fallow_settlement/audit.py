@@ -104,7 +104,7 @@ async def _batches(
             settlement_root=MerkleTree(leaves_of(charges, batch.number)).root,
             payout_root=payout_tree(payouts, held, contracts).root,
             count=len(charges),
-            payout_total=sum(payout.total_micros for payout in payouts),
+            payout_total=await withdrawal_store.load_payout_total(connection, batch.payouts_through),
             totals_hash=totals_hash(charges),
         )
         for name in (

@@ -35,7 +35,7 @@ class Vetoed:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a log of the vault says of a payment."""
+    """What a log of the vault says of a payment; ``account_id`` is empty where the leaf was of no account's."""
 
     account_id: str
     payee: str
@@ -96,11 +96,10 @@ def last_payable_at_call() -> bytes:
 
 
 def read_claimed(log: Log) -> Claimed:
-    """Read a Claimed log of the vault; its account is one of ours, because only our roots pay."""
+    """Read a Claimed log of the vault; its account may be anything, because a stolen key makes roots that pay too."""
     assert log.topics[0] == CLAIMED_TOPIC, "only such logs were asked for"
     amount, total, _batch = decode(("uint256", "uint256", "uint256"), log.data)
-    account_id = id_from_word(bytes.fromhex(log.topics[1].removeprefix("0x")))
-    return Claimed(account_id, "0x" + log.topics[2][-40:], int(amount), int(total))
+    return Claimed(_account_of(log.topics[1]), "0x" + log.topics[2][-40:], int(amount), int(total))
 
 
 def read_vetoed(log: Log) -> Vetoed:
@@ -114,8 +113,12 @@ def read_deposited(log: Log) -> Deposited:
     """Read a Deposited log of the vault."""
     assert log.topics[0] == DEPOSITED_TOPIC, "only such logs were asked for"
     amount, _total = decode(("uint256", "uint256"), log.data)
+    return Deposited(_account_of(log.topics[1]), "0x" + log.topics[2][-40:], int(amount))
+
+
+def _account_of(topic: str) -> str:
+    """The account that a word names; empty where it names none."""
     try:
-        account_id = id_from_word(bytes.fromhex(log.topics[1].removeprefix("0x")))
+        return id_from_word(bytes.fromhex(topic.removeprefix("0x")))
     except ReceiptError:
-        account_id = ""
-    return Deposited(account_id, "0x" + log.topics[2][-40:], int(amount))
+        return ""

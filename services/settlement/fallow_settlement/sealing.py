@@ -75,7 +75,7 @@ class Sealing:
             await withdrawal_store.take_into_batch(unit.connection, number)
             through = number
         payouts = await withdrawal_store.load_payouts(unit.connection, through)
-        payout_total = sum(payout.total_micros for payout in payouts)
+        payout_total = await withdrawal_store.load_payout_total(unit.connection, through)
         balances_of = 0 if parent is None else parent.balances_of
         if not halted:
             owes_more = payout_total != (0 if parent is None else parent.header.payout_total)

@@ -24,7 +24,7 @@ from fallow_settlement.domain.ledger import LARGEST_MICROS, AccountKind, Result,
 from fallow_settlement.ledger_store import lock_accounts, must_post, post_transfers
 from fallow_settlement.ports import ChainNode
 from fallow_settlement.settings import Contracts
-from fallow_settlement.withdrawal_store import VaultClaim
+from fallow_settlement.withdrawal_store import VaultClaim, Withdrawal
 
 MAX_BLOCKS: Final = 500
 """The most blocks of one tick."""
@@ -145,12 +145,34 @@ class VaultWatcher:
 
     async def _book(self, unit: UnitOfWork, claim: VaultClaim) -> None:
         """Book what a confirmed claim paid beyond what is booked: one that came again after a reorganisation adds nothing."""
+        if not claim.account_id:
+            await self._bear(unit, claim, f"{claim.transaction_hash}-{claim.log_index}", claim.amount)
+            return
         payable = account_id(AccountKind.PAYABLE, claim.account_id, self._asset)
         locked = await lock_accounts(unit.connection, [payable])
         paid = claim.total - (locked[payable].debits_posted if payable in locked else 0)
-        if paid > 0:
-            move = moves.claimed(claim.account_id, self._asset, total=claim.total, amount=paid)
-            await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+        if paid <= 0:
+            return
+        if not await withdrawal_store.is_owed(unit.connection, claim):
+            await self._bear(unit, claim, f"{claim.account_id}-{self._asset}-{claim.total}", paid)
+        move = moves.claimed(claim.account_id, self._asset, total=claim.total, amount=paid)
+        await must_post(unit.connection, move.accounts, move.transfers, unit.clock.now())
+
+    async def _bear(self, unit: UnitOfWork, claim: VaultClaim, key: str, amount: int) -> None:
+        """Book what the vault paid by a root that is not ours to the operator's loss, once for each ``key``.
+
+        It counts as withdrawn from then on: the vault keeps one sum for an account, so the account's own money is paid on top.
+        """
+        move = moves.overpaid(key, claim.account_id, self._asset, amount)
+        results = await post_transfers(unit.connection, move.accounts, move.transfers, unit.clock.now())
+        if results[0] is Result.EXISTS:
+            return
+        assert results[0] is Result.OK, f"a loss was answered {results[0]}"
+        _log.critical("vault_paid_what_was_not_owed", account=claim.account_id, amount_micros=amount)
+        overpaid = Withdrawal(
+            unit.ids.new(), claim.account_id, self._asset, amount, claim.payee, unit.clock.now(), overpaid=True
+        )
+        await withdrawal_store.insert_withdrawal(unit.connection, overpaid)
 
     async def _see(self, unit: UnitOfWork, block: Block, log: Log) -> None:
         """Write one deposit as pending, or, where it names no account, as one that an operator has to look at.

@@ -18,6 +18,7 @@ class Withdrawal:
 
     ``batch_number`` is the batch whose payout root covers it first (0 for none yet), ``batch_state`` where that stands.
     ``through`` is the sum of the account's withdrawals up to and with this one, in micros, in the order of batches.
+    ``overpaid`` ones are no withdrawals, but what the vault paid without our owing it; nobody is told of them.
     """
 
     id: str
@@ -29,11 +30,15 @@ class Withdrawal:
     batch_number: int = 0
     batch_state: TransactionState | None = None
     through: int = 0
+    overpaid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class VaultClaim:
-    """What the vault paid to an account's payee, as one log in one block tells; ``total`` is all it ever paid it."""
+    """What the vault paid to an account's payee, as one log in one block tells; ``total`` is all it ever paid it.
+
+    ``account_id`` is empty where the leaf was of no account's; none of ours is.
+    """
 
     account_id: str
     payee: str
@@ -55,7 +60,14 @@ async def insert_withdrawal(connection: Connection, withdrawal: Withdrawal) -> N
         withdrawal.amount,
         withdrawal.payee,
         withdrawal.create_time,
+        withdrawal.overpaid,
     )
+
+
+async def is_owed(connection: Connection, claim: VaultClaim) -> bool:
+    """Whether one of our roots was to pay what the vault paid."""
+    found: bool = await connection.fetchval(QUERIES.get("is_claim_owed"), claim.account_id, claim.total, claim.payee)
+    return found
 
 
 async def load_withdrawal(connection: Connection, withdrawal_id: str) -> Withdrawal | None:
@@ -88,6 +100,12 @@ async def load_payouts(connection: Connection, through: int) -> list[Payout]:
     """The payouts of a tree that covers the withdrawals of batches up to one, in the order of accounts."""
     rows = await connection.fetch(QUERIES.get("load_payouts"), through)
     return [Payout(row["account_id"], row["payee"], row["total"]) for row in rows]
+
+
+async def load_payout_total(connection: Connection, batch_number: int) -> int:
+    """The most that a batch's payout root and all before it may pay."""
+    total: int = await connection.fetchval(QUERIES.get("load_payout_total"), batch_number)
+    return total
 
 
 async def list_claimable_batches(connection: Connection, account_id: str, limit: int) -> list[int]:

@@ -3,28 +3,41 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from fallow.settlement.v1 import settlement_service_pb2
 from fallow_chassis.errors import DomainError
 from fallow_chassis.postgres import Database
-from fallow_receipts import Header, id_to_word, keccak
+from fallow_receipts import EMPTY_ROOT, Header, MerkleTree, Payout, id_to_word, keccak
+from fallow_receipts.leaves import PAYOUT_TAG
+from fallow_receipts.words import address_word, integer_word
 from fallow_sdk.chain import ChainClient
-from fallow_settlement import chain_store, vetoes
+from fallow_sdk.wallet import Wallet
+from fallow_settlement import chain_store, convert, ledger_store, vetoes, withdrawal_store
 from fallow_settlement.audit import audit
 from fallow_settlement.chain import JsonRpcNode, Log
 from fallow_settlement.chain_store import Batch
-from fallow_settlement.contracts_abi import HEADER_TYPE, VETOED_TOPIC
+from fallow_settlement.contracts_abi import HEADER_TYPE, VETOED_TOPIC, anchor_call, commitment_call, next_batch_call
 from fallow_settlement.domain.reasons import NOTHING_TO_CLAIM, WITHDRAWALS_HALTED
 from fallow_settlement.domain.transaction import Fees, TransactionState
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
 from fallow_settlement.vault_watcher import VaultWatcher
+from fallow_settlement.withdrawal_store import VaultClaim
 from tests.component.settlement.chain import LocalChain, TurningNode, deployed
 from tests.component.settlement.market import ASSET, TENANT, Market
 from tests.component.settlement.test_chain import charge_again, charged
-from tests.component.settlement.test_withdrawals import PAYEE, WINDOW_SECONDS, Out, funded_wallet, past_window
+from tests.component.settlement.test_withdrawals import (
+    PAYEE,
+    WINDOW_SECONDS,
+    Out,
+    funded_wallet,
+    past_chain_window,
+    past_window,
+)
 
 
 @pytest.fixture
@@ -49,10 +62,15 @@ async def batch(database: Database, number: int) -> Batch:
 
 async def veto(node: JsonRpcNode, signer: Signer, contracts: Contracts, header: Header) -> None:
     """The guardian's veto, mined."""
+    await mined(node, signer, contracts.anchor, keccak(f"veto({HEADER_TYPE})".encode())[:4] + header.words())
+
+
+async def mined(node: JsonRpcNode, signer: Signer, to: str, data: bytes) -> None:
+    """A transaction of the key that owns, guards and anchors."""
     signed = signer.sign(
         nonce=await node.transaction_count(signer.address),
-        to=contracts.anchor,
-        data=keccak(f"veto({HEADER_TYPE})".encode())[:4] + header.words(),
+        to=to,
+        data=data,
         gas_limit=300_000,
         fees=Fees(10 * 10**9, 10**9),
     )
@@ -120,6 +138,93 @@ async def test_after_a_veto_all_are_paid_once_by_another_root(
     assert await out.states(TENANT) == [3, 3]
     findings = [finding async for finding in audit(market.database, node, contracts.vault, lambda _: None)]
     assert [finding for finding in findings if finding.difference is not None] == []
+
+
+async def rob(
+    chain: ChainClient, node: JsonRpcNode, signer: Signer, contracts: Contracts, thief: Wallet, words: dict[bytes, int]
+) -> Header:
+    """What a thief of the anchorer's key does: a root of his own, which pays him so much for each account's word."""
+    leaves = [
+        keccak(
+            keccak(
+                PAYOUT_TAG
+                + integer_word(contracts.chain_id)
+                + address_word(contracts.vault)
+                + word
+                + address_word(thief.address)
+                + integer_word(micros)
+            )
+        )
+        for word, micros in words.items()
+    ]
+    tree = MerkleTree(leaves)
+    number = int.from_bytes(await node.call(contracts.anchor, next_batch_call()))
+    prev = await node.call(contracts.anchor, commitment_call(number - 1))
+    header = Header(number, prev, number - 1, EMPTY_ROOT, tree.root, 0, 10**12, bytes(32))
+    await mined(node, signer, contracts.anchor, anchor_call(header))
+    await past_chain_window(chain)
+    for index, (word, micros) in enumerate(words.items()):
+        claim = settlement_service_pb2.Claim(
+            header=convert.header_message(header),
+            payee=thief.address,
+            cumulative_micros=micros,
+            proof=["0x" + sibling.hex() for sibling in tree.proof(index)],
+            account_reference="0x" + word.hex(),
+            vault_address=contracts.vault,
+        )
+        await chain.claim(thief, claim)
+    return header
+
+
+async def test_a_thief_of_the_key_costs_the_operator_and_nobody_else(
+    market: Market, out: Out, node: JsonRpcNode, signer: Signer, contracts: Contracts, local_chain: LocalChain,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Goal: what a stolen key takes is the operator's loss; the service lives on and owes everybody what it owed. Method: a
+    withdrawal of the tenant's; a thief's root pays him 300,000 for the tenant's account and twice 50 for nobody's; what the
+    books and the next payout root say then, and that the claims in another block are not booked again.
+    """
+    async with ChainClient(local_chain.url) as chain:
+        wallet = await funded_wallet(chain, local_chain, contracts, tmp_path / "wallet.key")
+        tenant = id_to_word(TENANT)
+        await chain.deposit(
+            wallet,
+            token=contracts.token,
+            vault=contracts.vault,
+            account_reference="0x" + tenant.hex(),
+            micros=1_000_000,
+        )
+        await charged(market)
+        await out.withdraw(TENANT, 100, "one")
+        await out.anchor()
+        header = await rob(
+            chain, node, signer, contracts, wallet, {tenant: 300_000, b"\xff" * 32: 50, b"\xfe" * 32: 50}
+        )
+        await veto(node, signer, contracts, header)
+        for _ in range(3):
+            await out.watcher.scan()
+    assert await out.sums(TENANT) == (300_100, 300_000)
+    assert await out.states(TENANT) == [2], "CLAIMABLE, not CLAIMED: the thief was paid, not the tenant"
+    async with market.database.read() as connection:
+        loss = (await ledger_store.load_accounts(connection, [f"chain-loss-{ASSET}"]))[f"chain-loss-{ASSET}"]
+        rows = await connection.fetch("SELECT * FROM vault_claim ORDER BY block_number, log_index")
+    claims = [VaultClaim(**{field.name: row[field.name] for field in fields(VaultClaim)}) for row in rows]
+    assert loss.debits_posted == 300_100
+    assert [(claim.account_id, claim.amount) for claim in claims] == [(TENANT, 300_000), ("", 50), ("", 50)]
+
+    findings = [finding async for finding in audit(market.database, None, contracts.vault, lambda _: None)]
+    assert [finding for finding in findings if finding.difference is not None] == []
+
+    await release(market.database)
+    await out._sealing.seal_due()
+    async with market.database.read() as connection:
+        payouts = await withdrawal_store.load_payouts(connection, 2)
+    assert payouts == [Payout(TENANT, PAYEE, 300_100)], "the tenant's own 100 on top, at the address that it named"
+    assert (await batch(market.database, 2)).header.payout_total == 300_200
+    async with market.database.transaction() as unit:
+        for claim in claims:
+            await out.watcher._book(unit, claim)
+    assert await out.sums(TENANT) == (300_100, 300_000)
 
 
 async def test_a_batch_on_its_way_meets_a_veto(

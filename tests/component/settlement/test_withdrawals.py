@@ -94,12 +94,17 @@ async def funded_wallet(chain: ChainClient, local_chain: LocalChain, contracts: 
     return wallet
 
 
-async def past_window(chain: ChainClient, market: Market) -> None:
-    """Let the challenge window pass, on the chain and on the market's clock."""
+async def past_chain_window(chain: ChainClient) -> None:
+    """Let the challenge window pass on the chain."""
     start = int((await chain.rpc("eth_getBlockByNumber", "latest", False))["timestamp"], 16)
     while int((await chain.rpc("eth_getBlockByNumber", "latest", False))["timestamp"], 16) <= start + WINDOW_SECONDS:
         await asyncio.sleep(0.1)
         await chain.rpc("evm_mine", {"blocks": 1})
+
+
+async def past_window(chain: ChainClient, market: Market) -> None:
+    """Let the challenge window pass, on the chain and on the market's clock."""
+    await past_chain_window(chain)
     market.clock.advance(seconds=(datetime.now(UTC) - market.clock.now()).total_seconds() + WINDOW_SECONDS)
 
 
@@ -236,6 +241,7 @@ async def test_a_claim_counts_once_whatever_the_chain_does(market: Market, out: 
     """Goal: a claim moves the books once, when confirmed. Method: see it, turn its block away, see it again, confirm."""
     await market.fund(TENANT, 1_000)
     await out.withdraw(TENANT, 100, "one")
+    await out.anchor()
     node = TurningNode(signer)
     watcher = VaultWatcher(market.database, node, out.contracts, ASSET, confirmations=2)
     # The chain in memory starts at block 0, the contracts somewhere later.
@@ -270,6 +276,7 @@ async def test_a_claim_that_leaves_the_chain_is_booked_once(market: Market, out:
     """
     await market.fund(TENANT, 1_000)
     await out.withdraw(TENANT, 300, "one")
+    await out.anchor()
     node = TurningNode(signer)
     watcher = VaultWatcher(market.database, node, out.contracts, ASSET, confirmations=1)
     for _ in range(out.contracts.block + 1):

@@ -137,6 +137,18 @@ def claimed(owner: str, asset: str, *, total: int, amount: int) -> Moves:
     )
 
 
+def overpaid(key: str, owner: str, asset: str, amount: int) -> Moves:
+    """What the vault paid without our owing it, to the operator's loss.
+
+    An account is owed it from then on, which its claim then settles; with no ``owner`` the vault merely lacks it. ``key``
+    tells one claim from the next.
+    """
+    loss = new_account(AccountKind.CHAIN_LOSS, "", asset)
+    target = new_account(AccountKind.PAYABLE if owner else AccountKind.VAULT, owner, asset)
+    subject = f"accounts/{owner}" if owner else ""
+    return _moves([_step(f"overpaid-{key}", loss, target, amount, TransferReason.CHAIN_LOSS, subject)])
+
+
 def gap_booked(gap_id: str, owner: str, asset: str, amount: int, frozen: int) -> Moves:
     """What the vault lacks for a deposit that left the chain to the operator's loss; ``frozen`` of it is held back."""
     vault, loss = new_account(AccountKind.VAULT, "", asset), new_account(AccountKind.CHAIN_LOSS, "", asset)

@@ -111,7 +111,7 @@ ORDER BY id
 LIMIT 1;
 
 -- name: audit_withdrawals
-WITH out AS (SELECT account_id, asset, sum(amount) AS amount FROM withdrawal GROUP BY account_id, asset),
+WITH out AS (SELECT account_id, asset, sum(amount) AS amount FROM withdrawal WHERE account_id <> '' GROUP BY account_id, asset),
 claimed AS (SELECT account_id, sum(amount) AS amount FROM vault_claim WHERE state = 'POSTED' GROUP BY account_id),
 payable AS (SELECT * FROM ledger_account WHERE kind = 'PAYABLE')
 SELECT 'accounts/' || coalesce(out.account_id, payable.owner) AS place,

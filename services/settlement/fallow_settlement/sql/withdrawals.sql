@@ -1,5 +1,11 @@
 -- name: insert_withdrawal
-INSERT INTO withdrawal (id, account_id, asset, amount, payee, create_time) VALUES ($1, $2, $3, $4, $5, $6);
+INSERT INTO withdrawal (id, account_id, asset, amount, payee, create_time, overpaid) VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: is_claim_owed
+-- Whether an account was to be paid so much in all by our roots, at an address that it named.
+SELECT coalesce(sum(amount), 0) >= $2::bigint AND coalesce(bool_or(payee = $3 AND NOT overpaid), false)
+FROM withdrawal
+WHERE account_id = $1 AND batch_number IS NOT NULL;
 
 -- name: load_withdrawal
 SELECT withdrawal.*, batch.state AS batch_state, 0::bigint AS through
@@ -8,13 +14,15 @@ LEFT JOIN batch ON batch.number = withdrawal.batch_number
 WHERE withdrawal.id = $1;
 
 -- name: list_withdrawals
--- Newest first, each with the first batch that counts and covers it; `through` is the sum of the account's withdrawals up to each, in the order in which batches took them.
+-- Newest first, each with the first batch that counts and covers it; `through` is the sum of the account's withdrawals up to each, in the order in which batches took them,
+-- and of all that was paid without being owed.
 SELECT *
 FROM (
     SELECT withdrawal.id, withdrawal.account_id, withdrawal.asset, withdrawal.amount, withdrawal.payee,
            withdrawal.create_time, batch.number AS batch_number, batch.state AS batch_state,
-           (sum(withdrawal.amount) OVER (ORDER BY withdrawal.batch_number, withdrawal.create_time, withdrawal.id))::bigint
-               AS through
+           (sum(withdrawal.amount) OVER (
+               ORDER BY withdrawal.overpaid DESC, withdrawal.batch_number, withdrawal.create_time, withdrawal.id
+           ))::bigint AS through, withdrawal.overpaid
     FROM withdrawal
     LEFT JOIN batch ON batch.number = (
         SELECT min(covering.number)
@@ -23,7 +31,7 @@ FROM (
     )
     WHERE withdrawal.account_id = $1
 ) AS listed
-WHERE $2::timestamptz IS NULL OR (create_time, id) < ($2, $3::text)
+WHERE NOT overpaid AND ($2::timestamptz IS NULL OR (create_time, id) < ($2, $3::text))
 ORDER BY create_time DESC, id DESC
 LIMIT $4;
 
@@ -39,11 +47,15 @@ UPDATE withdrawal SET batch_number = $1 WHERE batch_number IS NULL;
 
 -- name: load_payouts
 -- What each account was ever owed under a payout root that goes up to a batch, and the address that it named last.
-SELECT account_id, sum(amount)::bigint AS total, (array_agg(payee ORDER BY create_time DESC, id DESC))[1] AS payee
+SELECT account_id, sum(amount)::bigint AS total, (array_agg(payee ORDER BY overpaid, create_time DESC, id DESC))[1] AS payee
 FROM withdrawal
-WHERE batch_number <= $1
+WHERE batch_number <= $1 AND account_id <> ''
 GROUP BY account_id
 ORDER BY account_id;
+
+-- name: load_payout_total
+-- The sum of all that was ever owed, and of what was paid without being owed, to nobody's account too.
+SELECT coalesce(sum(amount), 0)::bigint FROM withdrawal WHERE batch_number <= $1;
 
 -- name: list_claimable_batches
 -- Anchored batches that count and were the first to cover a withdrawal of the account, newest first.
