@@ -21,7 +21,7 @@ from fallow_sdk.chain import ChainClient
 from fallow_sdk.client import Client
 from fallow_sdk.wallet import Wallet
 from fallow_stack.demo import EXEC_IMAGE, PROGRAM, ask_workload, order_text
-from fallow_stack.home import free_port
+from fallow_stack.loopback_ports import free_port
 from fallow_stack.sites import choose_asks
 from fallow_stack.testing import RunningStack
 

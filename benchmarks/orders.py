@@ -44,8 +44,9 @@ from fallow_sdk.wallet import Wallet
 from fallow_settlement.domain import moves
 from fallow_settlement.ledger_store import must_post
 from fallow_stack.engines import Nats, Postgres
-from fallow_stack.home import Home, free_port
+from fallow_stack.home import Home
 from fallow_stack.keys import make_keys
+from fallow_stack.loopback_ports import free_port
 from fallow_stack.member import Service
 
 ORDERS_MAX = 200_000

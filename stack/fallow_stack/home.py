@@ -11,13 +11,13 @@ import fcntl
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-LOOPBACK = "127.0.0.1"
+from fallow_stack.loopback_ports import free_port
+
 LOCK_NAME = "lock"
 # What `make kafka` keeps beside the data of a stack's own node.
 KAFKA_FOLDER = "kafka"
@@ -178,16 +178,3 @@ def _take_lock(folder: Path) -> int:
         if file.exists() and os.fstat(descriptor).st_ino == file.stat().st_ino:
             return descriptor
         os.close(descriptor)
-
-
-def free_port(wanted: int = 0) -> int:
-    """`wanted` when it can be bound on loopback, otherwise a port that can."""
-    for port in (wanted, 0):
-        with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise OSError("no loopback port can be bound")

@@ -17,8 +17,9 @@ from fallow_sdk.profile import Profile, save_profile
 from fallow_sdk.wallet import Wallet
 from fallow_stack.engines import Kafka, Nats, Postgres
 from fallow_stack.faucet import Faucet
-from fallow_stack.home import LOOPBACK, Home
+from fallow_stack.home import Home
 from fallow_stack.keys import make_keys
+from fallow_stack.loopback_ports import LOOPBACK
 from fallow_stack.member import Service
 from fallow_stack.settings import StackSettings
 from fallow_stack.sites import choose_asks, write_site

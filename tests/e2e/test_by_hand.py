@@ -17,7 +17,7 @@ import pytest
 
 from fallow_stack.engines import Postgres
 from fallow_stack.engines.nats import installed as installed_nats
-from fallow_stack.home import free_port
+from fallow_stack.loopback_ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

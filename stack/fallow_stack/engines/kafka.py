@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from fallow_stack.engines.engine import Engine
-from fallow_stack.engines.process import EngineError, Process, free_port, leashed
+from fallow_stack.engines.process import EngineError, Process, leashed
+from fallow_stack.loopback_ports import free_port
 
 HEAP_MEGABYTES: Final = 512
 FETCH_SECONDS: Final = 300

@@ -15,7 +15,8 @@ from typing import Final
 
 from fallow_chassis.nats_credentials import Operator, make_operator, provider_credentials, service_credentials
 from fallow_stack.engines.engine import Engine
-from fallow_stack.engines.process import EngineError, Process, free_port
+from fallow_stack.engines.process import EngineError, Process
+from fallow_stack.loopback_ports import free_port
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 _GREETING: Final = b"INFO "

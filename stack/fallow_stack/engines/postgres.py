@@ -31,7 +31,8 @@ from typing import Final
 import asyncpg
 
 from fallow_stack.engines.engine import Engine
-from fallow_stack.engines.process import EngineError, Identity, Process, free_port, leashed
+from fallow_stack.engines.process import EngineError, Identity, Process, leashed
+from fallow_stack.loopback_ports import free_port
 from fallow_stack.settings import environment_with
 
 SUPERUSER: Final = "fallow"

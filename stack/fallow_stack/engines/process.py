@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -149,11 +148,3 @@ def leashed(
     if identity is not None and identity.user is not None:
         options += ["--user", str(identity.user), "--group", str(identity.group)]
     return [sys.executable, "-I", "-S", str(_LEASH), *options, "--", *map(str, program)]
-
-
-def free_port() -> int:
-    """A TCP port that is free on loopback right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
