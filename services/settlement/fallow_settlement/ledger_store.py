@@ -1,12 +1,13 @@
 """The ledger in Postgres: loads what a list of transfers concerns, lets the domain decide, writes everything at once.
 
-Accounts are locked in the order of their ids, transfers are written before the accounts whose versions they name, and
-the database checks both at commit (see the migration): a balance that moved by anything but its transfers never stands.
+Accounts are locked in the order of their ids and written before the transfers that name their new versions. The database
+checks both (see the migrations): a transfer that moved no account is refused at once, a balance that moved by anything but
+its transfers at commit.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -41,6 +42,23 @@ RESOLVED: Final = frozenset(
 """What a pending transfer answers that was resolved."""
 
 QUERIES: Final = Queries.load("fallow_settlement")
+_TRANSFER_COLUMNS: Final = (
+    "id",
+    "debit_account",
+    "credit_account",
+    "asset",
+    "amount",
+    "phase",
+    "pending_id",
+    "reason",
+    "subject",
+    "debit_version",
+    "credit_version",
+    "create_time",
+    "linked",
+    "timeout_ms",
+    "expire_time",
+)
 
 
 async def post_transfers(
@@ -50,7 +68,7 @@ async def post_transfers(
     assert len(transfers) <= MAX_TRANSFERS, "a longer list is several"
     if not transfers:
         return ()
-    await _ensure_accounts(connection, accounts, now)
+    await _make_accounts(connection, accounts, now)
     book = await _lock_book(connection, transfers, now)
     outcome = create_transfers(book, transfers)
     await _write(connection, outcome, now)
@@ -108,7 +126,7 @@ async def load_accounts(connection: Connection, ids: Sequence[str]) -> dict[str,
     return {row["id"]: _account(row) for row in rows}
 
 
-async def lock_accounts(connection: Connection, ids: Sequence[str]) -> dict[str, Account]:
+async def lock_accounts(connection: Connection, ids: Iterable[str]) -> dict[str, Account]:
     """Accounts by id, held until the transaction ends; those that do not exist are left out."""
     rows = await connection.fetch(QUERIES.get("lock_ledger_accounts"), sorted(ids))
     return {row["id"]: _account(row) for row in rows}
@@ -129,11 +147,11 @@ async def list_transfers(
     return [(_transfer(row), row["create_time"]) for row in rows]
 
 
-async def _ensure_accounts(connection: Connection, accounts: Iterable[Account], now: datetime) -> None:
+async def _make_accounts(connection: Connection, accounts: Iterable[Account], now: datetime) -> None:
     """Make accounts that do not exist yet."""
-    wanted = sorted({account.id: account for account in accounts}.values(), key=lambda account: account.id)
+    wanted = {account.id: account for account in accounts}.values()
     await connection.execute(
-        QUERIES.get("ensure_ledger_accounts"),
+        QUERIES.get("make_ledger_accounts"),
         [account.id for account in wanted],
         [account.kind.value for account in wanted],
         [account.owner for account in wanted],
@@ -151,11 +169,11 @@ async def _lock_book(connection: Connection, transfers: Sequence[Transfer], now:
     pending_ids = sorted({transfer.pending_id for transfer in transfers if transfer.pending_id})
     ids = sorted({transfer.id for transfer in transfers} | set(pending_ids))
     # The lock comes first: whoever holds the same accounts has committed before the transfers are read.
-    accounts = await connection.fetch(QUERIES.get("lock_ledger_accounts"), sorted(account_ids))
+    locked = await lock_accounts(connection, account_ids)
     known = await connection.fetch(QUERIES.get("load_transfers"), ids)
     resolved = await connection.fetch(QUERIES.get("load_resolutions"), pending_ids) if pending_ids else []
     return Book(
-        {row["id"]: _account(row) for row in accounts},
+        locked,
         {row["id"]: _transfer(row) for row in known},
         {row["pending_id"]: Phase(row["phase"]) for row in resolved},
         frozenset(row["id"] for row in known if row["expire_time"] is not None and row["expire_time"] <= now),
@@ -163,27 +181,9 @@ async def _lock_book(connection: Connection, transfers: Sequence[Transfer], now:
 
 
 async def _write(connection: Connection, outcome: Outcome, now: datetime) -> None:
-    """Write the accepted transfers, then the accounts."""
+    """Write the touched accounts, then the accepted transfers."""
     if not outcome.accepted:
         return
-    accepted = outcome.accepted
-    await connection.execute(
-        QUERIES.get("insert_transfers"),
-        [transfer.id for transfer in accepted],
-        [transfer.debit_account for transfer in accepted],
-        [transfer.credit_account for transfer in accepted],
-        [transfer.asset for transfer in accepted],
-        [transfer.amount for transfer in accepted],
-        [transfer.phase.value for transfer in accepted],
-        [transfer.pending_id for transfer in accepted],
-        [transfer.reason.value for transfer in accepted],
-        [transfer.subject for transfer in accepted],
-        [outcome.accounts[transfer.debit_account].version for transfer in accepted],
-        [outcome.accounts[transfer.credit_account].version for transfer in accepted],
-        now,
-        [transfer.linked for transfer in accepted],
-        [transfer.timeout_ms for transfer in accepted],
-    )
     accounts = sorted(outcome.accounts.values(), key=lambda account: account.id)
     status = await connection.execute(
         QUERIES.get("update_ledger_accounts"),
@@ -195,6 +195,30 @@ async def _write(connection: Connection, outcome: Outcome, now: datetime) -> Non
         [account.version for account in accounts],
     )
     assert status == f"UPDATE {len(accounts)}", "every touched account was locked, so it is there"
+    await connection.copy_records_to_table(
+        "transfer",
+        columns=_TRANSFER_COLUMNS,
+        records=[
+            (
+                transfer.id,
+                transfer.debit_account,
+                transfer.credit_account,
+                transfer.asset,
+                transfer.amount,
+                transfer.phase.value,
+                transfer.pending_id or None,
+                transfer.reason.value,
+                transfer.subject,
+                outcome.accounts[transfer.debit_account].version,
+                outcome.accounts[transfer.credit_account].version,
+                now,
+                transfer.linked,
+                transfer.timeout_ms,
+                now + timedelta(milliseconds=transfer.timeout_ms) if transfer.timeout_ms else None,
+            )
+            for transfer in outcome.accepted
+        ],
+    )
 
 
 def _account(row: asyncpg.Record) -> Account:

@@ -17,6 +17,26 @@ from fallow_settlement.ledger_store import QUERIES
 MAX_PARKED_PROOFS: Final = 1_000
 """The most proofs of unknown leases that are kept for one provider; more are dropped."""
 
+_CHARGE_COLUMNS: Final = (
+    "id",
+    "order_id",
+    "group_index",
+    "generation",
+    "lease_id",
+    "sequence",
+    "tenant_id",
+    "provider_account_id",
+    "asset",
+    "from_running_ms",
+    "to_running_ms",
+    "price_micros_per_hour",
+    "amount",
+    "fee",
+    "pool",
+    "short",
+    "proof_level",
+    "create_time",
+)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
@@ -153,28 +173,40 @@ async def save_charged(connection: Connection, meterings: Sequence[Metering]) ->
 
 async def insert_charges(connection: Connection, charges: Sequence[Charge]) -> None:
     """Write new charges, and queue them for the next batch."""
-    if charges:
-        await connection.execute(
-            QUERIES.get("insert_charges"),
-            [charge.id for charge in charges],
-            [charge.order_id for charge in charges],
-            [charge.group for charge in charges],
-            [charge.generation for charge in charges],
-            [charge.lease_id for charge in charges],
-            [charge.sequence for charge in charges],
-            [charge.tenant_id for charge in charges],
-            [charge.provider_account_id for charge in charges],
-            [charge.asset for charge in charges],
-            [charge.from_running_ms for charge in charges],
-            [charge.to_running_ms for charge in charges],
-            [charge.price_micros_per_hour for charge in charges],
-            [charge.amount for charge in charges],
-            [charge.fee for charge in charges],
-            [charge.pool for charge in charges],
-            [charge.short for charge in charges],
-            [charge.proof_level for charge in charges],
-            [charge.create_time for charge in charges],
-        )
+    if not charges:
+        return
+    await connection.copy_records_to_table(
+        "charge",
+        columns=_CHARGE_COLUMNS,
+        records=[
+            (
+                charge.id,
+                charge.order_id,
+                charge.group,
+                charge.generation,
+                charge.lease_id,
+                charge.sequence,
+                charge.tenant_id,
+                charge.provider_account_id,
+                charge.asset,
+                charge.from_running_ms,
+                charge.to_running_ms,
+                charge.price_micros_per_hour,
+                charge.amount,
+                charge.fee,
+                charge.pool,
+                charge.short,
+                charge.proof_level,
+                charge.create_time,
+            )
+            for charge in charges
+        ],
+    )
+    await connection.copy_records_to_table(
+        "unbatched_charge",
+        columns=("charge_id", "create_time"),
+        records=[(charge.id, charge.create_time) for charge in charges],
+    )
 
 
 async def load_charge(connection: Connection, charge_id: str) -> Charge | None:
@@ -239,7 +271,7 @@ def _metering(row: asyncpg.Record) -> Metering:
             slack_ms=row["slack_ms"],
             charge_through_time=row["charge_through_time"],
             final=row["final"],
-            recent=tuple(_counted(item) for item in row["recent"]),
+            recent=tuple(_counted(item) for item in row["recent"] or ()),
         ),
         ready=row["ready"],
         ended=row["ended"],

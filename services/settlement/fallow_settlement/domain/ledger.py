@@ -18,6 +18,7 @@ Results are decided in the order in which ``Result`` lists them; the first that 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 LARGEST_MICROS: Final = (1 << 63) - 1
@@ -48,6 +49,8 @@ BOUNDED_KINDS: Final = frozenset(
     }
 )
 """Kinds whose debits may never exceed their credits; the vault is the other side of every deposit."""
+_KIND_NAMES: Final = {kind: kind.value.lower().replace("_", "-") for kind in AccountKind}
+"""How ids of accounts name their kinds."""
 
 
 class Phase(StrEnum):
@@ -129,7 +132,7 @@ class Account:
     def __post_init__(self) -> None:
         """Hold what must be true of an account at any moment."""
         sums = (self.debits_posted, self.credits_posted, self.debits_pending, self.credits_pending)
-        assert all(0 <= value <= LARGEST_MICROS for value in sums), f"sums of {self.id} out of range: {sums}"
+        assert 0 <= min(sums) <= max(sums) <= LARGEST_MICROS, f"sums of {self.id} out of range: {sums}"
         if self.debits_must_not_exceed_credits:
             assert self.available >= 0, f"debits of {self.id} exceed its credits"
 
@@ -189,8 +192,8 @@ class Outcome:
 def account_id(kind: AccountKind, owner: str, asset: str) -> str:
     """The id of an account, derived from what it is; ``owner`` is a bare id, empty for the platform's own."""
     assert asset, "an account has an asset"
-    parts = (kind.value.lower().replace("_", "-"), owner, asset)
-    return "-".join(part for part in parts if part)
+    name = _KIND_NAMES[kind]
+    return f"{name}-{owner}-{asset}" if owner else f"{name}-{asset}"
 
 
 def new_account(kind: AccountKind, owner: str, asset: str) -> Account:
@@ -205,9 +208,9 @@ def create_transfers(book: Book, transfers: Sequence[Transfer]) -> Outcome:
     for chain in _chains(transfers):
         results += decision.take(chain)
     assert len(results) == len(transfers), "one result for each transfer"
-    _assert_balanced(book.accounts, decision.touched)
     # One list is one write to an account, however many of its transfers touch it.
-    written = {key: replace(account, version=account.version + 1) for key, account in decision.touched.items()}
+    written = {key: sums.written(book.accounts[key]) for key, sums in decision.touched.items()}
+    _assert_balanced(book.accounts, written)
     return Outcome(tuple(results), tuple(decision.accepted), written)
 
 
@@ -223,55 +226,99 @@ def _chains(transfers: Sequence[Transfer]) -> Iterator[list[Transfer]]:
         yield chain
 
 
+class _Sums:
+    """The sums of an account while a list is decided: the one thing here that changes in place, because lists are long."""
+
+    __slots__ = ("credits_pending", "credits_posted", "debits_pending", "debits_posted")
+
+    def __init__(self, of: "Account | _Sums") -> None:
+        """Start from what an account has."""
+        self.debits_posted: int = of.debits_posted
+        self.credits_posted: int = of.credits_posted
+        self.debits_pending: int = of.debits_pending
+        self.credits_pending: int = of.credits_pending
+
+    def written(self, account: Account) -> Account:
+        """The account with these sums, as the next version."""
+        return replace(
+            account,
+            debits_posted=self.debits_posted,
+            credits_posted=self.credits_posted,
+            debits_pending=self.debits_pending,
+            credits_pending=self.credits_pending,
+            version=account.version + 1,
+        )
+
+
 class _Decision:
     """What a list has come to so far."""
 
     def __init__(self, book: Book) -> None:
         """Start from what is known."""
-        self._accounts = dict(book.accounts)
-        self._known = dict(book.transfers)
+        self._transfers = dict(book.transfers)
         self._resolutions = dict(book.resolutions)
-        self._book = Book(self._accounts, self._known, self._resolutions, book.overdue)
-        self.touched: dict[str, Account] = {}
+        self._book = Book(book.accounts, self._transfers, self._resolutions, book.overdue)
+        self.touched: dict[str, _Sums] = {}
         self.accepted: list[Transfer] = []
 
     def take(self, chain: list[Transfer]) -> list[Result]:
         """The results of what stands or falls together; nothing of it is left where it falls."""
         if chain[-1].linked:
             return [Result.LINKED_TRANSFER_FAILED] * (len(chain) - 1) + [Result.LINKED_CHAIN_OPEN]
-        before: dict[str, Account] = {}
+        # A transfer alone is judged before it is applied: there is nothing to take back.
+        named = _named(chain) if len(chain) > 1 else ()
+        kept = {account: _Sums(self.touched[account]) for account in named if account in self.touched}
         for number, transfer in enumerate(chain):
-            result = judge(self._book, transfer)
+            result = judge(self._book, transfer, self.touched)
             if result is not Result.OK:
-                self._undo(chain[:number], before)
+                self._undo(chain[:number], kept)
                 return [result if at == number else Result.LINKED_TRANSFER_FAILED for at in range(len(chain))]
-            self._apply(transfer, before)
-        for key in before:
-            self.touched[key] = self._accounts[key]
+            self._apply(transfer)
         self.accepted += chain
         return [Result.OK] * len(chain)
 
-    def _apply(self, transfer: Transfer, before: dict[str, Account]) -> None:
-        """Let an accepted transfer stand, for now; ``before`` keeps what its chain changes first."""
-        debit, credit = self._accounts[transfer.debit_account], self._accounts[transfer.credit_account]
-        before.setdefault(debit.id, debit)
-        before.setdefault(credit.id, credit)
-        pending = self._known.get(transfer.pending_id)
-        self._accounts[debit.id], self._accounts[credit.id] = _apply(debit, credit, transfer, pending)
-        self._known[transfer.id] = transfer
+    def _apply(self, transfer: Transfer) -> None:
+        """Let an accepted transfer stand, for now."""
+        debit, credit = self._sums(transfer.debit_account), self._sums(transfer.credit_account)
+        if transfer.phase is Phase.POSTED or transfer.phase is Phase.POST_PENDING:
+            debit.debits_posted += transfer.amount
+            credit.credits_posted += transfer.amount
+        if transfer.phase is not Phase.POSTED:
+            # A resolving transfer has the amount of its pending one: it was judged so.
+            reserved = transfer.amount if transfer.phase is Phase.PENDING else -transfer.amount
+            debit.debits_pending += reserved
+            credit.credits_pending += reserved
+        self._transfers[transfer.id] = transfer
         if transfer.phase in RESOLVING:
             self._resolutions[transfer.pending_id] = transfer.phase
 
-    def _undo(self, made: list[Transfer], before: dict[str, Account]) -> None:
-        """Take back the beginning of a chain that fell."""
-        self._accounts.update(before)
+    def _sums(self, account: str) -> _Sums:
+        """The sums of an account, as they stand now."""
+        found = self.touched.get(account)
+        if found is None:
+            found = self.touched[account] = _Sums(self._book.accounts[account])
+        return found
+
+    def _undo(self, made: list[Transfer], kept: Mapping[str, _Sums]) -> None:
+        """Take back the beginning of a chain that fell; ``kept`` are the sums that its accounts had before."""
+        for account in _named(made):
+            del self.touched[account]
+        self.touched.update(kept)
         for transfer in made:
-            del self._known[transfer.id]
+            del self._transfers[transfer.id]
             self._resolutions.pop(transfer.pending_id, None)
 
 
-def judge(book: Book, transfer: Transfer) -> Result:
-    """The result that one transfer would get now; the order of the checks is that of ``Result``."""
+def _named(transfers: Sequence[Transfer]) -> set[str]:
+    """The accounts of some transfers."""
+    return {account for transfer in transfers for account in (transfer.debit_account, transfer.credit_account)}
+
+
+def judge(book: Book, transfer: Transfer, moved: Mapping[str, _Sums] = MappingProxyType({})) -> Result:
+    """The result that one transfer would get now; the order of the checks is that of ``Result``.
+
+    ``moved``: sums of accounts that transfers of the same list have moved since the book was read.
+    """
     existing = book.transfers.get(transfer.id)
     if existing is not None:
         return Result.EXISTS if existing == transfer else Result.EXISTS_WITH_DIFFERENT_INPUT
@@ -299,7 +346,8 @@ def judge(book: Book, transfer: Transfer) -> Result:
         return Result.DEBIT_ACCOUNT_CLOSED
     if credit.closed:
         return Result.CREDIT_ACCOUNT_CLOSED
-    return _judge_bounds(debit, credit, transfer)
+    bounded = debit.debits_must_not_exceed_credits
+    return _judge_bounds(moved.get(debit.id, debit), moved.get(credit.id, credit), transfer.amount, bounded=bounded)
 
 
 def _judge_resolving(book: Book, transfer: Transfer) -> Result:
@@ -330,36 +378,14 @@ def _judge_resolving(book: Book, transfer: Transfer) -> Result:
     return Result.OK
 
 
-def _judge_bounds(debit: Account, credit: Account, transfer: Transfer) -> Result:
+def _judge_bounds(debit: Account | _Sums, credit: Account | _Sums, amount: int, *, bounded: bool) -> Result:
     """Whether the sums stay within a bigint, and the debit side within its credits where it must."""
-    if debit.debits_posted + debit.debits_pending + transfer.amount > LARGEST_MICROS:
+    debits = debit.debits_posted + debit.debits_pending + amount
+    if debits > LARGEST_MICROS or credit.credits_posted + credit.credits_pending + amount > LARGEST_MICROS:
         return Result.OVERFLOWS
-    if credit.credits_posted + credit.credits_pending + transfer.amount > LARGEST_MICROS:
-        return Result.OVERFLOWS
-    if debit.debits_must_not_exceed_credits and debit.available < transfer.amount:
+    if bounded and debits > debit.credits_posted:
         return Result.EXCEEDS_CREDITS
     return Result.OK
-
-
-def _apply(debit: Account, credit: Account, transfer: Transfer, pending: Transfer | None) -> tuple[Account, Account]:
-    """Both accounts after an accepted transfer."""
-    posted = transfer.amount if transfer.phase in {Phase.POSTED, Phase.POST_PENDING} else 0
-    reserved = transfer.amount if transfer.phase is Phase.PENDING else 0
-    if transfer.phase in RESOLVING:
-        assert pending is not None, "a resolving transfer was judged against its pending one"
-        reserved = -pending.amount
-    return (
-        replace(
-            debit,
-            debits_posted=debit.debits_posted + posted,
-            debits_pending=debit.debits_pending + reserved,
-        ),
-        replace(
-            credit,
-            credits_posted=credit.credits_posted + posted,
-            credits_pending=credit.credits_pending + reserved,
-        ),
-    )
 
 
 def _assert_balanced(before: Mapping[str, Account], after: Mapping[str, Account]) -> None:

@@ -95,10 +95,11 @@ def charge(charges: Sequence[Charge]) -> Moves:
             ("fee", AccountKind.FEES, "", item.fee, TransferReason.FEE),
             ("pool", AccountKind.POOL, "", item.pool, TransferReason.POOL),
         )
+        subject = f"charges/{item.id}"
         for prefix, kind, owner, amount, reason in parts:
             if amount > 0:
                 target = new_account(kind, owner, item.asset)
-                steps.append(_step(f"{prefix}-{item.id}", source, target, amount, reason, f"charges/{item.id}"))
+                steps.append(_step(f"{prefix}-{item.id}", source, target, amount, reason, subject))
     return _moves(steps)
 
 

@@ -1,7 +1,8 @@
--- name: ensure_ledger_accounts
+-- name: make_ledger_accounts
 INSERT INTO ledger_account (id, kind, owner, asset, debits_must_not_exceed_credits, create_time)
 SELECT id, kind, owner, asset, bounded, $6
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[]) AS new (id, kind, owner, asset, bounded)
+WHERE NOT EXISTS (SELECT 1 FROM ledger_account WHERE ledger_account.id = new.id)
 ORDER BY id
 ON CONFLICT DO NOTHING;
 
@@ -27,17 +28,6 @@ WHERE id = ANY ($1::text[]);
 
 -- name: load_resolutions
 SELECT pending_id, phase FROM transfer WHERE pending_id = ANY ($1::text[]);
-
--- name: insert_transfers
-INSERT INTO transfer (id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject,
-                      debit_version, credit_version, create_time, linked, timeout_ms, expire_time)
-SELECT id, debit_account, credit_account, asset, amount, phase, nullif(pending_id, ''), reason, subject,
-       debit_version, credit_version, $12::timestamptz, linked, timeout_ms,
-       CASE WHEN timeout_ms > 0 THEN $12::timestamptz + timeout_ms * interval '1 millisecond' END
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[],
-            $9::text[], $10::bigint[], $11::bigint[], $13::boolean[], $14::bigint[])
-     AS new (id, debit_account, credit_account, asset, amount, phase, pending_id, reason, subject,
-             debit_version, credit_version, linked, timeout_ms);
 
 -- name: list_overdue_transfers
 -- Pending transfers whose time is over and that nobody has resolved.

@@ -18,7 +18,7 @@ SELECT * FROM metering WHERE order_id = $1 ORDER BY lease_id;
 SELECT order_id, group_index, generation, lease_id, tenant_id, provider_id, provider_account_id, provider_public_key,
        asset, price_micros_per_hour, take_basis_points, pool_basis_points, heartbeat_interval_ms, start_time, ready,
        ended, proven_ms, slack_ms, charge_through_time, final, charge_sequence, charged_ms, charged_micros,
-       '[]'::jsonb AS recent
+       NULL::jsonb AS recent
 FROM metering
 WHERE order_id = ANY ($1::text[])
 ORDER BY lease_id
@@ -55,20 +55,6 @@ SELECT * FROM taken ORDER BY receive_time, sequence;
 
 -- name: drop_old_parked_proofs
 DELETE FROM parked_proof WHERE receive_time < $1;
-
--- name: insert_charges
--- With them, their places in the queue for the next batch.
-WITH new AS (
-    INSERT INTO charge (id, order_id, group_index, generation, lease_id, sequence, tenant_id, provider_account_id,
-                        asset, from_running_ms, to_running_ms, price_micros_per_hour, amount, fee, pool, short,
-                        proof_level, create_time)
-    SELECT *
-    FROM unnest($1::text[], $2::text[], $3::integer[], $4::bigint[], $5::text[], $6::bigint[], $7::text[], $8::text[],
-                $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
-                $16::bigint[], $17::text[], $18::timestamptz[])
-    RETURNING id, create_time
-)
-INSERT INTO unbatched_charge (charge_id, create_time) SELECT id, create_time FROM new;
 
 -- name: load_charge
 SELECT charge.*, batch_charge.batch_number, batch_charge.leaf_index
