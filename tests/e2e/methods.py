@@ -155,4 +155,13 @@ METHODS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "fallow.settlement.v1.ProgrammeService/CreateProgramme": (Kind.SERVICE, REQUEST_ID),
     "fallow.settlement.v1.ProgrammeService/GetProgramme": (Kind.PUBLIC, {"name": "programmes/$id"}),
     "fallow.settlement.v1.ProgrammeService/ListProgrammes": (Kind.PUBLIC, {}),
+    "fallow.settlement.v1.ProgrammeService/EndProgramme": (Kind.SERVICE, {"name": "programmes/$id"}),
+    "fallow.settlement.v1.ProgrammeService/ListProgrammeShares": (Kind.PUBLIC, {"parent": "programmes/$id"}),
+    "fallow.settlement.v1.ProgrammeService/CreatePromotion": (Kind.SERVICE, REQUEST_ID),
+    "fallow.settlement.v1.ProgrammeService/EndPromotion": (Kind.SERVICE, {"name": "promotions/$id"}),
+    "fallow.settlement.v1.ProgrammeService/ListPromotions": (Kind.CALLER, {}),
+    "fallow.settlement.v1.ProgrammeService/ProposeGrant": (Kind.SERVICE, REQUEST_ID),
+    "fallow.settlement.v1.ProgrammeService/ApproveGrant": (Kind.SERVICE, {"name": "communityGrants/$id"}),
+    "fallow.settlement.v1.ProgrammeService/GetGrant": (Kind.PUBLIC, {"name": "communityGrants/$id"}),
+    "fallow.settlement.v1.ProgrammeService/ListGrants": (Kind.PUBLIC, {}),
 }

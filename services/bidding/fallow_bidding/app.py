@@ -15,6 +15,7 @@ from fallow_bidding.commands.auctions import AuctionCommands
 from fallow_bidding.commands.delivery import DeliveryCommands
 from fallow_bidding.commands.link import LinkCommands
 from fallow_bidding.commands.matching import MatchingCommands
+from fallow_bidding.commands.online import OnlineCommands
 from fallow_bidding.commands.orders import OrderCommands
 from fallow_bidding.commands.registry import RegistryCommands
 from fallow_bidding.commands.relinquish import RelinquishCommands
@@ -41,6 +42,7 @@ from fallow_chassis.postgres import Database
 WATCH_SECONDS: Final = 1.0
 SWEEP_SECONDS: Final = 3_600.0
 REPUTATION_SECONDS: Final = 10.0
+ONLINE_SECONDS: Final = 5.0
 
 
 async def build(application: Application[BiddingSettings]) -> None:
@@ -77,6 +79,7 @@ async def build(application: Application[BiddingSettings]) -> None:
     application.every(WATCH_SECONDS, Watch(link, watching, orders).run_once, name="watch")
     application.every(SWEEP_SECONDS, data.sweep, name="trades")
     application.every(REPUTATION_SECONDS, ReputationCommands(database, policy).compute_due, name="reputation")
+    application.every(ONLINE_SECONDS, OnlineCommands(database, policy).run_once, name="online")
     application.relay()
     application.consume(Consumer("bidding", [ORDERS_TOPIC], database, stream, OrderHandlers(policy).by_type()))
 

@@ -31,7 +31,8 @@ class OrderSettings(ServiceSettings):
         default="", description="Accounts or addresses, separated by commas, whose tokens get ledger.audit."
     )
     treasury_accounts: str = Field(
-        default="", description="Accounts or addresses, separated by commas, whose tokens get ledger.write."
+        default="",
+        description="Accounts or addresses, separated by commas, whose tokens get ledger.write and programmes.write.",
     )
     sdl_block_milliseconds: int = Field(default=6_098, ge=1, description="Time of a block, for prices in SDL files.")
     sdl_rates: str = Field(

@@ -1,7 +1,8 @@
 """An operator's own transfers: between balances, earnings, fees and the pool, and the accounts that have no bottom.
 
 Escrows move by orders, what is owed on the chain by withdrawals and claims: a hand on those would part the books from the
-orders and from the vault, so their accounts are refused. The ids of an operator's transfers have a name space of their own.
+orders and from the vault, so their accounts are refused. Programmes' budgets and the pool are spent by programmes and by grants
+that two operators approve; the pool takes what anybody gives. The ids of an operator's transfers have a name space of their own.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ from fallow_settlement.ledger_store import post_transfers
 
 OWN: Final = "own-"
 """What the id of an operator's transfer begins with."""
-REFUSED_KINDS: Final = (AccountKind.ESCROW, AccountKind.PAYABLE)
-"""Kinds of account that an operator does not move."""
+REFUSED_KINDS: Final = {
+    "debit_account": (AccountKind.ESCROW, AccountKind.PAYABLE, AccountKind.PROGRAMME, AccountKind.POOL),
+    "credit_account": (AccountKind.ESCROW, AccountKind.PAYABLE, AccountKind.PROGRAMME),
+}
+"""Kinds of account that an operator does not move, by the side of a transfer."""
 
 
 class Adjusting:
@@ -28,11 +32,12 @@ class Adjusting:
     async def post(self, transfers: Sequence[Transfer]) -> tuple[Result, ...]:
         """Make transfers, each with its result; INVALID_FIELD for an account that an operator does not move."""
         for index, transfer in enumerate(transfers):
-            for side in ("debit_account", "credit_account"):
-                kind = next((kind for kind in REFUSED_KINDS if _is_of(getattr(transfer, side), kind)), None)
+            for side, refused in REFUSED_KINDS.items():
+                kind = next((kind for kind in refused if _is_of(getattr(transfer, side), kind)), None)
                 if kind is not None:
                     raise invalid_field(
-                        f"transfers[{index}].{side}", f"accounts of kind {kind} move by orders and withdrawals alone"
+                        f"transfers[{index}].{side}",
+                        f"accounts of kind {kind} move by orders, withdrawals, programmes and grants alone",
                     )
         async with self._database.transaction() as unit:
             return await post_transfers(unit.connection, (), transfers, unit.clock.now())

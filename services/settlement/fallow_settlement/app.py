@@ -4,6 +4,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from fallow.settlement.v1 import programme_service_pb2_grpc as programme_doors
 from fallow.settlement.v1 import settlement_service_pb2_grpc as doors
 from fallow_chassis.application import Application
 from fallow_chassis.group_commit import GroupCommit
@@ -18,11 +19,15 @@ from fallow_settlement.clients import BiddingClient
 from fallow_settlement.commands import EscrowCommands
 from fallow_settlement.domain.escrow import Escrow
 from fallow_settlement.events import BATCHES_TOPIC, ESCROWS_TOPIC
-from fallow_settlement.facts import LEASES_TOPIC, PROOFS_TOPIC, Facts
+from fallow_settlement.facts import LEASES_TOPIC, MARKET_TOPIC, PROOFS_TOPIC, Facts
+from fallow_settlement.grants import Grants
 from fallow_settlement.ledger_store import expire_overdue
 from fallow_settlement.opening import EscrowOpening, Opening
+from fallow_settlement.programmes import Programmes
+from fallow_settlement.promotions import Promotions
 from fallow_settlement.queries import Reads
-from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
+from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ReceiptServicer
+from fallow_settlement.rpc_programmes import ProgrammeServicer
 from fallow_settlement.sealing import Sealing, SealingRule
 from fallow_settlement.settings import Contracts, SettlementSettings
 from fallow_settlement.signer import Signer
@@ -32,6 +37,7 @@ from fallow_settlement.vault_watcher import VaultWatcher
 from fallow_settlement.withdrawals import Withdrawals
 
 FORGET_SECONDS = 3_600.0
+PROGRAMME_SECONDS = 600.0
 
 
 GWEI = 1_000_000_000
@@ -61,10 +67,11 @@ async def build(application: Application[SettlementSettings]) -> None:
     application.relay()
 
     facts = Facts(rules)
-    # Two consumers, because a parked key of leases must not hold back a provider's proofs, and the reverse.
+    # Three consumers, because a parked key of leases must not hold back a provider's proofs, and the reverse.
     for name, topic, handlers in (
         ("settlement", LEASES_TOPIC, facts.lease_handlers()),
         ("settlement-proofs", PROOFS_TOPIC, facts.proof_handlers()),
+        ("settlement-market", MARKET_TOPIC, facts.market_handlers()),
     ):
         application.consume(Consumer(name, [topic], database, stream, handlers, poison=Poison.PARK_KEY))
 
@@ -141,4 +148,11 @@ def _add_doors(
         LedgerServicer(reads, Adjusting(database)),
         f"{package}.LedgerService",
     )
-    server.add(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{package}.ProgrammeService")
+    rules = settings.rules()
+    programmes = Programmes(database, rules)
+    server.add(
+        programme_doors.add_ProgrammeServiceServicer_to_server,
+        ProgrammeServicer(programmes, Promotions(database, rules), Grants(database, rules)),
+        f"{package}.ProgrammeService",
+    )
+    application.every(PROGRAMME_SECONDS, programmes.pay_due, name="pay_programmes")

@@ -12,6 +12,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from fallow.bidding.v1 import events_pb2
+from fallow.bidding.v1 import lease_pb2 as lease_message_pb2
 from fallow.type.v1 import lease_pb2
 from fallow_chassis.events import ReceivedEvent
 from fallow_chassis.inbox import Handler
@@ -19,7 +20,7 @@ from fallow_chassis.logging import get_logger
 from fallow_chassis.postgres import UnitOfWork
 from fallow_chassis.telemetry import meter as telemetry_meter
 from fallow_chassis.wire import from_duration, from_timestamp, resource_id
-from fallow_settlement import escrow_store, metering_store
+from fallow_settlement import escrow_store, metering_store, programme_store
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import metering as meters
 from fallow_settlement.domain.charge import Metering
@@ -28,9 +29,12 @@ from fallow_settlement.domain.metering import Claim, Meter
 from fallow_settlement.domain.proof import SignedProof, is_genuine
 from fallow_settlement.domain.rules import Rules
 from fallow_settlement.metering_store import ParkedProof
+from fallow_settlement.programme_store import OnlineTime
+from fallow_settlement.promotions import promoted
 
 LEASES_TOPIC: Final = "fallow.bidding.leases.v1"
 PROOFS_TOPIC: Final = "fallow.bidding.proofs.v1"
+MARKET_TOPIC: Final = "fallow.bidding.market.v1"
 DEFAULT_HEARTBEAT_MS: Final = 5_000
 """Taken where LeaseCreated names no interval."""
 
@@ -58,6 +62,25 @@ class Facts:
         """Handlers of the topic of proofs."""
         return {events_pb2.ProofsReceived: self.proofs_received}
 
+    def market_handlers(self) -> dict[type[Message], Handler]:
+        """Handlers of the topic of providers."""
+        return {events_pb2.DevicesOnline: self.devices_online}
+
+    async def devices_online(self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.DevicesOnline) -> None:
+        """Keep for the programmes how long devices were online that somebody vouches for."""
+        if not message.audited:
+            return
+        online = OnlineTime(
+            provider_id=resource_id(message.provider, "providers"),
+            account_id=resource_id(message.account, "accounts"),
+            model=message.model,
+            asset=message.asset,
+            start_time=from_timestamp(message.start_time),
+            ask_micros_per_hour=message.ask_micros_per_hour,
+            by_auditor={audited.auditor: from_duration(audited.online_time) for audited in message.audited},
+        )
+        await programme_store.insert_online_time(unit.connection, online)
+
     async def lease_created(self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.LeaseCreated) -> None:
         """Start to meter a generation, and count the proofs that came before it."""
         lease = message.lease
@@ -66,6 +89,9 @@ class Facts:
         assert escrow is not None, f"the order {order_id} has a lease and no escrow"
         assert lease.price.asset == escrow.asset, "a lease is priced in its escrow's asset"
         assert lease.tenant == f"accounts/{escrow.account_id}", "an escrow pays for its own tenant's leases"
+        owner = resource_id(lease.provider_account, "accounts")
+        made = from_timestamp(lease.create_time) if lease.HasField("create_time") else event.time
+        rates = self._rules.rates(escrow.asset)
         metering = Metering(
             order_id=order_id,
             group=lease.key.group,
@@ -73,17 +99,18 @@ class Facts:
             lease_id=resource_id(lease.name, "leases"),
             tenant_id=escrow.account_id,
             provider_id=resource_id(lease.provider, "providers"),
-            provider_account_id=resource_id(lease.provider_account, "accounts"),
+            provider_account_id=owner,
             provider_public_key=message.provider_public_key,
             asset=escrow.asset,
             price_micros_per_hour=lease.price.micros_per_hour,
-            rates=self._rules.rates(escrow.asset),
+            rates=await promoted(unit.connection, rates, {escrow.account_id, owner}, escrow.asset, made),
             meter=Meter(
-                start_time=from_timestamp(lease.create_time) if lease.HasField("create_time") else event.time,
+                start_time=made,
                 heartbeat_interval_ms=from_duration(message.heartbeat_interval) or DEFAULT_HEARTBEAT_MS,
             ),
         )
         await metering_store.insert_metering(unit.connection, metering)
+        await programme_store.insert_lease_models(unit.connection, metering.lease_id, _milli_by_model(lease))
         if escrow.state is not EscrowState.OPEN:
             _log.warning("lease_on_escrow_not_open", order=order_id, state=escrow.state.value)
         for parked in await metering_store.take_parked(unit.connection, metering.lease_id):
@@ -158,6 +185,16 @@ class Facts:
         self._proofs.add(1, {"outcome": "counted"})
         after = meters.count(metering.meter, claim)
         return metering if after is metering.meter else replace(metering, meter=after)
+
+
+def _milli_by_model(lease: lease_message_pb2.Lease) -> dict[str, int]:
+    """The thousandths of devices of each model that a lease holds."""
+    milli: dict[str, int] = {}
+    for placement in lease.placements:
+        if placement.devices:
+            held = sum(share.milli for share in placement.devices)
+            milli[placement.model] = milli.get(placement.model, 0) + held
+    return milli
 
 
 def _refusal(metering: Metering, proof: lease_pb2.Proof, receipt: ParkedProof) -> str:

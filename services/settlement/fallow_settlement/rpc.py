@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fallow.settlement.v1 import charge_pb2, ledger_pb2, settlement_service_pb2, settlement_service_pb2_grpc
 from fallow_chassis.context import current_identity
-from fallow_chassis.errors import DomainError, invalid_field, not_yet_available
+from fallow_chassis.errors import DomainError, invalid_field
 from fallow_chassis.group_commit import GroupCommit
 from fallow_chassis.paging import Page
 from fallow_chassis.status_details import to_status
@@ -392,19 +392,3 @@ class LedgerServicer(settlement_service_pb2_grpc.LedgerServiceServicer):
         return settlement_service_pb2.BatchCreateTransfersResponse(
             results=[ledger_pb2.TransferResult.Value(f"TRANSFER_RESULT_{result.value}") for result in results]
         )
-
-
-class ProgrammeServicer(settlement_service_pb2_grpc.ProgrammeServiceServicer):
-    """Incentive programmes; none is built yet."""
-
-    async def CreateProgramme(self, request: Any, context: Any) -> settlement_service_pb2.Programme:
-        """Not built yet."""
-        raise not_yet_available("incentive programmes")
-
-    async def GetProgramme(self, request: Any, context: Any) -> settlement_service_pb2.Programme:
-        """Not built yet."""
-        raise not_yet_available("incentive programmes")
-
-    async def ListProgrammes(self, request: Any, context: Any) -> settlement_service_pb2.ListProgrammesResponse:
-        """Not built yet."""
-        raise not_yet_available("incentive programmes")

@@ -19,8 +19,8 @@ class SettlementSettings(ServiceSettings):
         default="", description="Bidding's gRPC address; empty: orders are never ended for funds."
     )
     take_basis_points: dict[str, int] = Field(
-        default={"usdc": 2_000},
-        description="Assets that are taken, each with the platform's take in basis points, as JSON.",
+        default={"usdc": 2_000, "fallow": 400},
+        description="Assets that are taken, each with the platform's take in basis points, as JSON: `fallow` is the native one.",
     )
     pool_basis_points: int = Field(
         default=0, ge=0, le=10_000, description="The community pool's part of the platform's take."

@@ -166,7 +166,11 @@ class Market(FactMaker):
         self.facts = Facts(self.rules)
         self.charging = Charging(self.database, self.rules)
         self.suspension = Suspension(self.database, self.bidding)
-        self._handlers = {**self.facts.lease_handlers(), **self.facts.proof_handlers()}
+        self._handlers = {
+            **self.facts.lease_handlers(),
+            **self.facts.proof_handlers(),
+            **self.facts.market_handlers(),
+        }
 
     async def fund(self, account: str, micros: int, deposit: str = "first") -> None:
         """Give a tenant a confirmed deposit."""

@@ -19,7 +19,7 @@ from fallow_settlement.adjusting import Adjusting
 from fallow_settlement.domain.escrow import Escrow
 from fallow_settlement.opening import Opening
 from fallow_settlement.queries import Reads
-from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ProgrammeServicer, ReceiptServicer
+from fallow_settlement.rpc import EscrowServicer, FundsServicer, LedgerServicer, ReceiptServicer
 from fallow_settlement.settings import Contracts
 from fallow_settlement.statements import Statements
 from tests.component.settlement.market import ASSET, OWNER, RULES, TENANT, Market, identifier
@@ -56,7 +56,6 @@ async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
             LedgerServicer(reads, Adjusting(market.database)),
             f"{PACKAGE}.LedgerService",
         ),
-        ServedService(doors.add_ProgrammeServiceServicer_to_server, ProgrammeServicer(), f"{PACKAGE}.ProgrammeService"),
     )
     async with in_background(opening_group.run), serving(*services, verifier=identity.verifier) as bound:
         yield bound
@@ -309,25 +308,6 @@ async def test_without_a_chain_there_is_no_way_out(address: str, identity: TestI
         with pytest.raises(RemoteError) as refusal:
             await funds.CreateWithdrawal(create(parent="accounts/me", withdrawal=other, request_id="r"))
     assert [violation.field for violation in refusal.value.violations] == ["withdrawal.amount.asset"]
-
-
-async def test_what_is_not_built_says_so(address: str, identity: TestIdentity) -> None:
-    """Goal: no stub pretends. Method: call every method that the README lists as not built."""
-    async with account(address, identity, "programmes.write") as tenant:
-        programmes = doors.ProgrammeServiceStub(tenant)
-        calls: list[Awaitable[Any]] = [
-            programmes.CreateProgramme(
-                messages.CreateProgrammeRequest(programme=messages.Programme(model="h100"), request_id="r")
-            ),
-            programmes.GetProgramme(messages.GetProgrammeRequest(name="programmes/x")),
-            programmes.ListProgrammes(messages.ListProgrammesRequest()),
-        ]
-        reasons = []
-        for call in calls:
-            with pytest.raises(RemoteError) as refusal:
-                await call
-            reasons.append(refusal.value.reason.reason)
-    assert set(reasons) == {"NOT_YET_AVAILABLE"}
 
 
 async def test_unknown_names_are_not_found(address: str, identity: TestIdentity) -> None:

@@ -96,7 +96,11 @@ def placement_message(placement: Placement) -> lease_pb2.Placement:
         for share in placement.devices
     ]
     return lease_pb2.Placement(
-        service=placement.service, replica=placement.replica, node_id=placement.node_id, devices=shares
+        service=placement.service,
+        replica=placement.replica,
+        node_id=placement.node_id,
+        devices=shares,
+        model=placement.model,
     )
 
 

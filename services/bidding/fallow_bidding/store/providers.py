@@ -216,7 +216,7 @@ def _provider_of(row: asyncpg.Record) -> Provider:
         create_time=row["create_time"],
         display_name=row["display_name"],
         attributes=row["attributes"],
-        auditor_signatures=tuple(AuditorSignature(*item) for item in row["auditor_signatures"]),
+        auditor_signatures=signatures_of(row),
         address=row["address"],
         draining=row["draining"],
         reachable=row["reachable"],
@@ -235,6 +235,11 @@ def _provider_of(row: asyncpg.Record) -> Provider:
         inventory_sequence=row["inventory_sequence"],
         inventory_time=row["inventory_time"],
     )
+
+
+def signatures_of(row: asyncpg.Record) -> tuple[AuditorSignature, ...]:
+    """The auditors' signatures of a provider's row."""
+    return tuple(AuditorSignature(*item) for item in row["auditor_signatures"])
 
 
 def _signatures_to_json(provider: Provider) -> list[list[Any]]:

@@ -21,8 +21,8 @@ ACCOUNT_SCOPES: Final = frozenset(
 """What every account may do with what is its own."""
 AUDIT_SCOPE: Final = "ledger.audit"
 """Reading the whole ledger: for accounts that settings name."""
-TREASURY_SCOPES: Final = frozenset({"ledger.write"})
-"""Moving the platform's money: for accounts that settings name."""
+TREASURY_SCOPES: Final = frozenset({"ledger.write", "programmes.write"})
+"""Moving the platform's money, and giving of it: for accounts that settings name."""
 MAX_TOKEN_SECONDS: Final = 900
 KEEP_EXPIRED_KEYS: Final = timedelta(days=30)
 """How long a key that ran out is still listed."""

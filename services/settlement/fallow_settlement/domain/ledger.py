@@ -36,6 +36,7 @@ class AccountKind(StrEnum):
     VAULT = "VAULT"
     CHAIN_LOSS = "CHAIN_LOSS"
     PAYABLE = "PAYABLE"
+    PROGRAMME = "PROGRAMME"
 
 
 BOUNDED_KINDS: Final = frozenset(
@@ -46,6 +47,7 @@ BOUNDED_KINDS: Final = frozenset(
         AccountKind.FEES,
         AccountKind.POOL,
         AccountKind.PAYABLE,
+        AccountKind.PROGRAMME,
     }
 )
 """Kinds whose debits may never exceed their credits; the vault is the other side of every deposit."""

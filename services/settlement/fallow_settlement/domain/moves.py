@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from fallow_settlement.domain.charge import Charge
 from fallow_settlement.domain.escrow import Escrow
+from fallow_settlement.domain.grant import Grant
 from fallow_settlement.domain.ledger import Account, AccountKind, Phase, Transfer, TransferReason, new_account
+from fallow_settlement.domain.programme import Programme, Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,61 @@ def _deposit(
                 f"deposits/{deposit_id}",
                 phase=phase,
                 pending_id=pending_id,
+            )
+        ]
+    )
+
+
+def programme_funded(programme: Programme) -> Moves:
+    """A programme's budget, out of the pool."""
+    return _moves([_programme_step(programme, "budget", AccountKind.POOL, AccountKind.PROGRAMME, programme.budget)])
+
+
+def programme_closed(programme: Programme) -> Moves:
+    """What is left of a programme's budget, into the pool again."""
+    return _moves([_programme_step(programme, "rest", AccountKind.PROGRAMME, AccountKind.POOL, programme.left)])
+
+
+def _programme_step(
+    programme: Programme, name: str, source: AccountKind, target: AccountKind, amount: int
+) -> tuple[Account, Account, Transfer]:
+    """A move between the pool and a programme."""
+    debit, credit = (
+        new_account(kind, programme.id if kind is AccountKind.PROGRAMME else "", programme.asset)
+        for kind in (source, target)
+    )
+    subject = f"programmes/{programme.id}"
+    return _step(f"programme-{programme.id}-{name}", debit, credit, amount, TransferReason.INCENTIVE, subject)
+
+
+def programme_paid(programme: Programme, paid: Sequence[Share]) -> Moves:
+    """One day's payments of a programme to providers' owners; parts of nothing make no transfer."""
+    source = new_account(AccountKind.PROGRAMME, programme.id, programme.asset)
+    return _moves(
+        _step(
+            f"programme-{programme.id}-{share.day}-{share.sums.provider_id}",
+            source,
+            new_account(AccountKind.EARNINGS, share.sums.account_id, programme.asset),
+            share.paid,
+            TransferReason.INCENTIVE,
+            f"programmes/{programme.id}",
+        )
+        for share in paid
+        if share.paid > 0
+    )
+
+
+def granted(grant: Grant) -> Moves:
+    """A grant from the community pool to an account's free balance."""
+    return _moves(
+        [
+            _step(
+                f"grant-{grant.id}",
+                new_account(AccountKind.POOL, "", grant.asset),
+                new_account(AccountKind.BALANCE, grant.account_id, grant.asset),
+                grant.amount,
+                TransferReason.GRANT,
+                f"communityGrants/{grant.id}",
             )
         ]
     )

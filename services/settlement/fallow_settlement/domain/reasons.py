@@ -107,6 +107,42 @@ NOTHING_TO_CLAIM: Final = ErrorReason(
     "No anchored payout root holds anything of the account's that is not claimed.",
     "Create a withdrawal, or wait until the batch that takes it is anchored: list the withdrawals.",
 )
+PROGRAMME_NOT_FOUND: Final = ErrorReason(
+    "PROGRAMME_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such programme.",
+    "List the programmes.",
+)
+PROMOTION_NOT_FOUND: Final = ErrorReason(
+    "PROMOTION_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such promotion.",
+    "List the promotions.",
+)
+GRANT_NOT_FOUND: Final = ErrorReason(
+    "GRANT_NOT_FOUND",
+    "NOT_FOUND",
+    "There is no such grant from the community pool.",
+    "List the grants.",
+)
+GRANT_NOT_OPEN: Final = ErrorReason(
+    "GRANT_NOT_OPEN",
+    "FAILED_PRECONDITION",
+    "The grant's time for approvals is over.",
+    "Propose it anew.",
+)
+OWN_GRANT: Final = ErrorReason(
+    "OWN_GRANT",
+    "FAILED_PRECONDITION",
+    "Nobody approves a grant that he gets.",
+    "Ask another operator.",
+)
+POOL_TOO_SMALL: Final = ErrorReason(
+    "POOL_TOO_SMALL",
+    "FAILED_PRECONDITION",
+    "The community pool does not hold that much.",
+    "Ask for less, or wait for charges to fill the pool; the metadata says what it holds.",
+)
 
 REASONS: Final[tuple[ErrorReason, ...]] = (
     INSUFFICIENT_FUNDS,
@@ -126,5 +162,11 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     PAYEE_INVALID,
     WITHDRAWALS_HALTED,
     NOTHING_TO_CLAIM,
+    PROGRAMME_NOT_FOUND,
+    PROMOTION_NOT_FOUND,
+    GRANT_NOT_FOUND,
+    GRANT_NOT_OPEN,
+    OWN_GRANT,
+    POOL_TOO_SMALL,
 )
 """All of them."""

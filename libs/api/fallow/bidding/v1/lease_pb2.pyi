@@ -108,12 +108,15 @@ class Placement(_message.Message):
     REPLICA_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
     service: _builtins.str
     """Service of the workload."""
     replica: _builtins.int
     """Replica, from 0."""
     node_id: _builtins.str
     """Node of the provider."""
+    model: _builtins.str
+    """Market model name of its devices; empty when it asked for none."""
     @_builtins.property
     def devices(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceShare]:
         """Devices of the replica; empty when it asked for none."""
@@ -125,10 +128,11 @@ class Placement(_message.Message):
         replica: _builtins.int = ...,
         node_id: _builtins.str = ...,
         devices: _abc.Iterable[Global___DeviceShare] | None = ...,
+        model: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "node_id", b"node_id", "replica", b"replica", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "model", b"model", "node_id", b"node_id", "replica", b"replica", "service", b"service"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

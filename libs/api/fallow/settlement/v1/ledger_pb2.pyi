@@ -44,6 +44,8 @@ class _LedgerAccountKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Led
     """The operator's account for gaps after deep reorganisations of the chain."""
     LEDGER_ACCOUNT_KIND_PAYABLE: _LedgerAccountKind.ValueType  # 8
     """What an account withdrew; credits are all that it is owed on the chain, debits what it has claimed."""
+    LEDGER_ACCOUNT_KIND_PROGRAMME: _LedgerAccountKind.ValueType  # 9
+    """What is left of a programme's budget."""
 
 class LedgerAccountKind(_LedgerAccountKind, metaclass=_LedgerAccountKindEnumTypeWrapper):
     """What a ledger account stands for."""
@@ -66,6 +68,8 @@ LEDGER_ACCOUNT_KIND_CHAIN_LOSS: LedgerAccountKind.ValueType  # 7
 """The operator's account for gaps after deep reorganisations of the chain."""
 LEDGER_ACCOUNT_KIND_PAYABLE: LedgerAccountKind.ValueType  # 8
 """What an account withdrew; credits are all that it is owed on the chain, debits what it has claimed."""
+LEDGER_ACCOUNT_KIND_PROGRAMME: LedgerAccountKind.ValueType  # 9
+"""What is left of a programme's budget."""
 Global___LedgerAccountKind: _TypeAlias = LedgerAccountKind  # noqa: Y015
 
 class _TransferPhase:
@@ -127,7 +131,7 @@ class _TransferReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transf
     TRANSFER_REASON_WITHDRAWAL: _TransferReason.ValueType  # 7
     """A withdrawal to the chain."""
     TRANSFER_REASON_INCENTIVE: _TransferReason.ValueType  # 8
-    """A payment of an incentive programme."""
+    """A budget of an incentive programme, its payments, and its rest."""
     TRANSFER_REASON_GRANT: _TransferReason.ValueType  # 9
     """A grant from the community pool."""
     TRANSFER_REASON_CHAIN_LOSS: _TransferReason.ValueType  # 10
@@ -157,7 +161,7 @@ TRANSFER_REASON_POOL: TransferReason.ValueType  # 6
 TRANSFER_REASON_WITHDRAWAL: TransferReason.ValueType  # 7
 """A withdrawal to the chain."""
 TRANSFER_REASON_INCENTIVE: TransferReason.ValueType  # 8
-"""A payment of an incentive programme."""
+"""A budget of an incentive programme, its payments, and its rest."""
 TRANSFER_REASON_GRANT: TransferReason.ValueType  # 9
 """A grant from the community pool."""
 TRANSFER_REASON_CHAIN_LOSS: TransferReason.ValueType  # 10
