@@ -6,7 +6,6 @@ code, reason, field paths and facts.
 """
 
 import asyncio
-import secrets
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -47,12 +46,15 @@ from fallow.provider.v1 import provider_service_pb2_grpc as door_pb2_grpc
 from fallow.settlement.v1 import (
     charge_pb2,
     ledger_pb2,
+    programme_service_pb2_grpc,
     settlement_service_pb2,
     settlement_service_pb2_grpc,
 )
 from fallow.type.v1 import money_pb2
 from fallow_sdk.credentials import Credential, WalletCredential
 from fallow_sdk.errors import FallowError
+from fallow_sdk.giving import GivingCalls
+from fallow_sdk.request_ids import new_request_id
 from fallow_sdk.wallet import Wallet
 
 CALL_SECONDS = 15.0
@@ -129,12 +131,7 @@ def may_be_claimed(claim: settlement_service_pb2.Claim) -> bool:
     return claim.claimable_time.ToNanoseconds() <= now.ToNanoseconds()
 
 
-def new_request_id() -> str:
-    """An id for one write. Keep it to repeat the same write safely."""
-    return secrets.token_hex(16)
-
-
-class Client:
+class Client(GivingCalls):
     """The market as one signed-in account sees it. Use as `async with Client(endpoints) as client`."""
 
     def __init__(self, endpoints: Endpoints, *, token: str = "", credential: Credential | None = None) -> None:
@@ -162,6 +159,7 @@ class Client:
         self._escrows = settlement_service_pb2_grpc.EscrowServiceStub(settlement)
         self._funds = settlement_service_pb2_grpc.FundsServiceStub(settlement)
         self._receipts = settlement_service_pb2_grpc.ReceiptServiceStub(settlement)
+        self._programmes = programme_service_pb2_grpc.ProgrammeServiceStub(settlement)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -11,9 +11,10 @@ from fallow.order.v1 import order_pb2
 from fallow.settlement.v1 import charge_pb2
 from fallow_receipts import Receipt, ReceiptError, verify_receipt
 from fallow_sdk.chain import ChainClient
-from fallow_sdk.client import Client, new_request_id
+from fallow_sdk.client import Client
 from fallow_sdk.errors import FallowError
 from fallow_sdk.money import MICROS_PER_UNIT
+from fallow_sdk.request_ids import new_request_id
 from fallow_sdk.wallet import Wallet
 from fallow_stack.demo import ask_workload, order_text
 from fallow_stack.sites import choose_asks
