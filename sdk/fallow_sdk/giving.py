@@ -27,7 +27,7 @@ class GivingCalls:
         """What the programme `programmes/{programme}` counted and paid, newest day first."""
         request = messages.ListProgrammeSharesRequest(parent=programme)
         found: list[messages.ProgrammeShare] = await self._list(
-            self._programmes.ListProgrammeShares, request, lambda page: page.shares
+            self._programmes.ListProgrammeShares, request, lambda page: page.programme_shares
         )
         return found
 
@@ -69,9 +69,9 @@ class GivingCalls:
 
     async def list_grants(self) -> list[messages.CommunityGrant]:
         """Grants from the community pool, newest first."""
-        request = messages.ListGrantsRequest()
+        request = messages.ListCommunityGrantsRequest()
         found: list[messages.CommunityGrant] = await self._list(
-            self._programmes.ListGrants, request, lambda page: page.grants
+            self._programmes.ListCommunityGrants, request, lambda page: page.community_grants
         )
         return found
 
@@ -79,12 +79,14 @@ class GivingCalls:
         self, grant: messages.CommunityGrant, *, request_id: str | None = None
     ) -> messages.CommunityGrant:
         """Propose a grant; two operators' approvals pay it."""
-        request = messages.ProposeGrantRequest(grant=grant, request_id=request_id or new_request_id())
-        made: messages.CommunityGrant = await self._call(self._programmes.ProposeGrant, request)
+        request = messages.ProposeCommunityGrantRequest(
+            community_grant=grant, request_id=request_id or new_request_id()
+        )
+        made: messages.CommunityGrant = await self._call(self._programmes.ProposeCommunityGrant, request)
         return made
 
     async def approve_grant(self, grant: str) -> messages.CommunityGrant:
         """Approve the grant `communityGrants/{grant}`. FallowError OWN_GRANT, GRANT_NOT_OPEN, POOL_TOO_SMALL."""
-        request = messages.ApproveGrantRequest(name=grant)
-        approved: messages.CommunityGrant = await self._call(self._programmes.ApproveGrant, request)
+        request = messages.ApproveCommunityGrantRequest(name=grant)
+        approved: messages.CommunityGrant = await self._call(self._programmes.ApproveCommunityGrant, request)
         return approved

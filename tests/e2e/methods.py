@@ -160,8 +160,8 @@ METHODS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "fallow.settlement.v1.ProgrammeService/CreatePromotion": (Kind.SERVICE, REQUEST_ID),
     "fallow.settlement.v1.ProgrammeService/EndPromotion": (Kind.SERVICE, {"name": "promotions/$id"}),
     "fallow.settlement.v1.ProgrammeService/ListPromotions": (Kind.CALLER, {}),
-    "fallow.settlement.v1.ProgrammeService/ProposeGrant": (Kind.SERVICE, REQUEST_ID),
-    "fallow.settlement.v1.ProgrammeService/ApproveGrant": (Kind.SERVICE, {"name": "communityGrants/$id"}),
-    "fallow.settlement.v1.ProgrammeService/GetGrant": (Kind.PUBLIC, {"name": "communityGrants/$id"}),
-    "fallow.settlement.v1.ProgrammeService/ListGrants": (Kind.PUBLIC, {}),
+    "fallow.settlement.v1.ProgrammeService/ProposeCommunityGrant": (Kind.SERVICE, REQUEST_ID),
+    "fallow.settlement.v1.ProgrammeService/ApproveCommunityGrant": (Kind.SERVICE, {"name": "communityGrants/$id"}),
+    "fallow.settlement.v1.ProgrammeService/GetCommunityGrant": (Kind.PUBLIC, {"name": "communityGrants/$id"}),
+    "fallow.settlement.v1.ProgrammeService/ListCommunityGrants": (Kind.PUBLIC, {}),
 }

@@ -91,7 +91,7 @@ def shares_table(found: Sequence[messages.ProgrammeShare]) -> Table:
     columns = ("ONLINE H", "RELATED H", "EARNED", "DUE", "PAID", "SHORT")
     table = Table("DAY", name_column("PROVIDER"), *columns, box=None)
     for share in found:
-        hours = (share.online_time.ToSeconds() / HOUR_SECONDS, share.related_time.ToSeconds() / HOUR_SECONDS)
+        hours = (share.online_duration.ToSeconds() / HOUR_SECONDS, share.related_duration.ToSeconds() / HOUR_SECONDS)
         sums = (share.earned, share.due, share.paid, share.short)
         table.add_row(share.day, share.provider, *(f"{time:.2f}" for time in hours), *map(show_amount, sums))
     return table
@@ -104,7 +104,7 @@ def shares_csv(found: Sequence[messages.ProgrammeShare]) -> str:
     lines.writerow(["day", "provider", "account", "online_ms", "related_ms", "earned", "due", "paid", "short", "asset"])
     for share in found:
         sums = (share.earned, share.due, share.paid, share.short)
-        times = (share.online_time.ToMilliseconds(), share.related_time.ToMilliseconds())
+        times = (share.online_duration.ToMilliseconds(), share.related_duration.ToMilliseconds())
         micros = [amount.micros for amount in sums]
         lines.writerow([share.day, share.provider, share.account, *times, *micros, share.due.asset])
     return text.getvalue()
@@ -214,7 +214,7 @@ def grants_table(found: Sequence[messages.CommunityGrant]) -> Table:
     columns = ("AMOUNT", "STATE", "APPROVALS", "EXPIRES", "REASON")
     table = Table(name_column("GRANT"), name_column("ACCOUNT"), *columns, box=None)
     for one in found:
-        state = messages.GrantState.Name(one.state).removeprefix("GRANT_STATE_")
+        state = messages.CommunityGrantState.Name(one.state).removeprefix("COMMUNITY_GRANT_STATE_")
         approvals = f"{len(one.approvers)} of 2"
         table.add_row(
             one.name, one.account, show_amount(one.amount), state, approvals, show_time(one.expire_time), one.reason

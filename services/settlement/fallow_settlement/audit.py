@@ -34,6 +34,8 @@ TABLES: Final = {
     "places": ("audit_queue", "it would be anchored never, or twice"),
     "vetoes": ("audit_vetoes", "whether its payouts count is not what the vetoes of the chain make of it"),
     "withdrawals": ("audit_withdrawals", "what the account is owed on the chain is not what it withdrew"),
+    "programmes": ("audit_programmes", "what moved for it is not what it says, or more than was due"),
+    "grants": ("audit_grants", "what moved for it is not what two operators approved"),
 }
 """The checks that one query does: its name, and what a difference means."""
 BATCHES: Final = "batches"

@@ -64,9 +64,11 @@ class Facts:
 
     def market_handlers(self) -> dict[type[Message], Handler]:
         """Handlers of the topic of providers."""
-        return {events_pb2.DevicesOnline: self.devices_online}
+        return {events_pb2.OnlineTimeCounted: self.online_time_counted}
 
-    async def devices_online(self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.DevicesOnline) -> None:
+    async def online_time_counted(
+        self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.OnlineTimeCounted
+    ) -> None:
         """Keep for the programmes how long devices were online that somebody vouches for."""
         if not message.audited:
             return
@@ -77,7 +79,7 @@ class Facts:
             asset=message.asset,
             start_time=from_timestamp(message.start_time),
             ask_micros_per_hour=message.ask_micros_per_hour,
-            by_auditor={audited.auditor: from_duration(audited.online_time) for audited in message.audited},
+            by_auditor={audited.auditor: from_duration(audited.online_duration) for audited in message.audited},
         )
         await programme_store.insert_online_time(unit.connection, online)
 

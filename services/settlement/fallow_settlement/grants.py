@@ -19,7 +19,7 @@ from fallow_settlement.domain.rules import Rules
 from fallow_settlement.ledger_store import must_post
 from fallow_settlement.programmes import check_pool
 
-PROPOSE_METHOD: Final = "fallow.settlement.v1.ProgrammeService/ProposeGrant"
+PROPOSE_METHOD: Final = "fallow.settlement.v1.ProgrammeService/ProposeCommunityGrant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Grants:
 
     async def propose(self, proposal: Proposal, creator: str, *, request_id: str, request: Message) -> Grant:
         """Propose a grant; a repeat answers the grant of the first call."""
-        self._rules.check_asset(proposal.asset, "grant.amount.asset")
-        check_amount(proposal.amount, "grant.amount.micros")
+        self._rules.check_asset(proposal.asset, "community_grant.amount.asset")
+        check_amount(proposal.amount, "community_grant.amount.micros")
         async with self._database.transaction() as unit:
             identifier = unit.ids.new()
             taken = await claim(
@@ -64,7 +64,9 @@ class Grants:
             now = unit.clock.now()
             expire_time = proposal.expire_time or now + USUAL_WAIT
             if not now < expire_time <= now + LONGEST_WAIT:
-                raise invalid_field("grant.expire_time", f"must be after now, and within {LONGEST_WAIT.days} days")
+                raise invalid_field(
+                    "community_grant.expire_time", f"must be after now, and within {LONGEST_WAIT.days} days"
+                )
             grant = Grant(
                 id=identifier,
                 account_id=proposal.account_id,

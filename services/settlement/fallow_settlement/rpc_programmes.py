@@ -67,7 +67,7 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
         programme, found = await self._programmes.report(programme_id, _after_share(page), page.limit)
         shown, token = page.cut(found, lambda share: f"{share.day} {share.sums.provider_id}")
         return messages.ListProgrammeSharesResponse(
-            shares=[share_message(programme, share) for share in shown], next_page_token=token
+            programme_shares=[share_message(programme, share) for share in shown], next_page_token=token
         )
 
     async def CreatePromotion(self, request: messages.CreatePromotionRequest, context: Any) -> messages.Promotion:
@@ -100,11 +100,13 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
         shown, token = page.cut(found, lambda promotion: (promotion.create_time, promotion.id))
         return messages.ListPromotionsResponse(promotions=map(promotion_message, shown), next_page_token=token)
 
-    async def ProposeGrant(self, request: messages.ProposeGrantRequest, context: Any) -> messages.CommunityGrant:
+    async def ProposeCommunityGrant(
+        self, request: messages.ProposeCommunityGrantRequest, context: Any
+    ) -> messages.CommunityGrant:
         """Propose a grant."""
-        wanted = request.grant
+        wanted = request.community_grant
         proposal = Proposal(
-            account_id=resource_id(wanted.account, "accounts", field="grant.account"),
+            account_id=resource_id(wanted.account, "accounts", field="community_grant.account"),
             asset=wanted.amount.asset,
             amount=wanted.amount.micros,
             reason=wanted.reason,
@@ -113,20 +115,28 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
         made = await self._grants.propose(proposal, _caller(), request_id=request.request_id, request=request)
         return self._grant_message(made)
 
-    async def ApproveGrant(self, request: messages.ApproveGrantRequest, context: Any) -> messages.CommunityGrant:
+    async def ApproveCommunityGrant(
+        self, request: messages.ApproveCommunityGrantRequest, context: Any
+    ) -> messages.CommunityGrant:
         """Approve a grant."""
         return self._grant_message(await self._grants.approve(resource_id(request.name, "communityGrants"), _caller()))
 
-    async def GetGrant(self, request: messages.GetGrantRequest, context: Any) -> messages.CommunityGrant:
+    async def GetCommunityGrant(
+        self, request: messages.GetCommunityGrantRequest, context: Any
+    ) -> messages.CommunityGrant:
         """Return a grant."""
         return self._grant_message(await self._grants.get(resource_id(request.name, "communityGrants")))
 
-    async def ListGrants(self, request: messages.ListGrantsRequest, context: Any) -> messages.ListGrantsResponse:
+    async def ListCommunityGrants(
+        self, request: messages.ListCommunityGrantsRequest, context: Any
+    ) -> messages.ListCommunityGrantsResponse:
         """List grants."""
         page = Page(request)
         found = await self._grants.list_all(page.after_time(), page.limit)
         shown, token = page.cut(found, lambda grant: (grant.create_time, grant.id))
-        return messages.ListGrantsResponse(grants=map(self._grant_message, shown), next_page_token=token)
+        return messages.ListCommunityGrantsResponse(
+            community_grants=map(self._grant_message, shown), next_page_token=token
+        )
 
     def _grant_message(self, grant: Grant) -> messages.CommunityGrant:
         """A grant as it stands now."""
@@ -137,7 +147,7 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
             amount=amount(grant.asset, grant.amount),
             reason=grant.reason,
             expire_time=to_timestamp(grant.expire_time),
-            state=messages.GrantState.Value(f"GRANT_STATE_{state}"),
+            state=messages.CommunityGrantState.Value(f"COMMUNITY_GRANT_STATE_{state}"),
             creator=f"accounts/{grant.creator}",
             approvers=[f"accounts/{approver}" for approver in grant.approvers],
             create_time=to_timestamp(grant.create_time),
@@ -168,8 +178,8 @@ def share_message(programme: Programme, share: Share) -> messages.ProgrammeShare
         day=share.day.isoformat(),
         provider=f"providers/{share.sums.provider_id}",
         account=f"accounts/{share.sums.account_id}",
-        online_time=to_duration(share.sums.online_ms),
-        related_time=to_duration(share.sums.related_ms),
+        online_duration=to_duration(share.sums.online_ms),
+        related_duration=to_duration(share.sums.related_ms),
         earned=amount(programme.asset, share.sums.earned),
         due=amount(programme.asset, share.due),
         paid=amount(programme.asset, share.paid),

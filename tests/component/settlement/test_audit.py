@@ -13,13 +13,24 @@ from fallow_chassis.testing import DatabaseFactory, ManualClock, SequentialIds
 from fallow_settlement.audit import CHECKS, Finding, audit
 from fallow_settlement.chain import JsonRpcNode
 from fallow_settlement.domain import moves
+from fallow_settlement.grants import Grants
 from fallow_settlement.ledger_store import must_post
 from fallow_settlement.settings import Contracts
 from fallow_settlement.signer import Signer
 from fallow_settlement.withdrawal_store import VaultClaim, confirm_claims_to, insert_claim
 from tests.component.settlement.chain import LocalChain
-from tests.component.settlement.market import ASSET, TENANT, Market
+from tests.component.settlement.market import ASSET, RULES, TENANT, Market
 from tests.component.settlement.test_chain import charge_again, charged
+from tests.component.settlement.test_programmes import (
+    ANNA,
+    BERT,
+    REFERENCE,
+    fill_pool,
+    online,
+    propose,
+    settle,
+    start,
+)
 from tests.component.settlement.test_withdrawals import Out
 
 FALLOW = Path(sys.executable).with_name("fallow")
@@ -51,7 +62,21 @@ async def books(
         await confirm_claims_to(unit.connection, 1)
         move = moves.claimed(TENANT, ASSET, total=50, amount=50)
         await must_post(unit.connection, move.accounts, move.transfers, clock.now())
+    await given(market)
     return database
+
+
+async def given(market: Market) -> None:
+    """A programme that has paid a day and runs on, and a grant that was paid."""
+    await fill_pool(market, 1_000_000_000)
+    await start(market, days=30)
+    grants = Grants(market.database, RULES)
+    grant = await propose(market, 400)
+    for operator in (ANNA, BERT):
+        await grants.approve(grant, operator)
+    market.clock.advance(seconds=3_600)
+    await online(market, 2)
+    assert [share.paid for share in await settle(market)] == [2 * REFERENCE * 950 // 1_000]
 
 
 async def findings(database: Database, node: JsonRpcNode | None, contracts: Contracts) -> list[Finding]:
@@ -104,6 +129,13 @@ async def test_kept_books_hold(books: Database, node: JsonRpcNode, contracts: Co
         ("places", "charges/", "DELETE FROM batch_charge WHERE leaf_index = 0 AND batch_number = 1"),
         ("withdrawals", "accounts/", "UPDATE withdrawal SET amount = amount + 1"),
         ("withdrawals", "accounts/", "UPDATE vault_claim SET amount = amount + 1"),
+        ("programmes", "programmes/", "UPDATE programme SET budget = budget + 1"),
+        ("programmes", "programmes/", "UPDATE programme_share SET paid = paid + 1"),
+        ("programmes", "programmes/", "UPDATE programme_share SET due = paid - 1"),
+        ("programmes", "transfers/programme-", "DELETE FROM programme_share"),
+        ("grants", "communityGrants/", "UPDATE community_grant SET amount = amount + 1"),
+        ("grants", "communityGrants/", "UPDATE community_grant SET pay_time = NULL"),
+        ("grants", "communityGrants/", "DELETE FROM grant_approval WHERE account_id = (SELECT min(account_id) FROM grant_approval)"),
         ("batches", "batches/1 settlement_root", "UPDATE charge SET tenant_id = provider_account_id WHERE sequence = 1"),
         ("batches", "batches/2 payout_root", "UPDATE withdrawal SET payee = '0x' || repeat('34', 20)"),
         ("batches", "batches/2 prev", "UPDATE batch SET parent_commitment = sha256('x') WHERE number = 2"),

@@ -74,15 +74,19 @@ async def online(
     """Hours that bidding tells of, from now on; the clock stands at their end."""
     for _ in range(hours):
         begin = market.clock.now().replace(minute=0, second=0, microsecond=0)
-        message = events_pb2.DevicesOnline(
+        message = events_pb2.OnlineTimeCounted(
             provider=f"providers/{PROVIDER}",
             account=f"accounts/{OWNER}",
             model=model,
             asset=ASSET,
             ask_micros_per_hour=ask,
             start_time=to_timestamp(begin),
-            online_time=to_duration(devices * HOUR_MS),
-            audited=[events_pb2.DevicesOnline.AuditedTime(auditor=auditor, online_time=to_duration(devices * HOUR_MS))],
+            online_duration=to_duration(devices * HOUR_MS),
+            audited=[
+                events_pb2.OnlineTimeCounted.AuditedTime(
+                    auditor=auditor, online_duration=to_duration(devices * HOUR_MS)
+                )
+            ],
         )
         # Each comes twice, as any message may.
         await market.state(message)
@@ -216,7 +220,7 @@ async def test_a_budget_that_the_pool_lacks_is_refused(market: Market) -> None:
 async def propose(market: Market, micros: int, account: str = CARL, request: str = "one") -> str:
     """A grant that Anna proposes."""
     proposal = Proposal(account, ASSET, micros, "for a library", None)
-    message = messages.ProposeGrantRequest(request_id=request)
+    message = messages.ProposeCommunityGrantRequest(request_id=request)
     made = await Grants(market.database, RULES).propose(proposal, ANNA, request_id=request, request=message)
     return made.id
 
@@ -344,13 +348,13 @@ async def test_an_operator_does_not_move_the_pool_by_hand(market: Market) -> Non
 
 async def test_hours_of_nobody_are_not_kept(market: Market) -> None:
     """Goal: rows for what can count alone. Method: an hour that no auditor vouches for."""
-    message = events_pb2.DevicesOnline(
+    message = events_pb2.OnlineTimeCounted(
         provider=f"providers/{PROVIDER}",
         account=f"accounts/{OWNER}",
         model="h100",
         asset=ASSET,
         start_time=to_timestamp(market.clock.now()),
-        online_time=to_duration(HOUR_MS),
+        online_duration=to_duration(HOUR_MS),
     )
     await market.state(message)
     async with market.database.read() as connection:

@@ -46,6 +46,9 @@ WITHOUT_REQUEST_ID = {
     "SetBalancePayee": "naming the same again changes nothing",
     "ResumeProvider": "resuming again changes nothing",
     "WithdrawOffer": "withdrawing again changes nothing",
+    "EndProgramme": "ending again changes nothing",
+    "EndPromotion": "ending again changes nothing",
+    "ApproveCommunityGrant": "one operator counts once",
     "Exec": "a stream to one process; the caller starts another on purpose",
     "ForwardPort": "a stream to one port; nothing outlives it",
 }

@@ -70,18 +70,18 @@ class OnlineCommands:
         provider = await providers.load_provider(unit.connection, everybody.provider_id)
         assert provider is not None, "providers are never deleted"
         audited = [
-            events_pb2.DevicesOnline.AuditedTime(auditor=one.auditor, online_time=to_duration(one.online_ms))
+            events_pb2.OnlineTimeCounted.AuditedTime(auditor=one.auditor, online_duration=to_duration(one.online_ms))
             for one in same
             if one.auditor != EVERYBODY
         ]
-        event = events_pb2.DevicesOnline(
+        event = events_pb2.OnlineTimeCounted(
             provider=f"providers/{everybody.provider_id}",
             account=provider.account,
             model=everybody.model,
             asset=everybody.asset,
             ask_micros_per_hour=everybody.ask_micros,
             start_time=to_timestamp(everybody.start_time),
-            online_time=to_duration(everybody.online_ms),
+            online_duration=to_duration(everybody.online_ms),
             audited=audited,
         )
         version = await providers.next_market_version(unit.connection, everybody.provider_id)

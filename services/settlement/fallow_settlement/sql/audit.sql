@@ -154,3 +154,59 @@ LEFT JOIN vetoed USING (number)
 WHERE batch.payable = (vetoed.number IS NOT NULL)
 ORDER BY batch.number
 LIMIT 1;
+
+-- name: audit_programmes
+-- A programme's budget, each payment of a day, and its rest, against the transfers that moved them; and what was paid against what was due.
+WITH expected AS (
+    SELECT 'programmes/' || id AS place, 'programme-' || id || '-budget' AS transfer_id, budget AS amount FROM programme
+    UNION ALL
+    SELECT 'programmes/' || id, 'programme-' || id || '-rest',
+           budget - (SELECT coalesce(sum(paid), 0) FROM programme_share WHERE programme_id = programme.id)
+    FROM programme
+    WHERE close_time IS NOT NULL
+    UNION ALL
+    SELECT format('programmes/%s on %s for providers/%s', programme_id, day, provider_id),
+           format('programme-%s-%s-%s', programme_id, day, provider_id), paid
+    FROM programme_share
+),
+moved AS (SELECT id, amount FROM transfer WHERE id LIKE 'programme-%'),
+to_date AS (
+    SELECT programme_id, provider_id, day, max(due) OVER before AS due, sum(paid) OVER before AS paid
+    FROM programme_share
+    WINDOW before AS (PARTITION BY programme_id, provider_id ORDER BY day)
+),
+found AS (
+    SELECT coalesce(place, 'transfers/' || moved.id) AS place, coalesce(expected.amount, 0)::text AS expected,
+           coalesce(moved.amount, 0)::text AS found
+    FROM expected
+    FULL JOIN moved ON moved.id = expected.transfer_id
+    WHERE coalesce(expected.amount, 0) <> coalesce(moved.amount, 0)
+    UNION ALL
+    SELECT format('programmes/%s on %s for providers/%s', programme_id, day, provider_id), 'at most ' || due, paid::text
+    FROM to_date
+    WHERE paid > due
+)
+SELECT place, expected, found FROM found ORDER BY place LIMIT 1;
+
+-- name: audit_grants
+-- A grant is paid by two operators' words, and what moved is what it says.
+SELECT 'communityGrants/' || coalesce(community_grant.id, substr(transfer.id, 7)) AS place,
+       CASE WHEN pay_time IS NULL THEN 'nothing paid'
+            ELSE format('%s to accounts/%s, approved by 2', community_grant.amount, community_grant.account_id) END AS expected,
+       format('%s to %s, approved by %s', coalesce(transfer.amount, 0), coalesce(transfer.credit_account, 'nobody'), approvals) AS found
+FROM community_grant
+FULL JOIN (SELECT * FROM transfer WHERE reason = 'GRANT') AS transfer ON transfer.id = 'grant-' || community_grant.id
+CROSS JOIN LATERAL (
+    SELECT count(*) AS approvals FROM grant_approval
+    WHERE grant_id = community_grant.id AND grant_approval.account_id <> community_grant.account_id
+) AS approved
+WHERE (pay_time IS NOT NULL) <> (transfer.id IS NOT NULL)
+   OR pay_time IS NOT NULL AND (
+       approvals < 2
+       OR (transfer.amount, transfer.credit_account)
+          IS DISTINCT FROM (
+              community_grant.amount, 'balance-' || community_grant.account_id || '-' || community_grant.asset
+          )
+   )
+ORDER BY 1
+LIMIT 1;

@@ -477,7 +477,7 @@ class ProviderRegistered(_message.Message):
 Global___ProviderRegistered: _TypeAlias = ProviderRegistered  # noqa: Y015
 
 @_typing.final
-class DevicesOnline(_message.Message):
+class OnlineTimeCounted(_message.Message):
     """How long a provider's devices of one model were online in one hour, and offered. A minute counts for a device that its provider reports as
     healthy at the minute's end, where the provider is heard, not draining, and offers the model in the asset. Minutes in which the market
     itself was away count for nobody.
@@ -492,22 +492,22 @@ class DevicesOnline(_message.Message):
         DESCRIPTOR: _descriptor.Descriptor
 
         AUDITOR_FIELD_NUMBER: _builtins.int
-        ONLINE_TIME_FIELD_NUMBER: _builtins.int
+        ONLINE_DURATION_FIELD_NUMBER: _builtins.int
         auditor: _builtins.str
         """Auditor: an EVM address in lower case, or `ed25519:` and a key."""
         @_builtins.property
-        def online_time(self) -> _duration_pb2.Duration:
+        def online_duration(self) -> _duration_pb2.Duration:
             """Time of as many devices as the auditor has signed, at most."""
 
         def __init__(
             self,
             *,
             auditor: _builtins.str = ...,
-            online_time: _duration_pb2.Duration | None = ...,
+            online_duration: _duration_pb2.Duration | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _typing.Literal["online_time", b"online_time"]  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["online_duration", b"online_duration"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["auditor", b"auditor", "online_time", b"online_time"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["auditor", b"auditor", "online_duration", b"online_duration"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -517,7 +517,7 @@ class DevicesOnline(_message.Message):
     ASSET_FIELD_NUMBER: _builtins.int
     ASK_MICROS_PER_HOUR_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
-    ONLINE_TIME_FIELD_NUMBER: _builtins.int
+    ONLINE_DURATION_FIELD_NUMBER: _builtins.int
     AUDITED_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Provider, `providers/{provider}`."""
@@ -534,11 +534,11 @@ class DevicesOnline(_message.Message):
         """When the hour began."""
 
     @_builtins.property
-    def online_time(self) -> _duration_pb2.Duration:
+    def online_duration(self) -> _duration_pb2.Duration:
         """Time of all devices together."""
 
     @_builtins.property
-    def audited(self) -> _containers.RepeatedCompositeFieldContainer[Global___DevicesOnline.AuditedTime]:
+    def audited(self) -> _containers.RepeatedCompositeFieldContainer[Global___OnlineTimeCounted.AuditedTime]:
         """The part of it that auditors vouch for, each for as many devices as it has signed."""
 
     def __init__(
@@ -550,16 +550,16 @@ class DevicesOnline(_message.Message):
         asset: _builtins.str = ...,
         ask_micros_per_hour: _builtins.int = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
-        online_time: _duration_pb2.Duration | None = ...,
-        audited: _abc.Iterable[Global___DevicesOnline.AuditedTime] | None = ...,
+        online_duration: _duration_pb2.Duration | None = ...,
+        audited: _abc.Iterable[Global___OnlineTimeCounted.AuditedTime] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["online_time", b"online_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["online_duration", b"online_duration", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "ask_micros_per_hour", b"ask_micros_per_hour", "asset", b"asset", "audited", b"audited", "model", b"model", "online_time", b"online_time", "provider", b"provider", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "ask_micros_per_hour", b"ask_micros_per_hour", "asset", b"asset", "audited", b"audited", "model", b"model", "online_duration", b"online_duration", "provider", b"provider", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DevicesOnline: _TypeAlias = DevicesOnline  # noqa: Y015
+Global___OnlineTimeCounted: _TypeAlias = OnlineTimeCounted  # noqa: Y015
 
 @_typing.final
 class OfferPublished(_message.Message):

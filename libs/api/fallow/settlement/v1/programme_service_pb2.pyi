@@ -46,33 +46,33 @@ PROGRAMME_STATE_ENDED: ProgrammeState.ValueType  # 2
 """Over: all is paid, and the rest of the budget is in the pool again."""
 Global___ProgrammeState: _TypeAlias = ProgrammeState  # noqa: Y015
 
-class _GrantState:
+class _CommunityGrantState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _GrantStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GrantState.ValueType], _builtins.type):
+class _CommunityGrantStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommunityGrantState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    GRANT_STATE_UNSPECIFIED: _GrantState.ValueType  # 0
+    COMMUNITY_GRANT_STATE_UNSPECIFIED: _CommunityGrantState.ValueType  # 0
     """Not a state."""
-    GRANT_STATE_PROPOSED: _GrantState.ValueType  # 1
+    COMMUNITY_GRANT_STATE_PROPOSED: _CommunityGrantState.ValueType  # 1
     """Waits for approvals."""
-    GRANT_STATE_PAID: _GrantState.ValueType  # 2
+    COMMUNITY_GRANT_STATE_PAID: _CommunityGrantState.ValueType  # 2
     """Paid, once."""
-    GRANT_STATE_EXPIRED: _GrantState.ValueType  # 3
+    COMMUNITY_GRANT_STATE_EXPIRED: _CommunityGrantState.ValueType  # 3
     """Nobody approved it in time."""
 
-class GrantState(_GrantState, metaclass=_GrantStateEnumTypeWrapper):
+class CommunityGrantState(_CommunityGrantState, metaclass=_CommunityGrantStateEnumTypeWrapper):
     """State of a grant."""
 
-GRANT_STATE_UNSPECIFIED: GrantState.ValueType  # 0
+COMMUNITY_GRANT_STATE_UNSPECIFIED: CommunityGrantState.ValueType  # 0
 """Not a state."""
-GRANT_STATE_PROPOSED: GrantState.ValueType  # 1
+COMMUNITY_GRANT_STATE_PROPOSED: CommunityGrantState.ValueType  # 1
 """Waits for approvals."""
-GRANT_STATE_PAID: GrantState.ValueType  # 2
+COMMUNITY_GRANT_STATE_PAID: CommunityGrantState.ValueType  # 2
 """Paid, once."""
-GRANT_STATE_EXPIRED: GrantState.ValueType  # 3
+COMMUNITY_GRANT_STATE_EXPIRED: CommunityGrantState.ValueType  # 3
 """Nobody approved it in time."""
-Global___GrantState: _TypeAlias = GrantState  # noqa: Y015
+Global___CommunityGrantState: _TypeAlias = CommunityGrantState  # noqa: Y015
 
 @_typing.final
 class Programme(_message.Message):
@@ -161,8 +161,8 @@ class ProgrammeShare(_message.Message):
     DAY_FIELD_NUMBER: _builtins.int
     PROVIDER_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
-    ONLINE_TIME_FIELD_NUMBER: _builtins.int
-    RELATED_TIME_FIELD_NUMBER: _builtins.int
+    ONLINE_DURATION_FIELD_NUMBER: _builtins.int
+    RELATED_DURATION_FIELD_NUMBER: _builtins.int
     EARNED_FIELD_NUMBER: _builtins.int
     DUE_FIELD_NUMBER: _builtins.int
     PAID_FIELD_NUMBER: _builtins.int
@@ -172,13 +172,13 @@ class ProgrammeShare(_message.Message):
     provider: _builtins.str
     """Provider, `providers/{provider}`."""
     account: _builtins.str
-    """Owner of the provider, who is paid."""
+    """Owner of the provider, `accounts/{account}`, who is paid."""
     @_builtins.property
-    def online_time(self) -> _duration_pb2.Duration:
+    def online_duration(self) -> _duration_pb2.Duration:
         """Device time that was verified online, offered for no more than the reference rate."""
 
     @_builtins.property
-    def related_time(self) -> _duration_pb2.Duration:
+    def related_duration(self) -> _duration_pb2.Duration:
         """Device time leased to accounts that are related to the owner; it does not count as online."""
 
     @_builtins.property
@@ -203,16 +203,16 @@ class ProgrammeShare(_message.Message):
         day: _builtins.str = ...,
         provider: _builtins.str = ...,
         account: _builtins.str = ...,
-        online_time: _duration_pb2.Duration | None = ...,
-        related_time: _duration_pb2.Duration | None = ...,
+        online_duration: _duration_pb2.Duration | None = ...,
+        related_duration: _duration_pb2.Duration | None = ...,
         earned: _money_pb2.Amount | None = ...,
         due: _money_pb2.Amount | None = ...,
         paid: _money_pb2.Amount | None = ...,
         short: _money_pb2.Amount | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "earned", b"earned", "online_time", b"online_time", "paid", b"paid", "related_time", b"related_time", "short", b"short"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due", b"due", "earned", b"earned", "online_duration", b"online_duration", "paid", b"paid", "related_duration", b"related_duration", "short", b"short"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "day", b"day", "due", b"due", "earned", b"earned", "online_time", b"online_time", "paid", b"paid", "provider", b"provider", "related_time", b"related_time", "short", b"short"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "day", b"day", "due", b"due", "earned", b"earned", "online_duration", b"online_duration", "paid", b"paid", "provider", b"provider", "related_duration", b"related_duration", "short", b"short"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,23 +380,23 @@ class ListProgrammeSharesResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SHARES_FIELD_NUMBER: _builtins.int
+    PROGRAMME_SHARES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty at the end."""
     @_builtins.property
-    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgrammeShare]:
+    def programme_shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProgrammeShare]:
         """Shares, newest day first, then by provider."""
 
     def __init__(
         self,
         *,
-        shares: _abc.Iterable[Global___ProgrammeShare] | None = ...,
+        programme_shares: _abc.Iterable[Global___ProgrammeShare] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "shares", b"shares"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "programme_shares", b"programme_shares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -587,7 +587,7 @@ class CommunityGrant(_message.Message):
     """Account that gets it, `accounts/{account}`."""
     reason: _builtins.str
     """What for, for people; 1 to 512 characters."""
-    state: Global___GrantState.ValueType
+    state: Global___CommunityGrantState.ValueType
     """State."""
     creator: _builtins.str
     """Operator who proposed it, `accounts/{account}`."""
@@ -615,7 +615,7 @@ class CommunityGrant(_message.Message):
         amount: _money_pb2.Amount | None = ...,
         reason: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
-        state: Global___GrantState.ValueType = ...,
+        state: Global___CommunityGrantState.ValueType = ...,
         creator: _builtins.str = ...,
         approvers: _abc.Iterable[_builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
@@ -629,36 +629,36 @@ class CommunityGrant(_message.Message):
 Global___CommunityGrant: _TypeAlias = CommunityGrant  # noqa: Y015
 
 @_typing.final
-class ProposeGrantRequest(_message.Message):
-    """Request of ProposeGrant."""
+class ProposeCommunityGrantRequest(_message.Message):
+    """Request of ProposeCommunityGrant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    GRANT_FIELD_NUMBER: _builtins.int
+    COMMUNITY_GRANT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Caller's id of this request; 1 to 128 characters."""
     @_builtins.property
-    def grant(self) -> Global___CommunityGrant:
+    def community_grant(self) -> Global___CommunityGrant:
         """The grant."""
 
     def __init__(
         self,
         *,
-        grant: Global___CommunityGrant | None = ...,
+        community_grant: Global___CommunityGrant | None = ...,
         request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["community_grant", b"community_grant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grant", b"grant", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["community_grant", b"community_grant", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ProposeGrantRequest: _TypeAlias = ProposeGrantRequest  # noqa: Y015
+Global___ProposeCommunityGrantRequest: _TypeAlias = ProposeCommunityGrantRequest  # noqa: Y015
 
 @_typing.final
-class ApproveGrantRequest(_message.Message):
-    """Request of ApproveGrant."""
+class ApproveCommunityGrantRequest(_message.Message):
+    """Request of ApproveCommunityGrant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -676,11 +676,11 @@ class ApproveGrantRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ApproveGrantRequest: _TypeAlias = ApproveGrantRequest  # noqa: Y015
+Global___ApproveCommunityGrantRequest: _TypeAlias = ApproveCommunityGrantRequest  # noqa: Y015
 
 @_typing.final
-class GetGrantRequest(_message.Message):
-    """Request of GetGrant."""
+class GetCommunityGrantRequest(_message.Message):
+    """Request of GetCommunityGrant."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -698,11 +698,11 @@ class GetGrantRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetGrantRequest: _TypeAlias = GetGrantRequest  # noqa: Y015
+Global___GetCommunityGrantRequest: _TypeAlias = GetCommunityGrantRequest  # noqa: Y015
 
 @_typing.final
-class ListGrantsRequest(_message.Message):
-    """Request of ListGrants."""
+class ListCommunityGrantsRequest(_message.Message):
+    """Request of ListCommunityGrants."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -724,32 +724,32 @@ class ListGrantsRequest(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListGrantsRequest: _TypeAlias = ListGrantsRequest  # noqa: Y015
+Global___ListCommunityGrantsRequest: _TypeAlias = ListCommunityGrantsRequest  # noqa: Y015
 
 @_typing.final
-class ListGrantsResponse(_message.Message):
-    """Answer of ListGrants."""
+class ListCommunityGrantsResponse(_message.Message):
+    """Answer of ListCommunityGrants."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    GRANTS_FIELD_NUMBER: _builtins.int
+    COMMUNITY_GRANTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty at the end."""
     @_builtins.property
-    def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommunityGrant]:
+    def community_grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___CommunityGrant]:
         """Grants, newest first."""
 
     def __init__(
         self,
         *,
-        grants: _abc.Iterable[Global___CommunityGrant] | None = ...,
+        community_grants: _abc.Iterable[Global___CommunityGrant] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["community_grants", b"community_grants", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListGrantsResponse: _TypeAlias = ListGrantsResponse  # noqa: Y015
+Global___ListCommunityGrantsResponse: _TypeAlias = ListCommunityGrantsResponse  # noqa: Y015

@@ -75,25 +75,25 @@ class ProgrammeServiceStub:
                 request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListPromotionsRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListPromotionsResponse.FromString,
                 _registered_method=True)
-        self.ProposeGrant = channel.unary_unary(
-                '/fallow.settlement.v1.ProgrammeService/ProposeGrant',
-                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ProposeGrantRequest.SerializeToString,
+        self.ProposeCommunityGrant = channel.unary_unary(
+                '/fallow.settlement.v1.ProgrammeService/ProposeCommunityGrant',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ProposeCommunityGrantRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.FromString,
                 _registered_method=True)
-        self.ApproveGrant = channel.unary_unary(
-                '/fallow.settlement.v1.ProgrammeService/ApproveGrant',
-                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ApproveGrantRequest.SerializeToString,
+        self.ApproveCommunityGrant = channel.unary_unary(
+                '/fallow.settlement.v1.ProgrammeService/ApproveCommunityGrant',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ApproveCommunityGrantRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.FromString,
                 _registered_method=True)
-        self.GetGrant = channel.unary_unary(
-                '/fallow.settlement.v1.ProgrammeService/GetGrant',
-                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.GetGrantRequest.SerializeToString,
+        self.GetCommunityGrant = channel.unary_unary(
+                '/fallow.settlement.v1.ProgrammeService/GetCommunityGrant',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.GetCommunityGrantRequest.SerializeToString,
                 response_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.FromString,
                 _registered_method=True)
-        self.ListGrants = channel.unary_unary(
-                '/fallow.settlement.v1.ProgrammeService/ListGrants',
-                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListGrantsRequest.SerializeToString,
-                response_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListGrantsResponse.FromString,
+        self.ListCommunityGrants = channel.unary_unary(
+                '/fallow.settlement.v1.ProgrammeService/ListCommunityGrants',
+                request_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListCommunityGrantsRequest.SerializeToString,
+                response_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListCommunityGrantsResponse.FromString,
                 _registered_method=True)
 
 
@@ -162,7 +162,7 @@ class ProgrammeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ProposeGrant(self, request, context):
+    def ProposeCommunityGrant(self, request, context):
         """Proposes a grant from the community pool. It is paid once two operators have approved it, neither of them the account that gets it;
         who proposes has not approved yet. Idempotent by `request_id`. Errors: ASSET_UNKNOWN, AMOUNT_INVALID, INVALID_FIELD, REQUEST_ID_REUSED.
         """
@@ -170,7 +170,7 @@ class ProgrammeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ApproveGrant(self, request, context):
+    def ApproveCommunityGrant(self, request, context):
         """Approves a grant as the calling operator; the second approval pays it. Idempotent: one operator counts once.
         Errors: GRANT_NOT_FOUND, GRANT_NOT_OPEN, OWN_GRANT, POOL_TOO_SMALL.
         """
@@ -178,14 +178,14 @@ class ProgrammeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetGrant(self, request, context):
+    def GetCommunityGrant(self, request, context):
         """Returns a grant. Errors: GRANT_NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ListGrants(self, request, context):
+    def ListCommunityGrants(self, request, context):
         """Lists grants, newest first. Errors: PAGE_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -235,25 +235,25 @@ def add_ProgrammeServiceServicer_to_server(servicer, server):
                     request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListPromotionsRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListPromotionsResponse.SerializeToString,
             ),
-            'ProposeGrant': grpc.unary_unary_rpc_method_handler(
-                    servicer.ProposeGrant,
-                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ProposeGrantRequest.FromString,
+            'ProposeCommunityGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProposeCommunityGrant,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ProposeCommunityGrantRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.SerializeToString,
             ),
-            'ApproveGrant': grpc.unary_unary_rpc_method_handler(
-                    servicer.ApproveGrant,
-                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ApproveGrantRequest.FromString,
+            'ApproveCommunityGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveCommunityGrant,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ApproveCommunityGrantRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.SerializeToString,
             ),
-            'GetGrant': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetGrant,
-                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.GetGrantRequest.FromString,
+            'GetCommunityGrant': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCommunityGrant,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.GetCommunityGrantRequest.FromString,
                     response_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.SerializeToString,
             ),
-            'ListGrants': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListGrants,
-                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListGrantsRequest.FromString,
-                    response_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListGrantsResponse.SerializeToString,
+            'ListCommunityGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCommunityGrants,
+                    request_deserializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListCommunityGrantsRequest.FromString,
+                    response_serializer=fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListCommunityGrantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -484,7 +484,7 @@ class ProgrammeService:
             _registered_method=True)
 
     @staticmethod
-    def ProposeGrant(request,
+    def ProposeCommunityGrant(request,
             target,
             options=(),
             channel_credentials=None,
@@ -497,8 +497,8 @@ class ProgrammeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/fallow.settlement.v1.ProgrammeService/ProposeGrant',
-            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ProposeGrantRequest.SerializeToString,
+            '/fallow.settlement.v1.ProgrammeService/ProposeCommunityGrant',
+            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ProposeCommunityGrantRequest.SerializeToString,
             fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.FromString,
             options,
             channel_credentials,
@@ -511,7 +511,7 @@ class ProgrammeService:
             _registered_method=True)
 
     @staticmethod
-    def ApproveGrant(request,
+    def ApproveCommunityGrant(request,
             target,
             options=(),
             channel_credentials=None,
@@ -524,8 +524,8 @@ class ProgrammeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/fallow.settlement.v1.ProgrammeService/ApproveGrant',
-            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ApproveGrantRequest.SerializeToString,
+            '/fallow.settlement.v1.ProgrammeService/ApproveCommunityGrant',
+            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ApproveCommunityGrantRequest.SerializeToString,
             fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.FromString,
             options,
             channel_credentials,
@@ -538,7 +538,7 @@ class ProgrammeService:
             _registered_method=True)
 
     @staticmethod
-    def GetGrant(request,
+    def GetCommunityGrant(request,
             target,
             options=(),
             channel_credentials=None,
@@ -551,8 +551,8 @@ class ProgrammeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/fallow.settlement.v1.ProgrammeService/GetGrant',
-            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.GetGrantRequest.SerializeToString,
+            '/fallow.settlement.v1.ProgrammeService/GetCommunityGrant',
+            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.GetCommunityGrantRequest.SerializeToString,
             fallow_dot_settlement_dot_v1_dot_programme__service__pb2.CommunityGrant.FromString,
             options,
             channel_credentials,
@@ -565,7 +565,7 @@ class ProgrammeService:
             _registered_method=True)
 
     @staticmethod
-    def ListGrants(request,
+    def ListCommunityGrants(request,
             target,
             options=(),
             channel_credentials=None,
@@ -578,9 +578,9 @@ class ProgrammeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/fallow.settlement.v1.ProgrammeService/ListGrants',
-            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListGrantsRequest.SerializeToString,
-            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListGrantsResponse.FromString,
+            '/fallow.settlement.v1.ProgrammeService/ListCommunityGrants',
+            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListCommunityGrantsRequest.SerializeToString,
+            fallow_dot_settlement_dot_v1_dot_programme__service__pb2.ListCommunityGrantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,17 +58,17 @@ class ProgrammeServiceStub:
     """Ends a promotion now: for leases made from now on. Idempotent. Errors: PROMOTION_NOT_FOUND."""
     ListPromotions: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.ListPromotionsRequest, _programme_service_pb2.ListPromotionsResponse]
     """Lists promotions, newest first: an operator's of every account, everybody else's of its own. Errors: PAGE_TOKEN_INVALID."""
-    ProposeGrant: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.ProposeGrantRequest, _programme_service_pb2.CommunityGrant]
+    ProposeCommunityGrant: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.ProposeCommunityGrantRequest, _programme_service_pb2.CommunityGrant]
     """Proposes a grant from the community pool. It is paid once two operators have approved it, neither of them the account that gets it;
     who proposes has not approved yet. Idempotent by `request_id`. Errors: ASSET_UNKNOWN, AMOUNT_INVALID, INVALID_FIELD, REQUEST_ID_REUSED.
     """
-    ApproveGrant: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.ApproveGrantRequest, _programme_service_pb2.CommunityGrant]
+    ApproveCommunityGrant: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.ApproveCommunityGrantRequest, _programme_service_pb2.CommunityGrant]
     """Approves a grant as the calling operator; the second approval pays it. Idempotent: one operator counts once.
     Errors: GRANT_NOT_FOUND, GRANT_NOT_OPEN, OWN_GRANT, POOL_TOO_SMALL.
     """
-    GetGrant: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.GetGrantRequest, _programme_service_pb2.CommunityGrant]
+    GetCommunityGrant: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.GetCommunityGrantRequest, _programme_service_pb2.CommunityGrant]
     """Returns a grant. Errors: GRANT_NOT_FOUND."""
-    ListGrants: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.ListGrantsRequest, _programme_service_pb2.ListGrantsResponse]
+    ListCommunityGrants: _grpc.UnaryUnaryMultiCallable[_programme_service_pb2.ListCommunityGrantsRequest, _programme_service_pb2.ListCommunityGrantsResponse]
     """Lists grants, newest first. Errors: PAGE_TOKEN_INVALID."""
 
 @_typing.type_check_only
@@ -101,17 +101,17 @@ class ProgrammeServiceAsyncStub(ProgrammeServiceStub):
     """Ends a promotion now: for leases made from now on. Idempotent. Errors: PROMOTION_NOT_FOUND."""
     ListPromotions: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.ListPromotionsRequest, _programme_service_pb2.ListPromotionsResponse]  # type: ignore[assignment]
     """Lists promotions, newest first: an operator's of every account, everybody else's of its own. Errors: PAGE_TOKEN_INVALID."""
-    ProposeGrant: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.ProposeGrantRequest, _programme_service_pb2.CommunityGrant]  # type: ignore[assignment]
+    ProposeCommunityGrant: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.ProposeCommunityGrantRequest, _programme_service_pb2.CommunityGrant]  # type: ignore[assignment]
     """Proposes a grant from the community pool. It is paid once two operators have approved it, neither of them the account that gets it;
     who proposes has not approved yet. Idempotent by `request_id`. Errors: ASSET_UNKNOWN, AMOUNT_INVALID, INVALID_FIELD, REQUEST_ID_REUSED.
     """
-    ApproveGrant: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.ApproveGrantRequest, _programme_service_pb2.CommunityGrant]  # type: ignore[assignment]
+    ApproveCommunityGrant: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.ApproveCommunityGrantRequest, _programme_service_pb2.CommunityGrant]  # type: ignore[assignment]
     """Approves a grant as the calling operator; the second approval pays it. Idempotent: one operator counts once.
     Errors: GRANT_NOT_FOUND, GRANT_NOT_OPEN, OWN_GRANT, POOL_TOO_SMALL.
     """
-    GetGrant: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.GetGrantRequest, _programme_service_pb2.CommunityGrant]  # type: ignore[assignment]
+    GetCommunityGrant: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.GetCommunityGrantRequest, _programme_service_pb2.CommunityGrant]  # type: ignore[assignment]
     """Returns a grant. Errors: GRANT_NOT_FOUND."""
-    ListGrants: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.ListGrantsRequest, _programme_service_pb2.ListGrantsResponse]  # type: ignore[assignment]
+    ListCommunityGrants: _aio.UnaryUnaryMultiCallable[_programme_service_pb2.ListCommunityGrantsRequest, _programme_service_pb2.ListCommunityGrantsResponse]  # type: ignore[assignment]
     """Lists grants, newest first. Errors: PAGE_TOKEN_INVALID."""
 
 class ProgrammeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -191,9 +191,9 @@ class ProgrammeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists promotions, newest first: an operator's of every account, everybody else's of its own. Errors: PAGE_TOKEN_INVALID."""
 
     @_abc_1.abstractmethod
-    def ProposeGrant(
+    def ProposeCommunityGrant(
         self,
-        request: _programme_service_pb2.ProposeGrantRequest,
+        request: _programme_service_pb2.ProposeCommunityGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_programme_service_pb2.CommunityGrant, _abc.Awaitable[_programme_service_pb2.CommunityGrant]]:
         """Proposes a grant from the community pool. It is paid once two operators have approved it, neither of them the account that gets it;
@@ -201,9 +201,9 @@ class ProgrammeServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def ApproveGrant(
+    def ApproveCommunityGrant(
         self,
-        request: _programme_service_pb2.ApproveGrantRequest,
+        request: _programme_service_pb2.ApproveCommunityGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_programme_service_pb2.CommunityGrant, _abc.Awaitable[_programme_service_pb2.CommunityGrant]]:
         """Approves a grant as the calling operator; the second approval pays it. Idempotent: one operator counts once.
@@ -211,19 +211,19 @@ class ProgrammeServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
-    def GetGrant(
+    def GetCommunityGrant(
         self,
-        request: _programme_service_pb2.GetGrantRequest,
+        request: _programme_service_pb2.GetCommunityGrantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_programme_service_pb2.CommunityGrant, _abc.Awaitable[_programme_service_pb2.CommunityGrant]]:
         """Returns a grant. Errors: GRANT_NOT_FOUND."""
 
     @_abc_1.abstractmethod
-    def ListGrants(
+    def ListCommunityGrants(
         self,
-        request: _programme_service_pb2.ListGrantsRequest,
+        request: _programme_service_pb2.ListCommunityGrantsRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_programme_service_pb2.ListGrantsResponse, _abc.Awaitable[_programme_service_pb2.ListGrantsResponse]]:
+    ) -> _typing.Union[_programme_service_pb2.ListCommunityGrantsResponse, _abc.Awaitable[_programme_service_pb2.ListCommunityGrantsResponse]]:
         """Lists grants, newest first. Errors: PAGE_TOKEN_INVALID."""
 
 def add_ProgrammeServiceServicer_to_server(servicer: ProgrammeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
