@@ -24,6 +24,7 @@ MODULES = (
     "fallow.bidding.v1.provider_service_pb2",
     "fallow.order.v1.order_service_pb2",
     "fallow.order.v1.session_service_pb2",
+    "fallow.settlement.v1.programme_service_pb2",
     "fallow.settlement.v1.settlement_service_pb2",
 )
 

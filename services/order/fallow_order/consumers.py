@@ -20,7 +20,10 @@ from fallow_chassis.wire import from_timestamp
 from fallow_order import convert, store, update_store
 from fallow_order.commands import emit
 from fallow_order.domain import order as orders
+from fallow_order.domain import update as updates
 from fallow_order.domain.order import Order, OrderState
+from fallow_order.domain.update import PendingUpdate
+from fallow_order.intake_update import limits_of
 
 LEASES_TOPIC: Final = "fallow.bidding.leases.v1"
 ESCROWS_TOPIC: Final = "fallow.settlement.escrows.v1"
@@ -127,7 +130,7 @@ async def lease_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_
 
 
 async def group_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.GroupEnded) -> None:
-    """A group of an order goes on no more; the others do."""
+    """A group of an order goes on no more; the others do, and what was held for it alone returns."""
     reason = convert.end_reason_from_proto(message.reason)
     await _fold(
         unit,
@@ -136,6 +139,7 @@ async def group_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_
             order, message.group, reason, message.detail, _instant(message.end_time, now)
         ),
     )
+    await _hold_less(unit, message.order.removeprefix("orders/"))
 
 
 async def order_ended(unit: UnitOfWork, _event: ReceivedEvent, message: bidding_events.OrderEnded) -> None:
@@ -214,6 +218,23 @@ async def _note_of_lease(unit: UnitOfWork, key: lease_pb2.GenerationKey, what: s
         return orders.noted(order, f"{names.get(key.group, 'a group')}: {what}", _instant(instant, now))
 
     await _fold(unit, key.order, note)
+
+
+async def _hold_less(unit: UnitOfWork, order_id: str) -> None:
+    """Let the sweeper ask settlement for what the groups that go on need, unless a change of the order asks anyway."""
+    order = await store.lock_order(unit.connection, order_id)
+    pending = await update_store.load_update(unit.connection, order_id)
+    if order is None or (pending is not None and not pending.restoring):
+        return
+    after = updates.without_ended(order, limits_of(order))
+    if after.hold_micros == order.hold_micros:
+        return
+    await update_store.apply_update(
+        unit.connection, order, after, await update_store.load_applied(unit.connection, order_id)
+    )
+    number = await update_store.take_number(unit.connection, order_id)
+    asking = PendingUpdate(order_id, number, "", restoring=True, update=updates.present(after))
+    await update_store.save_update(unit.connection, asking, unit.clock.now())
 
 
 async def _fold(unit: UnitOfWork, name: str, change: Callable[[Order, datetime], Order]) -> None:

@@ -354,3 +354,16 @@ async def test_providers_are_listed_by_what_they_are(house: House) -> None:
             wanted.attributes["tier"] = "silver"
             await house.registry.update_provider(wanted, ["attributes"], owner)
             assert await listed(auditor=auditor.address) == []
+
+
+async def test_a_mask_that_names_a_field_twice_is_refused(house: House) -> None:
+    """Goal: one meaning for a mask. Method: a path twice, and one that cannot be changed; nothing changes."""
+    async with house.running(engine=False):
+        agent = await house.add_agent()
+        before = await house.queries.provider(agent.name)
+        wanted = provider_pb2.Provider(name=agent.name, display_name="another")
+        for paths, field in ((["display_name", "display_name"], "update_mask.paths[1]"), (["region"], "update_mask")):
+            with pytest.raises(DomainError) as refused:
+                await house.registry.update_provider(wanted, paths, before.account)
+            assert [item.field for item in refused.value.violations] == [field]
+        assert (await house.queries.provider(agent.name)).display_name == before.display_name

@@ -151,6 +151,23 @@ async def test_each_group_goes_its_own_way(house: House) -> None:
     assert expired.reason == "expired: no match within 20 s"
 
 
+async def test_what_was_held_for_a_group_that_ended_returns(house: House) -> None:
+    """Goal: an independent group's money does not wait for the others. Method: two of three groups end, each told twice; the
+    sweeper asks settlement once for each, and never for nothing; a change on its way is left alone.
+    """
+    tenant = house.tenant()
+    house.settlement.free[tenant.name] = 20_000_000
+    wanted = small_order(groups=3)
+    wanted.group_binding = order_pb2.GROUP_BINDING_EACH
+    name = (await tenant.create(order=wanted)).name
+    order_id = name.removeprefix("orders/")
+    for group in (1, 1, 2, 0):
+        await house.deliver(LEASES_TOPIC, order_id, facts.group_ended(name, group))
+        await house.updates.sweep()
+    asked = [(request.amount.micros, request.number) for request in house.settlement.resizes]
+    assert asked == [(7_200_000, 1), (3_600_000, 2)]
+
+
 async def test_an_order_whose_every_group_expired_closes_and_its_money_returns(house: House) -> None:
     """Goal: nothing hangs where nobody was found. Method: both groups end, the order ends, the escrow closes."""
     tenant = house.tenant()

@@ -45,6 +45,6 @@ async def test_what_serving_would_wait_for_fails(local_chain: LocalChain, contra
 
 async def test_a_take_that_makes_no_sense_fails() -> None:
     """Goal: the same refusal as serving's. Method: a take above the whole."""
-    assert await check_money(SettlementSettings()) == "takes usdc"
+    assert await check_money(SettlementSettings()) == "takes fallow, usdc"
     with pytest.raises(SettingsError, match="FALLOW_TAKE_BASIS_POINTS"):
         await check_money(SettlementSettings(take_basis_points={"usdc": 10_001}))

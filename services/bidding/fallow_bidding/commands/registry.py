@@ -79,9 +79,11 @@ class RegistryCommands:
 
     async def update_provider(self, wanted: provider_pb2.Provider, fields: Sequence[str], caller: str) -> Provider:
         """Change what ``fields`` name of a provider's name, attributes, signatures and address."""
-        for field in fields:
+        for index, field in enumerate(fields):
             if field not in PROFILE_FIELDS:
                 raise invalid_field("update_mask", f"{field!r} cannot be changed; {', '.join(PROFILE_FIELDS)} can")
+            if field in fields[:index]:
+                raise invalid_field(f"update_mask.paths[{index}]", f"{field!r} stands twice")
         async with self._database.transaction() as unit:
             provider = await self._owned(unit, wanted.name, caller)
             names = set(fields)

@@ -1,7 +1,8 @@
 """Changes of a live order: what may not be changed any more, and the order as it is after a change.
 
 The order's parts were checked as those of a new one before; here stand the checks that need its present: they run in the
-order of the groups, then term, then budget. A restoring change asks settlement for what the order is already.
+order of the groups, then term, then budget. A restoring change asks settlement for what the order is already: after a refusal,
+and after a group has ended on its own.
 """
 
 from collections.abc import Collection, Sequence
@@ -48,7 +49,7 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class PendingUpdate:
-    """A change on its way, under its number; ``restoring`` where it was refused and is being undone."""
+    """A change on its way, under its number; ``restoring`` where settlement is only to hold what the order asks for by now."""
 
     order_id: str
     number: int
@@ -100,7 +101,7 @@ def planned(order: Order, draft: OrderDraft, limits: Sequence[int], changed: Col
         )
     wanted = holding(order)
     terms = (draft.term_ms, draft.budget_micros, draft.auto_top_up)
-    # What asks for no other money holds what it did, also where groups have ended since.
+    # What asks for no other money holds what it did.
     if relimited or terms != (order.term_ms, order.budget_micros, order.auto_top_up):
         live = [draft.limits[group.index] for group in order.groups if group.state is not GroupState.ENDED]
         hold = hold_micros(live, draft.term_ms, draft.budget_micros)
@@ -108,6 +109,14 @@ def planned(order: Order, draft: OrderDraft, limits: Sequence[int], changed: Col
     revisions = tuple(group.revision + (group.index in changed) for group in order.groups)
     update = Update(draft.specification, draft.labels, wanted, draft.term_ms, revisions, "")
     return replace(update, summary=_summary(order, update, relimited))
+
+
+def without_ended(order: Order, limits: Sequence[int]) -> Order:
+    """The order, asking for no more than its groups that go on need; ``limits`` are the price limits of all groups."""
+    live = [limits[group.index] for group in order.groups if group.state is not GroupState.ENDED]
+    if order.state in ENDING or not sum(live):
+        return order
+    return replace(order, hold_micros=min(order.hold_micros, hold_micros(live, order.term_ms, order.budget_micros)))
 
 
 def applied(order: Order, update: Update, now: datetime) -> Order:
