@@ -10,7 +10,8 @@ from typing import Final
 
 from fallow_chassis.errors import invalid_field
 from fallow_chassis.postgres import Database
-from fallow_settlement.domain.ledger import AccountKind, Result, Transfer, account_id
+from fallow_settlement.domain.ledger import AccountKind, Result, Transfer, account_id, new_account
+from fallow_settlement.domain.rules import Rules
 from fallow_settlement.ledger_store import post_transfers
 
 OWN: Final = "own-"
@@ -25,9 +26,10 @@ REFUSED_KINDS: Final = {
 class Adjusting:
     """The use-case."""
 
-    def __init__(self, database: Database) -> None:
-        """Take where the ledger stands."""
+    def __init__(self, database: Database, rules: Rules) -> None:
+        """Take where the ledger stands, and the assets that are taken."""
         self._database = database
+        self._pools = {pool.id: pool for pool in (new_account(AccountKind.POOL, "", asset) for asset in rules.assets)}
 
     async def post(self, transfers: Sequence[Transfer]) -> tuple[Result, ...]:
         """Make transfers, each with its result; INVALID_FIELD for an account that an operator does not move."""
@@ -40,7 +42,9 @@ class Adjusting:
                         f"accounts of kind {kind} move by orders, withdrawals, programmes and grants alone",
                     )
         async with self._database.transaction() as unit:
-            return await post_transfers(unit.connection, (), transfers, unit.clock.now())
+            # A pool that no charge has filled yet can be given to all the same.
+            pools = [self._pools[one.credit_account] for one in transfers if one.credit_account in self._pools]
+            return await post_transfers(unit.connection, pools, transfers, unit.clock.now())
 
 
 def _is_of(account: str, kind: AccountKind) -> bool:

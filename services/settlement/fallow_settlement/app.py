@@ -128,6 +128,7 @@ def _add_doors(
 ) -> None:
     """Add the gRPC services."""
     settings = application.settings
+    rules = settings.rules()
     server = application.server
     package = "fallow.settlement.v1"
     server.add(doors.add_EscrowServiceServicer_to_server, escrows, f"{package}.EscrowService")
@@ -145,10 +146,9 @@ def _add_doors(
     server.add(doors.add_ReceiptServiceServicer_to_server, receipts, f"{package}.ReceiptService")
     server.add(
         doors.add_LedgerServiceServicer_to_server,
-        LedgerServicer(reads, Adjusting(database)),
+        LedgerServicer(reads, Adjusting(database, rules)),
         f"{package}.LedgerService",
     )
-    rules = settings.rules()
     programmes = Programmes(database, rules)
     server.add(
         programme_doors.add_ProgrammeServiceServicer_to_server,

@@ -13,6 +13,7 @@ from fallow.settlement.v1 import programme_service_pb2 as messages
 from fallow_chassis.errors import DomainError
 from fallow_chassis.wire import to_duration, to_timestamp
 from fallow_settlement import metering_store, programme_store, withdrawal_store
+from fallow_settlement.adjusting import Adjusting
 from fallow_settlement.domain.grant import GrantState
 from fallow_settlement.domain.ledger import AccountKind, Result, Transfer, TransferReason, account_id, new_account
 from fallow_settlement.domain.programme import SETTLED_AFTER, Programme, Share
@@ -332,18 +333,18 @@ async def test_a_promotion_holds_for_the_leases_of_its_time(market: Market) -> N
 
 async def test_an_operator_does_not_move_the_pool_by_hand(market: Market) -> None:
     """Goal: no way around two approvals. Method: an own transfer out of the pool, into a programme, and into the pool."""
-    from fallow_settlement.adjusting import Adjusting
-
-    await fill_pool(market, 1_000)
+    await market.fund(TENANT, 1_000)
     pool, fees = account_id(AccountKind.POOL, "", ASSET), account_id(AccountKind.FEES, "", ASSET)
     programme = account_id(AccountKind.PROGRAMME, identifier(1), ASSET)
-    adjusting = Adjusting(market.database)
+    adjusting = Adjusting(market.database, RULES)
     for debit, credit, field in ((pool, fees, "debit_account"), (fees, programme, "credit_account")):
         with pytest.raises(DomainError) as refused:
             await adjusting.post([Transfer("own-1", debit, credit, ASSET, 1, TransferReason.ADJUSTMENT, "s")])
         assert refused.value.violations[0].field == f"transfers[0].{field}"
-    (given,) = await adjusting.post([Transfer("own-2", fees, pool, ASSET, 1, TransferReason.ADJUSTMENT, "s")])
-    assert given is not Result.OK, "the fees hold nothing yet; the accounts are not refused"
+    balance = account_id(AccountKind.BALANCE, TENANT, ASSET)
+    (given,) = await adjusting.post([Transfer("own-2", balance, pool, ASSET, 7, TransferReason.ADJUSTMENT, "s")])
+    assert given is Result.OK, "a pool that nothing filled yet is given to"
+    assert await free(market, AccountKind.POOL, "") == 7
 
 
 async def test_hours_of_nobody_are_not_kept(market: Market) -> None:

@@ -53,7 +53,7 @@ async def address(market: Market, identity: TestIdentity) -> AsyncIterator[str]:
         ),
         ServedService(
             doors.add_LedgerServiceServicer_to_server,
-            LedgerServicer(reads, Adjusting(market.database)),
+            LedgerServicer(reads, Adjusting(market.database, RULES)),
             f"{PACKAGE}.LedgerService",
         ),
     )

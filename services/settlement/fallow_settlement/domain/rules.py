@@ -23,6 +23,11 @@ class Rules:
     low_runway_ms: int
     grace_ms: int
 
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """The assets that are taken, sorted."""
+        return tuple(sorted(self.take_basis_points))
+
     def rates(self, asset: str) -> Rates:
         """The shares of a charge in an asset that is taken."""
         return Rates(self.take_basis_points[asset], self.pool_basis_points)
@@ -30,7 +35,7 @@ class Rules:
     def check_asset(self, asset: str, field: str) -> None:
         """Refuse an asset that is not taken; ``field`` is the path of the field that names it."""
         if asset not in self.take_basis_points:
-            taken = ",".join(sorted(self.take_basis_points))
+            taken = ",".join(self.assets)
             raise DomainError(
                 ASSET_UNKNOWN,
                 f"the asset {asset!r} is not taken here",
