@@ -188,18 +188,13 @@ def _check_compute(compute: Compute, notes: Notes) -> None:
 
 
 def _check_gpu(gpu: Gpu, notes: Notes) -> None:
-    """What one requirement can say of several vendors and models."""
+    """Bounds of what is asked of GPUs."""
     need = resources_pb2.GpuRequirement
     for vendor in gpu.vendors:
         check_text(notes, gpu.place, vendor, need, "vendor")
     for model in gpu.models:
         check_text(notes, model.place, model.model, need, "models")
     check_count(notes, gpu.place, len(gpu.models), need, "models")
-    with_models = {model.vendor for model in gpu.models}
-    if with_models and with_models != set(gpu.vendors):
-        notes.refuse(gpu.place, "with several vendors each must list its models, or none may")
-    if len({(model.vram_bytes, model.interface) for model in gpu.models}) > 1:
-        notes.warn(gpu.place, "the least ram and no interface are asked of all models, as they differ")
 
 
 def _check_placement(placement: Placement, notes: Notes) -> None:

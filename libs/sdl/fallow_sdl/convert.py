@@ -8,7 +8,7 @@ from fallow.order.v1 import order_pb2
 from fallow.type.v1 import money_pb2, resources_pb2, workload_pb2
 from fallow_sdl.bounds import rules_of
 from fallow_sdl.checks import TRUSTED_ENVIRONMENT
-from fallow_sdl.model import Compute, Deployed, Expose, Gpu, Placement, Service, Stack
+from fallow_sdl.model import Compute, Deployed, Expose, Gpu, GpuModel, Placement, Service, Stack
 from fallow_sdl.problems import Notes
 from fallow_sdl.settings import SdlSettings
 from fallow_sdl.units import ceiling
@@ -153,13 +153,25 @@ def _resources(compute: Compute, settings: SdlSettings) -> resources_pb2.Resourc
 
 
 def _gpu(gpu: Gpu) -> resources_pb2.GpuRequirement:
-    """GPUs of one replica. A model without a name takes any, and then all models are dropped."""
-    names = [model.model for model in gpu.models]
-    interfaces = {model.interface for model in gpu.models}
-    return resources_pb2.GpuRequirement(
+    """GPUs of one replica: bounds that hold all cards of the file, and, where its cards differ in more than the model,
+    each of them with bounds of its own.
+    """
+    vendor = gpu.vendors[0] if len(gpu.vendors) == 1 else ""
+    with_models = {model.vendor for model in gpu.models}
+    cards = [*gpu.models, *(GpuModel(gpu.place, name, "", 0, "") for name in gpu.vendors if name not in with_models)]
+    names = [card.model for card in cards]
+    interfaces = {card.interface for card in cards}
+    required = resources_pb2.GpuRequirement(
         count=gpu.count,
-        vendor=gpu.vendors[0] if len(gpu.vendors) == 1 else "",
+        vendor=vendor,
         models=list(dict.fromkeys(names)) if all(names) else [],
-        vram_bytes_min=min((model.vram_bytes for model in gpu.models), default=0),
+        vram_bytes_min=min(card.vram_bytes for card in cards),
         interface=interfaces.pop() if len(interfaces) == 1 else "",
     )
+    kinds = dict.fromkeys(
+        ("" if vendor else card.vendor, card.model, card.vram_bytes, card.interface) for card in cards
+    )
+    if len(gpu.vendors) > 1 or len({kind[2:] for kind in kinds}) > 1:
+        for name, model, vram_bytes, interface in kinds:
+            required.alternatives.add(vendor=name, model=model, vram_bytes_min=vram_bytes, interface=interface)
+    return required

@@ -34,7 +34,8 @@ def auctions_table(auctions: list[market_service_pb2.Auction]) -> Table:
         wanted = []
         for replica_set in auction.replica_sets:
             gpu = replica_set.resources.gpu
-            gpus = f" with {gpu.count} GPU {'/'.join(gpu.models) or 'of any model'}" if gpu.count else ""
+            models = gpu.models or [kind.model or kind.vendor or "any" for kind in gpu.alternatives]
+            gpus = f" with {gpu.count} GPU {'/'.join(models) or 'of any model'}" if gpu.count else ""
             wanted.append(f"{replica_set.replicas} x {replica_set.resources.cpu_milli / 1_000:g} CPU{gpus}")
         table.add_row(auction.name, state, show_time(auction.close_time), auction.asset, "; ".join(wanted))
     return table

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fallow_bidding.domain.demand import GpuNeed, OrderDemand, ReplicaSet, TermKind
+from fallow_bidding.domain.demand import GpuAlternative, GpuNeed, OrderDemand, ReplicaSet, TermKind
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.explanation import ADVICE, GroupExplanation
@@ -21,6 +21,9 @@ from tests.unit.bidding.market import (
     unhealthy,
 )
 
+A100_PRICES = prices(gpu_micros_by_model={"a100": 1_000_000})
+KINDS = (GpuAlternative("nvidia", "h100", 80 * GIB, "sxm"), GpuAlternative("", "a100", 80 * GIB))
+
 CONSTRAINTS: list[tuple[str, Supplier, OrderDemand]] = [
     ("provider_state", supplier(unavailable="draining"), order()),
     ("provider_state", supplier(nodes=()), order()),
@@ -30,6 +33,11 @@ CONSTRAINTS: list[tuple[str, Supplier, OrderDemand]] = [
     ("gpu_vendor", supplier(), order(group(replica_set(gpu=GpuNeed(1, vendor="amd"))))),
     ("gpu_model", supplier(), order(group(replica_set(gpu=GpuNeed(1, models=("a100", "h200")))))),
     ("vram", supplier(), order(group(replica_set(gpu=GpuNeed(1, vram_bytes_min=80 * GIB + 1))))),
+    (
+        "gpu_alternatives",
+        supplier("p1", node(devices=(device("g", model="a100", vram_bytes=40 * GIB), device("h", interface="pcie")))),
+        order(group(replica_set(gpu=GpuNeed(1, models=("a100", "h100"), alternatives=KINDS)))),
+    ),
     ("gpu_interface", supplier(), order(group(replica_set(gpu=GpuNeed(1, interface="pcie"))))),
     ("device_free", supplier("p1", node(devices=(device("g", free_milli=999),))), order()),
     (
@@ -84,6 +92,11 @@ FITTING: list[tuple[Supplier, OrderDemand]] = [
     (supplier("p1", unhealthy(Health.UNKNOWN)), order()),
     (supplier(), order(group(replica_set(gpu=GpuNeed(1, vendor="nvidia", models=("a100", "h100"), interface="sxm"))))),
     (supplier(), order(group(replica_set(gpu=GpuNeed(1, vram_bytes_min=80 * GIB))))),
+    (supplier(), order(group(replica_set(gpu=GpuNeed(1, alternatives=KINDS))))),
+    (
+        supplier("p1", node(devices=(device("g", model="a100", interface="pcie"),)), schedule=A100_PRICES),
+        order(group(replica_set(gpu=GpuNeed(1, alternatives=KINDS)))),
+    ),
     (
         supplier("p1", node(devices=(device("g", free_milli=500),))),
         order(group(replica_set(gpu=GpuNeed(1, milli=500)))),

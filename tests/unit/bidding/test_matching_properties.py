@@ -5,7 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
+from fallow_bidding.domain.demand import GpuAlternative, GpuNeed, GroupDemand, OrderDemand, ReplicaSet
 from fallow_bidding.domain.matching import Decision, Market, decide
 from fallow_bidding.domain.supply import Node, PriceSchedule, StandingOffer, Supplier
 from tests.unit.bidding.market import CORE, GIB, device
@@ -17,6 +17,15 @@ _nodes = st.lists(st.tuples(_devices, st.integers(1, 8), st.integers(1, 16)), mi
 _needs = st.one_of(
     st.none(),
     st.builds(GpuNeed, st.integers(1, 3), models=st.lists(st.sampled_from(MODELS), max_size=2).map(tuple)),
+    st.builds(
+        GpuNeed,
+        st.integers(1, 2),
+        alternatives=st.lists(
+            st.builds(GpuAlternative, model=st.sampled_from(MODELS), interface=st.sampled_from(("", "sxm", "pcie"))),
+            min_size=1,
+            max_size=2,
+        ).map(tuple),
+    ),
     st.builds(GpuNeed, st.just(1), milli=st.sampled_from((1, 250, 333, 999))),
 )
 
@@ -112,6 +121,8 @@ def test_nothing_is_ever_oversold(market: list[Supplier], wanted: list[OrderDema
                 assert len({models[match.provider_id, name] for name in shares}) <= 1
                 for name, milli in shares.items():
                     assert need.gpu is not None
+                    kinds = {(kind.model, kind.interface or "sxm") for kind in need.gpu.alternatives}
+                    assert not kinds or (models[match.provider_id, name], "sxm") in kinds
                     assert milli == need.gpu.milli
                     assert homes[match.provider_id, name] == placement.node_id
                     free_devices[match.provider_id, name] -= milli

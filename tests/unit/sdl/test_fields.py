@@ -174,13 +174,42 @@ def test_a_card_that_takes_any_model_takes_any_of_its_vendors() -> None:
         assert (gpu.count, gpu.vendor, list(gpu.models), gpu.vram_bytes_min) == (2, vendor, [], 0)
 
 
-def test_the_least_memory_of_several_models_is_asked_of_all() -> None:
-    """Goal: no card that a file names is shut out. Method: two models with different memory, in both orders."""
+def test_cards_that_differ_in_more_than_the_model_keep_their_own_bounds() -> None:
+    """Goal: no card that a file names is shut out, and none that it does not name gets in. Method: models with memory and
+    interface of their own, one model twice, several vendors of which only some list models; the bounds hold all of them.
+    """
     old = FULL[FULL.index("              nvidia:\n") : FULL.index("    small:\n      resources")]
-    for models in (
-        "[{model: h100, ram: 80Gi}, {model: a100, ram: 40Gi}]",
-        "[{model: a100, ram: 40Gi}, {model: h100, ram: 80Gi}]",
+    a100, h100 = ("", "a100", 40 * 10**9, ""), ("", "h100", 80 * 10**9, "sxm")
+    for vendors, bounds, kinds in (
+        (
+            "{nvidia: [{model: h100, ram: 80Gi, interface: sxm}, {model: a100, ram: 40Gi}, {model: a100, ram: 40Gi}]}",
+            ("nvidia", ["h100", "a100"], 40 * 10**9, ""),
+            [h100, a100],
+        ),
+        (
+            "{nvidia: [{model: a100, ram: 40Gi, interface: pcie}, {model: a100, ram: 80Gi, interface: sxm}]}",
+            ("nvidia", ["a100"], 40 * 10**9, ""),
+            [("", "a100", 40 * 10**9, "pcie"), ("", "a100", 80 * 10**9, "sxm")],
+        ),
+        (
+            "{nvidia: [{model: a100, ram: 40Gi}, {ram: 80Gi}]}",
+            ("nvidia", [], 40 * 10**9, ""),
+            [a100, ("", "", 80 * 10**9, "")],
+        ),
+        (
+            "{nvidia: [{model: h100}], amd: }",
+            ("", [], 0, ""),
+            [("nvidia", "h100", 0, ""), ("amd", "", 0, "")],
+        ),
+        ("{nvidia: , amd: }", ("", [], 0, ""), [("nvidia", "", 0, ""), ("amd", "", 0, "")]),
+        (
+            "{nvidia: [{model: h100, ram: 80Gi}, {model: a100, ram: 80Gi}]}",
+            ("nvidia", ["h100", "a100"], 80 * 10**9, ""),
+            [],
+        ),
     ):
-        text = FULL.replace(old, f"              nvidia: {models}\n")
-        gpu = fallow_sdl.parse(text).groups[0].workload.containers[0].resources.gpu
-        assert (sorted(gpu.models), gpu.vram_bytes_min) == (["a100", "h100"], 40 * 10**9)
+        conversion = fallow_sdl.convert(FULL.replace("            vendor:\n" + old, f"            vendor: {vendors}\n"))
+        gpu = conversion.order.groups[0].workload.containers[0].resources.gpu
+        assert (gpu.vendor, list(gpu.models), gpu.vram_bytes_min, gpu.interface) == bounds
+        assert [(k.vendor, k.model, k.vram_bytes_min, k.interface) for k in gpu.alternatives] == kinds
+        assert not [warning for warning in conversion.warnings if ".gpu" in warning.path]

@@ -12,6 +12,7 @@ from fallow.type.v1 import money_pb2, resources_pb2
 from fallow_bidding.domain.audits import AuditorSignature, audit_text, auditor_of
 from fallow_bidding.domain.demand import (
     DEFAULT_STORAGE_CLASS,
+    GpuAlternative,
     GpuNeed,
     GroupDemand,
     OrderDemand,
@@ -266,7 +267,14 @@ def order_market(markets: Markets, order: order_pb2.Order) -> str:
 def gpu_models(order: order_pb2.Order) -> tuple[str, ...]:
     """The GPU models that an order asks for, sorted, each once; empty takes any."""
     sets = (replica_set for group in order.groups for replica_set in group.replica_sets)
-    return tuple(sorted({model for replica_set in sets for model in replica_set.resources.gpu.models}))
+    needs = (replica_set.resources.gpu for replica_set in sets)
+    return tuple(sorted({model for need in needs for model in (need.models or _alternative_models(need))}))
+
+
+def _alternative_models(need: resources_pb2.GpuRequirement) -> list[str]:
+    """The models that a need's alternatives name; none where one of them takes any."""
+    models = [each.model for each in need.alternatives]
+    return models if all(models) else []
 
 
 def explanation_message(story: GroupExplanation) -> order_service_pb2.ExplainOrderResponse.GroupExplanation:
@@ -337,6 +345,10 @@ def _replica_set(message: order_pb2.ReplicaSet) -> ReplicaSet:
             models=tuple(resources.gpu.models),
             vram_bytes_min=resources.gpu.vram_bytes_min,
             interface=resources.gpu.interface,
+            alternatives=tuple(
+                GpuAlternative(each.vendor, each.model, each.vram_bytes_min, each.interface)
+                for each in resources.gpu.alternatives
+            ),
         )
     return ReplicaSet(
         service=message.service,

@@ -13,6 +13,7 @@ _GIB = 1 << 30
 ADVICE: Final = {
     "price_limit": "Raise the price limit to {price} an hour.",
     "gpu_model": "Accept the model {value} as well.",
+    "gpu_alternatives": "Accept the model {value} with any VRAM and interface.",
     "gpu_vendor": "Accept the vendor {value}.",
     "gpu_interface": "Accept the interface {value}.",
     "vram": "Ask for devices of {gib} GiB.",

@@ -20,9 +20,31 @@ class TermKind(StrEnum):
     RESERVED = "RESERVED"
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class GpuAlternative:
+    """One kind of device that would do; empty parts take any."""
+
+    vendor: str = ""
+    model: str = ""
+    vram_bytes_min: int = 0
+    interface: str = ""
+
+    def allows(self, vendor: str, model: str, vram_bytes: int, interface: str) -> bool:
+        """Whether a device is of this kind."""
+        return (
+            (not self.vendor or self.vendor == vendor)
+            and (not self.model or self.model == model)
+            and vram_bytes >= self.vram_bytes_min
+            and (not self.interface or self.interface == interface)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class GpuNeed:
-    """GPUs of one replica, all on one node: ``count`` whole devices, or one share of ``milli`` (1 to 999)."""
+    """GPUs of one replica, all on one node: ``count`` whole devices, or one share of ``milli`` (1 to 999).
+
+    With ``alternatives`` a device must be of one of them too.
+    """
 
     count: int
     milli: int = WHOLE_DEVICE_MILLI
@@ -30,6 +52,7 @@ class GpuNeed:
     models: tuple[str, ...] = ()
     vram_bytes_min: int = 0
     interface: str = ""
+    alternatives: tuple[GpuAlternative, ...] = ()
 
     def __post_init__(self) -> None:
         """A share lives on one device."""
@@ -41,6 +64,12 @@ class GpuNeed:
     def total_milli(self) -> int:
         """All that one replica takes, in thousandths of a device."""
         return self.count * self.milli
+
+    def names(self, vendor: str, model: str, vram_bytes: int, interface: str) -> bool:
+        """Whether a device is of one of the alternatives, where there are any."""
+        return not self.alternatives or any(
+            each.allows(vendor, model, vram_bytes, interface) for each in self.alternatives
+        )
 
 
 @dataclass(frozen=True, slots=True)

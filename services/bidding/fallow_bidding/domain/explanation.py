@@ -82,6 +82,7 @@ ADVICE: Final = {
     "gpu_model": "No device of these models is on the market: accept more models.",
     "vram": "No device has this much VRAM: ask for less.",
     "gpu_interface": "No device has this interface: accept any.",
+    "gpu_alternatives": "No device is of a kind that is named with its own VRAM and interface: accept more kinds.",
     "device_free": "All devices that would do are leased: wait, or accept more models.",
     "gpu_count": "No node has this many free devices at once: ask for fewer per replica.",
     "runtime": "No node runs this kind of image.",

@@ -455,6 +455,14 @@ STEPS: Final[tuple[tuple[str, _Keep], ...]] = (
         "gpu_interface",
         _by_device(lambda view, need, node, device: not need.interface or device.interface == need.interface),
     ),
+    (
+        "gpu_alternatives",
+        _by_device(
+            lambda view, need, node, device: need.names(
+                device.vendor, device.model, device.vram_bytes, device.interface
+            )
+        ),
+    ),
     ("device_free", _by_device(_is_free)),
     ("gpu_count", _by_node(_has_count)),
     ("runtime", _by_node(_runs_image)),

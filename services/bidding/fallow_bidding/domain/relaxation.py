@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
+from fallow_bidding.domain.demand import GpuAlternative, GpuNeed, GroupDemand, OrderDemand, ReplicaSet
 from fallow_bidding.domain.matching import MAX_PRICE_MICROS, GroupMatch, Market, decide
 from fallow_bidding.domain.placement import DeviceShare, NodeUse
 from fallow_bidding.domain.supply import Device, Supplier
@@ -116,14 +116,32 @@ def _relaxed_gpu(gpu: GpuNeed, change: Relaxation) -> GpuNeed:
         case "gpu_vendor":
             return replace(gpu, vendor=change.value if gpu.vendor else "")
         case "gpu_model":
-            return replace(gpu, models=(*gpu.models, change.value) if gpu.models else ())
+            return replace(_also(gpu, change.value), models=(*gpu.models, change.value) if gpu.models else ())
+        case "gpu_alternatives":
+            return _also(gpu, change.value)
         case "gpu_interface":
             return replace(gpu, interface=change.value if gpu.interface else "")
         case "vram":
-            return replace(gpu, vram_bytes_min=min(gpu.vram_bytes_min, change.limit))
+            return _with_vram(gpu, change.limit)
         case "gpu_count":
             return replace(gpu, count=min(gpu.count, change.limit))
     raise AssertionError(f"{change.constraint} is no constraint that gives way")
+
+
+def _also(gpu: GpuNeed, model: str) -> GpuNeed:
+    """GPUs whose alternatives, if any are named, take a model whatever its VRAM and its interface."""
+    return gpu if not gpu.alternatives else replace(gpu, alternatives=(*gpu.alternatives, GpuAlternative(model=model)))
+
+
+def _vram_bytes_asked(gpu: GpuNeed) -> int:
+    """The most VRAM that GPUs are asked for, of any kind."""
+    return max(gpu.vram_bytes_min, *(each.vram_bytes_min for each in gpu.alternatives), 0)
+
+
+def _with_vram(gpu: GpuNeed, most: int) -> GpuNeed:
+    """GPUs of which none is asked for more VRAM than this."""
+    alternatives = tuple(replace(each, vram_bytes_min=min(each.vram_bytes_min, most)) for each in gpu.alternatives)
+    return replace(gpu, vram_bytes_min=min(gpu.vram_bytes_min, most), alternatives=alternatives)
 
 
 def find_relaxations(order: OrderDemand, trials: Trials) -> tuple[Relaxation, ...]:
@@ -190,7 +208,13 @@ def _lifts(order: OrderDemand) -> Iterator[tuple[OrderDemand, _Tell]]:
     )
     if any(need.models for need in needs):
         known = {model for need in needs for model in need.models}
-        yield with_gpus(models=()), lambda match, supplier: _new("gpu_model", known, _models(match, supplier))
+        lifted = with_gpus(models=(), alternatives=())
+        yield lifted, lambda match, supplier: _new("gpu_model", known, _models(match, supplier))
+    if any(need.alternatives for need in needs):
+        yield (
+            with_gpus(alternatives=()),
+            lambda match, supplier: _new("gpu_alternatives", set(), _models(match, supplier)),
+        )
     if vendors := {need.vendor for need in needs if need.vendor}:
         yield with_gpus(vendor=""), lambda match, supplier: _new("gpu_vendor", vendors, _vendors(match, supplier))
     if interfaces := {need.interface for need in needs if need.interface}:
@@ -198,8 +222,8 @@ def _lifts(order: OrderDemand) -> Iterator[tuple[OrderDemand, _Tell]]:
             with_gpus(interface=""),
             lambda match, supplier: _new("gpu_interface", interfaces, _interfaces(match, supplier)),
         )
-    if any(need.vram_bytes_min for need in needs):
-        yield with_gpus(vram_bytes_min=0), _vram
+    if any(_vram_bytes_asked(need) for need in needs):
+        yield relaxed(order, Relaxation("vram")), _vram
     if group.regions:
         yield with_group(regions=()), lambda _, supplier: Relaxation("region", supplier.region)
     for key in sorted(group.attributes)[:ATTRIBUTES_MAX]:

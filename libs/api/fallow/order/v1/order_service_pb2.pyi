@@ -534,7 +534,7 @@ class ExplainOrderResponse(_message.Message):
         ADVICE_FIELD_NUMBER: _builtins.int
         constraint: _builtins.str
         """Constraint that gives way, named as in the funnel: `price_limit`, `gpu_model`, `gpu_vendor`, `gpu_interface`,
-        `vram`, `gpu_count`, `cpu`, `memory`, `storage`, `placement` (replicas), `region`, `attributes`, `auditors`,
+        `vram`, `gpu_alternatives` (a model with any VRAM and interface), `gpu_count`, `cpu`, `memory`, `storage`, `placement` (replicas), `region`, `attributes`, `auditors`,
         `reputation`, `term`.
         """
         value: _builtins.str

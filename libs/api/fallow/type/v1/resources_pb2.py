@@ -25,13 +25,21 @@ _sym_db = _symbol_database.Default()
 from fallow.type.v1 import annotations_pb2 as fallow_dot_type_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61llow/type/v1/resources.proto\x12\x0e\x66\x61llow.type.v1\x1a fallow/type/v1/annotations.proto\"\xdf\x01\n\x0eGpuRequirement\x12\x17\n\x05\x63ount\x18\x01 \x01(\x05\x42\x08\xf2\xe0\x18\x04\x10\x00\x18@\x12#\n\x10milli_per_device\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe7\x07\x12\"\n\x06vendor\x18\x03 \x01(\tB\x12\xf2\xe0\x18\x0e  2\n[a-z0-9-]*\x12$\n\x06models\x18\x04 \x03(\tB\x14\xf2\xe0\x18\x10 @(@2\n[a-z0-9-]+\x12\x1e\n\x0evram_bytes_min\x18\x05 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12%\n\tinterface\x18\x06 \x01(\tB\x12\xf2\xe0\x18\x0e \x10\x32\n[a-z0-9-]*\"}\n\x12StorageRequirement\x12\x18\n\x06volume\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 ?\x12\x1a\n\nsize_bytes\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x01\x12\x1d\n\rstorage_class\x18\x03 \x01(\tB\x06\xf2\xe0\x18\x02  \x12\x12\n\npersistent\x18\x04 \x01(\x08\"\xc6\x01\n\x13ResourceRequirement\x12\x1d\n\tcpu_milli\x18\x01 \x01(\x03\x42\n\xf2\xe0\x18\x06\x10\x01\x18\x80\xa0\x1f\x12&\n\x0cmemory_bytes\x18\x02 \x01(\x03\x42\x10\xf2\xe0\x18\x0c\x10\x80\x80@\x18\x80\x80\x80\x80\x80\x80\x04\x12+\n\x03gpu\x18\x03 \x01(\x0b\x32\x1e.fallow.type.v1.GpuRequirement\x12;\n\x07storage\x18\x04 \x03(\x0b\x32\".fallow.type.v1.StorageRequirementB\x06\xf2\xe0\x18\x02(\x10\"\x90\x02\n\x06\x44\x65vice\x12\x1c\n\tdevice_id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\x12$\n\x06vendor\x18\x02 \x01(\tB\x14\xf2\xe0\x18\x10\x08\x01  2\n[a-z0-9-]+\x12#\n\x05model\x18\x03 \x01(\tB\x14\xf2\xe0\x18\x10\x08\x01 @2\n[a-z0-9-]+\x12\x1a\n\nvram_bytes\x18\x04 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12%\n\tinterface\x18\x05 \x01(\tB\x12\xf2\xe0\x18\x0e \x10\x32\n[a-z0-9-]*\x12,\n\x06health\x18\x06 \x01(\x0e\x32\x1c.fallow.type.v1.DeviceHealth\x12,\n\x06source\x18\x07 \x01(\x0e\x32\x1c.fallow.type.v1.DeviceSource\"\xce\x02\n\x04Node\x12.\n\x07node_id\x18\x01 \x01(\tB\x1d\xf2\xe0\x18\x19\x08\x01 ?2\x13[a-z0-9][a-z0-9.-]*\x12\x19\n\tcpu_milli\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12\x1c\n\x0cmemory_bytes\x18\x03 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12U\n\x16storage_bytes_by_class\x18\x04 \x03(\x0b\x32-.fallow.type.v1.Node.StorageBytesByClassEntryB\x06\xf2\xe0\x18\x02(\x10\x12/\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x16.fallow.type.v1.DeviceB\x06\xf2\xe0\x18\x02(@\x12\x19\n\x07\x64rivers\x18\x06 \x03(\tB\x08\xf2\xe0\x18\x04  (\x08\x1a:\n\x18StorageBytesByClassEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*~\n\x0c\x44\x65viceHealth\x12\x1d\n\x19\x44\x45VICE_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45VICE_HEALTH_HEALTHY\x10\x01\x12\x1a\n\x16\x44\x45VICE_HEALTH_DEGRADED\x10\x02\x12\x18\n\x14\x44\x45VICE_HEALTH_FAILED\x10\x03*|\n\x0c\x44\x65viceSource\x12\x1d\n\x19\x44\x45VICE_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45VICE_SOURCE_NVML\x10\x01\x12\x19\n\x15\x44\x45VICE_SOURCE_AMD_SMI\x10\x02\x12\x1a\n\x16\x44\x45VICE_SOURCE_DECLARED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x66\x61llow/type/v1/resources.proto\x12\x0e\x66\x61llow.type.v1\x1a fallow/type/v1/annotations.proto\"\x9e\x01\n\x0eGpuAlternative\x12\"\n\x06vendor\x18\x01 \x01(\tB\x12\xf2\xe0\x18\x0e  2\n[a-z0-9-]*\x12!\n\x05model\x18\x02 \x01(\tB\x12\xf2\xe0\x18\x0e @2\n[a-z0-9-]*\x12\x1e\n\x0evram_bytes_min\x18\x03 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12%\n\tinterface\x18\x04 \x01(\tB\x12\xf2\xe0\x18\x0e \x10\x32\n[a-z0-9-]*\"\x9d\x02\n\x0eGpuRequirement\x12\x17\n\x05\x63ount\x18\x01 \x01(\x05\x42\x08\xf2\xe0\x18\x04\x10\x00\x18@\x12#\n\x10milli_per_device\x18\x02 \x01(\x05\x42\t\xf2\xe0\x18\x05\x10\x00\x18\xe7\x07\x12\"\n\x06vendor\x18\x03 \x01(\tB\x12\xf2\xe0\x18\x0e  2\n[a-z0-9-]*\x12$\n\x06models\x18\x04 \x03(\tB\x14\xf2\xe0\x18\x10 @(@2\n[a-z0-9-]+\x12\x1e\n\x0evram_bytes_min\x18\x05 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12%\n\tinterface\x18\x06 \x01(\tB\x12\xf2\xe0\x18\x0e \x10\x32\n[a-z0-9-]*\x12<\n\x0c\x61lternatives\x18\x07 \x03(\x0b\x32\x1e.fallow.type.v1.GpuAlternativeB\x06\xf2\xe0\x18\x02(@\"}\n\x12StorageRequirement\x12\x18\n\x06volume\x18\x01 \x01(\tB\x08\xf2\xe0\x18\x04\x08\x01 ?\x12\x1a\n\nsize_bytes\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x01\x12\x1d\n\rstorage_class\x18\x03 \x01(\tB\x06\xf2\xe0\x18\x02  \x12\x12\n\npersistent\x18\x04 \x01(\x08\"\xc6\x01\n\x13ResourceRequirement\x12\x1d\n\tcpu_milli\x18\x01 \x01(\x03\x42\n\xf2\xe0\x18\x06\x10\x01\x18\x80\xa0\x1f\x12&\n\x0cmemory_bytes\x18\x02 \x01(\x03\x42\x10\xf2\xe0\x18\x0c\x10\x80\x80@\x18\x80\x80\x80\x80\x80\x80\x04\x12+\n\x03gpu\x18\x03 \x01(\x0b\x32\x1e.fallow.type.v1.GpuRequirement\x12;\n\x07storage\x18\x04 \x03(\x0b\x32\".fallow.type.v1.StorageRequirementB\x06\xf2\xe0\x18\x02(\x10\"\x90\x02\n\x06\x44\x65vice\x12\x1c\n\tdevice_id\x18\x01 \x01(\tB\t\xf2\xe0\x18\x05\x08\x01 \x80\x01\x12$\n\x06vendor\x18\x02 \x01(\tB\x14\xf2\xe0\x18\x10\x08\x01  2\n[a-z0-9-]+\x12#\n\x05model\x18\x03 \x01(\tB\x14\xf2\xe0\x18\x10\x08\x01 @2\n[a-z0-9-]+\x12\x1a\n\nvram_bytes\x18\x04 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12%\n\tinterface\x18\x05 \x01(\tB\x12\xf2\xe0\x18\x0e \x10\x32\n[a-z0-9-]*\x12,\n\x06health\x18\x06 \x01(\x0e\x32\x1c.fallow.type.v1.DeviceHealth\x12,\n\x06source\x18\x07 \x01(\x0e\x32\x1c.fallow.type.v1.DeviceSource\"\xce\x02\n\x04Node\x12.\n\x07node_id\x18\x01 \x01(\tB\x1d\xf2\xe0\x18\x19\x08\x01 ?2\x13[a-z0-9][a-z0-9.-]*\x12\x19\n\tcpu_milli\x18\x02 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12\x1c\n\x0cmemory_bytes\x18\x03 \x01(\x03\x42\x06\xf2\xe0\x18\x02\x10\x00\x12U\n\x16storage_bytes_by_class\x18\x04 \x03(\x0b\x32-.fallow.type.v1.Node.StorageBytesByClassEntryB\x06\xf2\xe0\x18\x02(\x10\x12/\n\x07\x64\x65vices\x18\x05 \x03(\x0b\x32\x16.fallow.type.v1.DeviceB\x06\xf2\xe0\x18\x02(@\x12\x19\n\x07\x64rivers\x18\x06 \x03(\tB\x08\xf2\xe0\x18\x04  (\x08\x1a:\n\x18StorageBytesByClassEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01*~\n\x0c\x44\x65viceHealth\x12\x1d\n\x19\x44\x45VICE_HEALTH_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45VICE_HEALTH_HEALTHY\x10\x01\x12\x1a\n\x16\x44\x45VICE_HEALTH_DEGRADED\x10\x02\x12\x18\n\x14\x44\x45VICE_HEALTH_FAILED\x10\x03*|\n\x0c\x44\x65viceSource\x12\x1d\n\x19\x44\x45VICE_SOURCE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45VICE_SOURCE_NVML\x10\x01\x12\x19\n\x15\x44\x45VICE_SOURCE_AMD_SMI\x10\x02\x12\x1a\n\x16\x44\x45VICE_SOURCE_DECLARED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fallow.type.v1.resources_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_GPUALTERNATIVE'].fields_by_name['vendor']._loaded_options = None
+  _globals['_GPUALTERNATIVE'].fields_by_name['vendor']._serialized_options = b'\362\340\030\016  2\n[a-z0-9-]*'
+  _globals['_GPUALTERNATIVE'].fields_by_name['model']._loaded_options = None
+  _globals['_GPUALTERNATIVE'].fields_by_name['model']._serialized_options = b'\362\340\030\016 @2\n[a-z0-9-]*'
+  _globals['_GPUALTERNATIVE'].fields_by_name['vram_bytes_min']._loaded_options = None
+  _globals['_GPUALTERNATIVE'].fields_by_name['vram_bytes_min']._serialized_options = b'\362\340\030\002\020\000'
+  _globals['_GPUALTERNATIVE'].fields_by_name['interface']._loaded_options = None
+  _globals['_GPUALTERNATIVE'].fields_by_name['interface']._serialized_options = b'\362\340\030\016 \0202\n[a-z0-9-]*'
   _globals['_GPUREQUIREMENT'].fields_by_name['count']._loaded_options = None
   _globals['_GPUREQUIREMENT'].fields_by_name['count']._serialized_options = b'\362\340\030\004\020\000\030@'
   _globals['_GPUREQUIREMENT'].fields_by_name['milli_per_device']._loaded_options = None
@@ -44,6 +52,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GPUREQUIREMENT'].fields_by_name['vram_bytes_min']._serialized_options = b'\362\340\030\002\020\000'
   _globals['_GPUREQUIREMENT'].fields_by_name['interface']._loaded_options = None
   _globals['_GPUREQUIREMENT'].fields_by_name['interface']._serialized_options = b'\362\340\030\016 \0202\n[a-z0-9-]*'
+  _globals['_GPUREQUIREMENT'].fields_by_name['alternatives']._loaded_options = None
+  _globals['_GPUREQUIREMENT'].fields_by_name['alternatives']._serialized_options = b'\362\340\030\002(@'
   _globals['_STORAGEREQUIREMENT'].fields_by_name['volume']._loaded_options = None
   _globals['_STORAGEREQUIREMENT'].fields_by_name['volume']._serialized_options = b'\362\340\030\004\010\001 ?'
   _globals['_STORAGEREQUIREMENT'].fields_by_name['size_bytes']._loaded_options = None
@@ -80,20 +90,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NODE'].fields_by_name['devices']._serialized_options = b'\362\340\030\002(@'
   _globals['_NODE'].fields_by_name['drivers']._loaded_options = None
   _globals['_NODE'].fields_by_name['drivers']._serialized_options = b'\362\340\030\004  (\010'
-  _globals['_DEVICEHEALTH']._serialized_start=1250
-  _globals['_DEVICEHEALTH']._serialized_end=1376
-  _globals['_DEVICESOURCE']._serialized_start=1378
-  _globals['_DEVICESOURCE']._serialized_end=1502
-  _globals['_GPUREQUIREMENT']._serialized_start=85
-  _globals['_GPUREQUIREMENT']._serialized_end=308
-  _globals['_STORAGEREQUIREMENT']._serialized_start=310
-  _globals['_STORAGEREQUIREMENT']._serialized_end=435
-  _globals['_RESOURCEREQUIREMENT']._serialized_start=438
-  _globals['_RESOURCEREQUIREMENT']._serialized_end=636
-  _globals['_DEVICE']._serialized_start=639
-  _globals['_DEVICE']._serialized_end=911
-  _globals['_NODE']._serialized_start=914
-  _globals['_NODE']._serialized_end=1248
-  _globals['_NODE_STORAGEBYTESBYCLASSENTRY']._serialized_start=1190
-  _globals['_NODE_STORAGEBYTESBYCLASSENTRY']._serialized_end=1248
+  _globals['_DEVICEHEALTH']._serialized_start=1473
+  _globals['_DEVICEHEALTH']._serialized_end=1599
+  _globals['_DEVICESOURCE']._serialized_start=1601
+  _globals['_DEVICESOURCE']._serialized_end=1725
+  _globals['_GPUALTERNATIVE']._serialized_start=85
+  _globals['_GPUALTERNATIVE']._serialized_end=243
+  _globals['_GPUREQUIREMENT']._serialized_start=246
+  _globals['_GPUREQUIREMENT']._serialized_end=531
+  _globals['_STORAGEREQUIREMENT']._serialized_start=533
+  _globals['_STORAGEREQUIREMENT']._serialized_end=658
+  _globals['_RESOURCEREQUIREMENT']._serialized_start=661
+  _globals['_RESOURCEREQUIREMENT']._serialized_end=859
+  _globals['_DEVICE']._serialized_start=862
+  _globals['_DEVICE']._serialized_end=1134
+  _globals['_NODE']._serialized_start=1137
+  _globals['_NODE']._serialized_end=1471
+  _globals['_NODE_STORAGEBYTESBYCLASSENTRY']._serialized_start=1413
+  _globals['_NODE_STORAGEBYTESBYCLASSENTRY']._serialized_end=1471
 # @@protoc_insertion_point(module_scope)

@@ -76,8 +76,42 @@ DEVICE_SOURCE_DECLARED: DeviceSource.ValueType  # 3
 Global___DeviceSource: _TypeAlias = DeviceSource  # noqa: Y015
 
 @_typing.final
+class GpuAlternative(_message.Message):
+    """One kind of device that would do. Fields that are empty or 0 take any."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VENDOR_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    VRAM_BYTES_MIN_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    vendor: _builtins.str
+    """Vendor such as `nvidia`."""
+    model: _builtins.str
+    """Model, market name in lower case such as `a100`."""
+    vram_bytes_min: _builtins.int
+    """Least VRAM of a device of this kind in bytes."""
+    interface: _builtins.str
+    """Interface such as `pcie` or `sxm`."""
+    def __init__(
+        self,
+        *,
+        vendor: _builtins.str = ...,
+        model: _builtins.str = ...,
+        vram_bytes_min: _builtins.int = ...,
+        interface: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "model", b"model", "vendor", b"vendor", "vram_bytes_min", b"vram_bytes_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GpuAlternative: _TypeAlias = GpuAlternative  # noqa: Y015
+
+@_typing.final
 class GpuRequirement(_message.Message):
-    """GPUs that one replica asks for. All of them are on one node."""
+    """GPUs that one replica asks for. All of them are on one node and of one kind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -87,6 +121,7 @@ class GpuRequirement(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     VRAM_BYTES_MIN_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
+    ALTERNATIVES_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """Whole devices, 0 to 64; 0 asks for no GPU. With `milli_per_device` set it must be 1."""
     milli_per_device: _builtins.int
@@ -101,6 +136,12 @@ class GpuRequirement(_message.Message):
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Models that are acceptable, market names in lower case such as `h100`, `rtx4090`; empty takes any."""
 
+    @_builtins.property
+    def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___GpuAlternative]:
+        """Kinds that would do, each with bounds of its own, at most 64. A device must be of one of them, besides all that is
+        asked above; empty takes whatever is within the bounds above.
+        """
+
     def __init__(
         self,
         *,
@@ -110,10 +151,11 @@ class GpuRequirement(_message.Message):
         models: _abc.Iterable[_builtins.str] | None = ...,
         vram_bytes_min: _builtins.int = ...,
         interface: _builtins.str = ...,
+        alternatives: _abc.Iterable[Global___GpuAlternative] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "interface", b"interface", "milli_per_device", b"milli_per_device", "models", b"models", "vendor", b"vendor", "vram_bytes_min", b"vram_bytes_min"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alternatives", b"alternatives", "count", b"count", "interface", b"interface", "milli_per_device", b"milli_per_device", "models", b"models", "vendor", b"vendor", "vram_bytes_min", b"vram_bytes_min"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

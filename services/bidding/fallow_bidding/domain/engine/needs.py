@@ -1,9 +1,9 @@
 """What one replica takes, in the form that the engine counts and caches by."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Self
 
-from fallow_bidding.domain.demand import ReplicaSet
+from fallow_bidding.domain.demand import GpuAlternative, ReplicaSet
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, Device
 
 
@@ -35,6 +35,7 @@ class Need:
     vram_bytes_min: int = 0
     interface: str = ""
     storage: tuple[tuple[str, int], ...] = ()
+    alternatives: tuple[GpuAlternative, ...] = ()
 
     def __post_init__(self) -> None:
         """Hold the bounds of a share."""
@@ -61,6 +62,7 @@ class Need:
             vram_bytes_min=gpu.vram_bytes_min,
             interface=gpu.interface,
             storage=storage,
+            alternatives=tuple(sorted(set(gpu.alternatives))),
         )
 
     @property
@@ -80,11 +82,13 @@ class Need:
             and (not self.models or kind.model in self.models)
             and kind.vram_bytes >= self.vram_bytes_min
             and (not self.interface or self.interface == kind.interface)
+            and (not self.alternatives or any(each.allows(*astuple(kind)) for each in self.alternatives))
         )
 
     def to_record(self) -> dict[str, Any]:
         """The need as a JSON object."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        record = {name: getattr(self, name) for name in self.__slots__}
+        return record | {"alternatives": [astuple(each) for each in self.alternatives]}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Self:
@@ -92,4 +96,5 @@ class Need:
         fields = dict(record)
         fields["models"] = tuple(fields["models"])
         fields["storage"] = tuple((name, size) for name, size in fields["storage"])
+        fields["alternatives"] = tuple(GpuAlternative(*each) for each in fields.get("alternatives", ()))
         return cls(**fields)
