@@ -53,12 +53,13 @@ test-e2e: setup ## Run the whole way with real processes
 test-chaos: setup ## Kill services between the steps of an order
 	@$(BIN)/pytest tests/chaos $(ARGUMENTS)
 
-# How far `make soak` walks, and from which seed.
+# How far `make soak` walks, for how many seconds at most (0: as long as it takes), and from which seed.
 STEPS ?= 1000000
+SOAK_SECONDS ?= 0
 SEED ?= 1
 .PHONY: soak
-soak: setup ## Walk the market for STEPS steps, with crashes and take-overs, as long as it takes
-	@FALLOW_SOAK_STEPS=$(STEPS) FALLOW_SOAK_SEED=$(SEED) FALLOW_SOAK_SECONDS=0 \
+soak: setup ## Walk the market for STEPS steps, or SOAK_SECONDS, with crashes and take-overs
+	@FALLOW_SOAK_STEPS=$(STEPS) FALLOW_SOAK_SEED=$(SEED) FALLOW_SOAK_SECONDS=$(SOAK_SECONDS) \
 		$(BIN)/pytest tests/component/bidding/test_soak.py -n 0 -s -k twice $(ARGUMENTS)
 
 .PHONY: gas

@@ -289,9 +289,17 @@ class Client(GivingCalls):
 
     # Orders
 
-    async def estimate_order(self, sdl: str) -> order_service_pb2.EstimateOrderResponse:
-        """What an order would cost now, and the funds that it needs. Stores nothing."""
-        return await self._call(self._orders.EstimateOrder, order_service_pb2.EstimateOrderRequest(sdl=sdl))
+    async def estimate_order(
+        self, sdl: str, *, mode: Mode | None = None, terms: order_pb2.Terms | None = None
+    ) -> order_service_pb2.EstimateOrderResponse:
+        """What an order would cost now, on its own and on other terms, and the funds that it needs. Stores nothing."""
+        wanted = mode or Mode()
+        request = order_service_pb2.EstimateOrderRequest(
+            sdl=sdl, terms=terms, match_mode=wanted.match_mode, auction_rule=wanted.auction_rule
+        )
+        if wanted.auction_window is not None:
+            request.auction_window.FromTimedelta(wanted.auction_window)
+        return await self._call(self._orders.EstimateOrder, request)
 
     async def create_order(
         self,

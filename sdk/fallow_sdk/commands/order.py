@@ -15,7 +15,7 @@ from fallow_sdk.commands.order_change import Wishes, change_of
 from fallow_sdk.commands.order_filters import parse_states, parse_time
 from fallow_sdk.commands.order_modes import TermWishes, mode_of, terms_of
 from fallow_sdk.commands.order_tables import (
-    estimate_table,
+    estimate_tables,
     explanation_tables,
     history_table,
     order_tables,
@@ -107,18 +107,31 @@ def create(
 @app.command()
 def estimate(
     file: Annotated[Path, typer.Argument(help="SDL file.", exists=True, dir_okay=False, readable=True)],
+    auction: Annotated[str, typer.Option(help="By sealed bids: `first` or `second` price.")] = "",
+    window: Annotated[str, typer.Option(help="How long bids are taken, such as 30s or 500ms; with --auction.")] = "",
+    manual: Annotated[bool, typer.Option("--manual", help="With a bid that you pick yourself.")] = False,
+    spot: Annotated[bool, typer.Option("--spot", help="Cheaper; others may take the devices after notice.")] = False,
+    reserved: Annotated[str, typer.Option(help="Fixed term at the tier's discount, such as 30d.")] = "",
+    duration: Annotated[str, typer.Option(help="Longest running time, such as 12h.")] = "",
+    budget: Annotated[str, typer.Option(help="Most that the order may ever cost, such as 20.")] = "",
     json: Json = False,
 ) -> None:
-    """Show what an SDL file's order would cost now and the funds that it needs; nothing is stored or held."""
+    """Show what an SDL file's order would cost now, on each kind of term, and the funds that it needs.
+
+    Nothing is stored or held.
+    """
     text = read_sdl(file)
+    mode = mode_of(auction, window, manual=manual)
+    terms = terms_of(TermWishes(spot, reserved, duration, budget))
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            found = await client.estimate_order(text)
+            found = await client.estimate_order(text, mode=mode, terms=terms)
             if json:
                 typer.echo(as_json(found))
             else:
-                console.print(estimate_table(found))
+                for table in estimate_tables(found):
+                    console.print(table)
 
     asyncio.run(run())
 

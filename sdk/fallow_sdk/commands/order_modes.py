@@ -1,4 +1,4 @@
-"""How `fallow order create` says in which market and on which terms an order is placed."""
+"""How `fallow order create` and `estimate` say in which market and on which terms an order is placed."""
 
 from dataclasses import dataclass
 

@@ -90,17 +90,30 @@ def order_tables(order: order_pb2.Order) -> list[Table]:
     return [facts, groups]
 
 
-def estimate_table(estimate: order_service_pb2.EstimateOrderResponse) -> Table:
-    """What an order would cost, one fact a line."""
+def estimate_tables(estimate: order_service_pb2.EstimateOrderResponse) -> list[Table]:
+    """What an order would cost, one fact a line, and the same on each kind of term."""
     facts = Table.grid(padding=(0, 2))
     facts.add_row("best price", show_price(estimate.best_price) if estimate.HasField("best_price") else "no match now")
     if estimate.HasField("worst_price"):
         facts.add_row("worst price", show_price(estimate.worst_price))
-    facts.add_row("fitting providers", str(estimate.fitting_providers))
+    if estimate.HasField("matching_price") and not estimate.HasField("best_price"):
+        facts.add_row("would match at", show_price(estimate.matching_price))
+    facts.add_row("fitting providers", f"{estimate.fitting_providers} of {estimate.candidate_providers} that could")
     facts.add_row("funds needed", show_amount(estimate.funds_needed))
     if estimate.HasField("time_to_match"):
         facts.add_row("time to match", f"{estimate.time_to_match.ToTimedelta().total_seconds():.1f} s, as a median")
-    return facts
+    if estimate.HasField("spot"):
+        run, notice = (span.ToTimedelta().total_seconds() for span in (estimate.spot.run_min, estimate.spot.notice))
+        facts.add_row("may give way", f"after {run:g} s of running and a notice of {notice:g} s")
+    terms = Table("TERMS", "FOR AT LEAST", "PRICE", "PROVIDERS", box=None)
+    for term in estimate.terms:
+        terms.add_row(
+            order_pb2.TermKind.Name(term.kind).removeprefix("TERM_KIND_").lower().replace("_", " "),
+            str(term.duration.ToTimedelta()) if term.HasField("duration") else "-",
+            show_price(term.price) if term.HasField("price") else "no match now",
+            str(term.fitting_providers),
+        )
+    return [facts, terms] if estimate.terms else [facts]
 
 
 def transition_cells(transition: order_pb2.OrderTransition) -> tuple[str, str, str, str, str, str, str]:

@@ -1,5 +1,6 @@
 """Reads: what Get, List, Estimate and Explain answer. Nothing is written here."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -7,14 +8,17 @@ from typing import Final
 
 from fallow.bidding.v1 import market_service_pb2, provider_pb2
 from fallow.order.v1 import order_pb2
-from fallow.type.v1 import money_pb2
 from fallow_bidding.convert import market as convert
+from fallow_bidding.convert.auctions import rule_of
+from fallow_bidding.convert.estimates import estimate_message
 from fallow_bidding.convert.relaxations import add_relaxations
+from fallow_bidding.domain.auctions import AuctionRule
+from fallow_bidding.domain.demand import TermKind
+from fallow_bidding.domain.estimation import estimate
 from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.leases import Lease, LeaseState
-from fallow_bidding.domain.matching import Market, decide
+from fallow_bidding.domain.matching import Market
 from fallow_bidding.domain.policy import Policy
-from fallow_bidding.domain.pricing import total_micros
 from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter
 from fallow_bidding.domain.reasons import LEASE_NOT_FOUND, OFFER_NOT_FOUND, ORDER_NOT_FOUND, PROVIDER_NOT_FOUND
 from fallow_bidding.relaxation_queries import load_prospect
@@ -24,8 +28,6 @@ from fallow_chassis.errors import DomainError
 from fallow_chassis.postgres import Connection, Database
 from fallow_chassis.wire import resource_id, to_duration
 
-FITTING: Final = frozenset({"", "dearer", "reputation", "younger", "other_group"})
-"""Reasons of a loss with which an offer fits all the same; the winner has none."""
 MATCH_HISTORY: Final = timedelta(days=7)
 """How far back the usual time to a match is looked for."""
 MATCH_SAMPLES_MIN: Final = 5
@@ -125,20 +127,14 @@ class Queries:
             policy = replace(self._policy, market=convert.order_market(self._policy.markets, order))
             loaded = await load_suppliers(connection, policy, now)
             wait_ms = await _match_wait_ms(connection, policy.market, convert.gpu_models(order), now)
-        decision = decide(convert.order_demand(order), Market([supplier for _, supplier in loaded]))
-        answer = market_service_pb2.EstimateMatchResponse()
+        demand = replace(convert.order_demand(order), second_price=rule_of(order) is AuctionRule.SECOND_PRICE)
+        found = await asyncio.to_thread(estimate, demand, Market([supplier for _, supplier in loaded]))
+        answer = estimate_message(found, demand)
         if wait_ms is not None:
             answer.time_to_match.CopyFrom(to_duration(wait_ms))
-        if not decision.explanations:
-            return answer
-        fitting = [_fitting_prices(story) for story in decision.explanations]
-        answer.fitting_providers = min(len(prices) for prices in fitting)
-        if len(decision.matches) == len(decision.explanations):
-            best = [match.price_micros for match in decision.matches]
-            worst = [max(prices) for prices in fitting]
-            asset = decision.matches[0].asset
-            answer.best_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(best)))
-            answer.worst_price.CopyFrom(money_pb2.Price(asset=asset, micros_per_hour=total_micros(worst)))
+        if demand.term_kind is TermKind.SPOT:
+            answer.spot.run_min.CopyFrom(to_duration(policy.spot_run_ms_min))
+            answer.spot.notice.CopyFrom(to_duration(policy.preempt_notice_ms))
         return answer
 
     async def explain(self, name: str) -> market_service_pb2.ExplainMatchResponse:
@@ -172,10 +168,3 @@ async def _match_wait_ms(connection: Connection, market: str, gpu_models: Sequen
         if samples >= MATCH_SAMPLES_MIN:
             return median_ms
     return None
-
-
-def _fitting_prices(story: GroupExplanation) -> list[int]:
-    """Prices of the offers that fit a group within its limit."""
-    return [
-        offer.price_micros for offer in story.offers if offer.price_micros is not None and offer.loss_reason in FITTING
-    ]

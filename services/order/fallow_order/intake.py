@@ -42,6 +42,13 @@ def draft_of_create(request: order_service_pb2.CreateOrderRequest, sdl: SdlSetti
     order, _ = _order_of(request, sdl)
     for key, value in request.labels.items():
         order.labels[key] = value
+    return _draft_beside(order, request)
+
+
+def _draft_beside(
+    order: order_pb2.Order, request: order_service_pb2.CreateOrderRequest | order_service_pb2.EstimateOrderRequest
+) -> OrderDraft:
+    """The draft of an order with what the request has beside it; errors name each field where the caller set it."""
     if request.HasField("terms"):
         order.terms.CopyFrom(request.terms)
     if request.match_mode:
@@ -75,7 +82,7 @@ def draft_of_estimate(
 ) -> tuple[OrderDraft, tuple[str, ...]]:
     """The draft of an EstimateOrder request, and what of its SDL text has no effect."""
     order, warnings = _order_of(request, sdl)
-    return draft_of_order(order), warnings
+    return _draft_beside(order, request), warnings
 
 
 def check_labels(labels: Mapping[str, str], field: str) -> None:

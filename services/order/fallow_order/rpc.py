@@ -146,6 +146,10 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
             fitting_providers=match.fitting_providers,
             funds_needed=money_pb2.Amount(asset=draft.asset, micros=hold),
             time_to_match=match.time_to_match if match.HasField("time_to_match") else None,
+            matching_price=match.matching_price if match.HasField("matching_price") else None,
+            candidate_providers=match.candidate_providers,
+            terms=match.terms,
+            spot=match.spot if match.HasField("spot") else None,
             sdl_warnings=warnings,
         )
 

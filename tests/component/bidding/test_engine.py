@@ -217,9 +217,11 @@ async def test_an_estimate_prices_without_storing(house: House) -> None:
         assert answer.best_price.micros_per_hour == 1_000_000
         assert answer.worst_price.micros_per_hour == 3_000_000
         assert answer.fitting_providers == 2
+        assert answer.candidate_providers == 3
+        assert not answer.HasField("spot")
         nothing = await house.queries.estimate(gpu_order(limit=1))
         assert not nothing.HasField("best_price")
-        assert nothing.fitting_providers == 0
+        assert (nothing.fitting_providers, nothing.matching_price.micros_per_hour) == (0, 1_000_000)
         assert await house.value("SELECT count(*) FROM market_order") == 0
 
 

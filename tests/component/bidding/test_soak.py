@@ -1,6 +1,7 @@
 """The market never leases one device twice: a long walk with concurrent reservations, crashes and take-overs.
 
 make soak STEPS=1000000     # no limit of time
+make soak SOAK_SECONDS=600  # as far as ten minutes go
 """
 
 import os

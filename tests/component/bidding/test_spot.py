@@ -31,7 +31,7 @@ async def offer(house: House, agent: Agent, **prices: Any) -> None:
     """Publish another offer of an agent."""
     schedule = provider_pb2.PriceSchedule(asset="usdc", **prices)
     wanted = provider_pb2.Offer(provider=agent.name, prices=schedule)
-    request = provider_service_pb2.CreateOfferRequest(offer=wanted, request_id=str(prices))
+    request = provider_service_pb2.CreateOfferRequest(offer=wanted, request_id=str(prices)[:128])
     await house.registry.create_offer(request, agent.owner)
 
 

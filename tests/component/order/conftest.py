@@ -33,6 +33,7 @@ from fallow_chassis.postgres import Database
 from fallow_chassis.signals import Signals
 from fallow_chassis.status_details import to_status
 from fallow_chassis.testing import DatabaseFactory, ManualClock, ServedService, TestIdentity, in_background, serving
+from fallow_chassis.wire import to_duration
 from fallow_order import consumers
 from fallow_order.clients import EscrowClient, MarketClient
 from fallow_order.commands import OrderCommands
@@ -174,7 +175,16 @@ class FakeBidding(lease_service_pb2_grpc.LeaseServiceServicer, market_service_pb
         """A price."""
         self.estimated.append(request.order)
         price = money_pb2.Price(asset="usdc", micros_per_hour=1_250_000)
-        return market_service_pb2.EstimateMatchResponse(best_price=price, worst_price=price, fitting_providers=3)
+        estimate = order_service_pb2.EstimateOrderResponse
+        return market_service_pb2.EstimateMatchResponse(
+            best_price=price,
+            worst_price=price,
+            fitting_providers=3,
+            matching_price=money_pb2.Price(asset="usdc", micros_per_hour=1_500_000),
+            candidate_providers=4,
+            terms=[estimate.TermEstimate(kind=order_pb2.TERM_KIND_SPOT, fitting_providers=2)],
+            spot=estimate.SpotTerms(notice=to_duration(30_000)),
+        )
 
     async def ExplainMatch(
         self, request: market_service_pb2.ExplainMatchRequest, context: Any

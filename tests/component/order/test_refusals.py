@@ -410,6 +410,9 @@ async def test_estimates_and_explanations_come_from_bidding(house: House) -> Non
     estimate = await stub.EstimateOrder(order_service_pb2.EstimateOrderRequest(order=small_order()))
     assert (estimate.best_price.micros_per_hour, estimate.fitting_providers) == (1_250_000, 3)
     assert estimate.funds_needed == money_pb2.Amount(asset="usdc", micros=3_600_000)
+    assert (estimate.matching_price.micros_per_hour, estimate.candidate_providers) == (1_500_000, 4)
+    assert [(term.kind, term.fitting_providers) for term in estimate.terms] == [(order_pb2.TERM_KIND_SPOT, 2)]
+    assert estimate.spot.notice.seconds == 30
     (seen,) = house.bidding.estimated
     assert seen.groups[0].replica_sets[0].service == "web"
     assert b"s3cret" not in seen.SerializeToString()
@@ -418,6 +421,30 @@ async def test_estimates_and_explanations_come_from_bidding(house: House) -> Non
     order = await tenant.create()
     explained = await stub.ExplainOrder(order_service_pb2.ExplainOrderRequest(name=order.name))
     assert explained.groups[0].advice == "wait"
+
+
+async def test_a_text_is_estimated_in_the_mode_and_on_the_terms_beside_it(house: House) -> None:
+    """Goal: what would be ordered is what is priced. Method: an SDL text with auction and reserved terms beside it; a
+    window without an auction, named where the caller set it.
+    """
+    stub = await house.tenant().orders()
+    terms = order_pb2.Terms(kind=order_pb2.TERM_KIND_RESERVED, duration=to_duration(86_400_000))
+    request = order_service_pb2.EstimateOrderRequest(
+        sdl=SDL.replace("colour: red\n", ""),
+        terms=terms,
+        match_mode=order_pb2.MATCH_MODE_AUCTION,
+        auction_rule=order_pb2.AUCTION_RULE_SECOND_PRICE,
+        auction_window=to_duration(30_000),
+    )
+    await stub.EstimateOrder(request)
+    (seen,) = house.bidding.estimated
+    assert (seen.match_mode, seen.auction_rule) == (request.match_mode, request.auction_rule)
+    assert (seen.terms.kind, seen.terms.duration.seconds) == (order_pb2.TERM_KIND_RESERVED, 86_400)
+    request.ClearField("match_mode")
+    with pytest.raises(RemoteError) as caught:
+        await stub.EstimateOrder(request)
+    assert {item.field for item in caught.value.violations} == {"auction_rule"}
+    await assert_nothing_stored(house)
 
 
 @pytest.mark.parametrize(

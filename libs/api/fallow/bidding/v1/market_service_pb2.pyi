@@ -118,11 +118,19 @@ class EstimateMatchResponse(_message.Message):
     WORST_PRICE_FIELD_NUMBER: _builtins.int
     FITTING_PROVIDERS_FIELD_NUMBER: _builtins.int
     TIME_TO_MATCH_FIELD_NUMBER: _builtins.int
+    MATCHING_PRICE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_PROVIDERS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
     fitting_providers: _builtins.int
     """Number of providers whose offers fit."""
+    candidate_providers: _builtins.int
+    """Number of providers that could take the order whatever they ask, of the group that has the fewest."""
     @_builtins.property
     def best_price(self) -> _money_pb2.Price:
-        """Price of the match that would be made now; unset when there is none."""
+        """Price of the match that would be made now; unset when there is none. Of an auction: under its rule, from standing
+        offers alone.
+        """
 
     @_builtins.property
     def worst_price(self) -> _money_pb2.Price:
@@ -134,6 +142,18 @@ class EstimateMatchResponse(_message.Message):
         models, or, with fewer than 5 of those, of all; unset with fewer than 5 of these too.
         """
 
+    @_builtins.property
+    def matching_price(self) -> _money_pb2.Price:
+        """Price at which the order would match whatever its limits; unset when no price would do."""
+
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[_order_service_pb2.EstimateOrderResponse.TermEstimate]:
+        """The order on each kind of term: on demand, spot, and reserved at each tier, the 8 shortest."""
+
+    @_builtins.property
+    def spot(self) -> _order_service_pb2.EstimateOrderResponse.SpotTerms:
+        """What a spot order may rely on; only with the terms SPOT."""
+
     def __init__(
         self,
         *,
@@ -141,10 +161,14 @@ class EstimateMatchResponse(_message.Message):
         worst_price: _money_pb2.Price | None = ...,
         fitting_providers: _builtins.int = ...,
         time_to_match: _duration_pb2.Duration | None = ...,
+        matching_price: _money_pb2.Price | None = ...,
+        candidate_providers: _builtins.int = ...,
+        terms: _abc.Iterable[_order_service_pb2.EstimateOrderResponse.TermEstimate] | None = ...,
+        spot: _order_service_pb2.EstimateOrderResponse.SpotTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "matching_price", b"matching_price", "spot", b"spot", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "fitting_providers", b"fitting_providers", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "candidate_providers", b"candidate_providers", "fitting_providers", b"fitting_providers", "matching_price", b"matching_price", "spot", b"spot", "terms", b"terms", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

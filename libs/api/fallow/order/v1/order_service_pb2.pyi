@@ -359,21 +359,41 @@ class EstimateOrderRequest(_message.Message):
 
     ORDER_FIELD_NUMBER: _builtins.int
     SDL_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    MATCH_MODE_FIELD_NUMBER: _builtins.int
+    AUCTION_RULE_FIELD_NUMBER: _builtins.int
+    AUCTION_WINDOW_FIELD_NUMBER: _builtins.int
     sdl: _builtins.str
     """Text in the Stack Definition Language; at most 1 MiB."""
+    match_mode: _order_pb2.MatchMode.ValueType
+    """How the order meets offers; set, it replaces that of the order; for orders that come as text."""
+    auction_rule: _order_pb2.AuctionRule.ValueType
+    """Auction's rule; with `match_mode` AUCTION only."""
     @_builtins.property
     def order(self) -> _order_pb2.Order:
         """The order itself."""
+
+    @_builtins.property
+    def terms(self) -> _order_pb2.Terms:
+        """Terms that replace those of the order; for orders that come as text."""
+
+    @_builtins.property
+    def auction_window(self) -> _duration_pb2.Duration:
+        """Auction's window; with `match_mode` AUCTION only."""
 
     def __init__(
         self,
         *,
         order: _order_pb2.Order | None = ...,
         sdl: _builtins.str = ...,
+        terms: _order_pb2.Terms | None = ...,
+        match_mode: _order_pb2.MatchMode.ValueType = ...,
+        auction_rule: _order_pb2.AuctionRule.ValueType = ...,
+        auction_window: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "sdl", b"sdl", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["auction_window", b"auction_window", "order", b"order", "sdl", b"sdl", "source", b"source", "terms", b"terms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["order", b"order", "sdl", b"sdl", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auction_rule", b"auction_rule", "auction_window", b"auction_window", "match_mode", b"match_mode", "order", b"order", "sdl", b"sdl", "source", b"source", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["order", "sdl"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -387,17 +407,91 @@ class EstimateOrderResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class TermEstimate(_message.Message):
+        """The order on one kind of term."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KIND_FIELD_NUMBER: _builtins.int
+        DURATION_FIELD_NUMBER: _builtins.int
+        PRICE_FIELD_NUMBER: _builtins.int
+        FITTING_PROVIDERS_FIELD_NUMBER: _builtins.int
+        kind: _order_pb2.TermKind.ValueType
+        """Kind of term."""
+        fitting_providers: _builtins.int
+        """As `fitting_providers`, on these terms."""
+        @_builtins.property
+        def duration(self) -> _duration_pb2.Duration:
+            """Least duration that gets a reserved tier's discount; unset for other kinds, which keep the order's duration."""
+
+        @_builtins.property
+        def price(self) -> _money_pb2.Price:
+            """As `best_price`, on these terms; unset when there is no match."""
+
+        def __init__(
+            self,
+            *,
+            kind: _order_pb2.TermKind.ValueType = ...,
+            duration: _duration_pb2.Duration | None = ...,
+            price: _money_pb2.Price | None = ...,
+            fitting_providers: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "price", b"price"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "fitting_providers", b"fitting_providers", "kind", b"kind", "price", b"price"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SpotTerms(_message.Message):
+        """What a spot lease may rely on."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RUN_MIN_FIELD_NUMBER: _builtins.int
+        NOTICE_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def run_min(self) -> _duration_pb2.Duration:
+            """How long a lease runs before it may be pre-empted."""
+
+        @_builtins.property
+        def notice(self) -> _duration_pb2.Duration:
+            """Notice before it ends."""
+
+        def __init__(
+            self,
+            *,
+            run_min: _duration_pb2.Duration | None = ...,
+            notice: _duration_pb2.Duration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice", "run_min", b"run_min"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["notice", b"notice", "run_min", b"run_min"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     BEST_PRICE_FIELD_NUMBER: _builtins.int
     WORST_PRICE_FIELD_NUMBER: _builtins.int
     FITTING_PROVIDERS_FIELD_NUMBER: _builtins.int
     FUNDS_NEEDED_FIELD_NUMBER: _builtins.int
     TIME_TO_MATCH_FIELD_NUMBER: _builtins.int
     SDL_WARNINGS_FIELD_NUMBER: _builtins.int
+    MATCHING_PRICE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_PROVIDERS_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
     fitting_providers: _builtins.int
     """Number of providers whose offers fit within the price limit, of the group that has the fewest."""
+    candidate_providers: _builtins.int
+    """Number of providers that could take the order whatever they ask, of the group that has the fewest: those who could
+    bid in an auction.
+    """
     @_builtins.property
     def best_price(self) -> _money_pb2.Price:
-        """Sum over all groups of the match that would be made now, from live offers and what is free; unset when there is none."""
+        """Sum over all groups of the match that would be made now, from live offers and what is free; unset when there is none.
+        Of an auction: what it would come to, under its rule, if nobody bids and standing offers alone take part.
+        """
 
     @_builtins.property
     def worst_price(self) -> _money_pb2.Price:
@@ -417,6 +511,22 @@ class EstimateOrderResponse(_message.Message):
     def sdl_warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What of an SDL text has no effect here, or another one than on Akash: `line: path: reason`; at most 101."""
 
+    @_builtins.property
+    def matching_price(self) -> _money_pb2.Price:
+        """Sum over all groups of the price at which the order would match now, whatever its limits: how far a limit order that
+        rests is from a match. Unset when no price would do.
+        """
+
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___EstimateOrderResponse.TermEstimate]:
+        """The same order on each kind of term: on demand, spot, and reserved at each tier of offers that could take it, the 8
+        shortest. `best_price` above is on the order's own terms.
+        """
+
+    @_builtins.property
+    def spot(self) -> Global___EstimateOrderResponse.SpotTerms:
+        """What a spot order may rely on; only with the terms SPOT."""
+
     def __init__(
         self,
         *,
@@ -426,10 +536,14 @@ class EstimateOrderResponse(_message.Message):
         funds_needed: _money_pb2.Amount | None = ...,
         time_to_match: _duration_pb2.Duration | None = ...,
         sdl_warnings: _abc.Iterable[_builtins.str] | None = ...,
+        matching_price: _money_pb2.Price | None = ...,
+        candidate_providers: _builtins.int = ...,
+        terms: _abc.Iterable[Global___EstimateOrderResponse.TermEstimate] | None = ...,
+        spot: Global___EstimateOrderResponse.SpotTerms | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "funds_needed", b"funds_needed", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "funds_needed", b"funds_needed", "matching_price", b"matching_price", "spot", b"spot", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "fitting_providers", b"fitting_providers", "funds_needed", b"funds_needed", "sdl_warnings", b"sdl_warnings", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "candidate_providers", b"candidate_providers", "fitting_providers", b"fitting_providers", "funds_needed", b"funds_needed", "matching_price", b"matching_price", "sdl_warnings", b"sdl_warnings", "spot", b"spot", "terms", b"terms", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
