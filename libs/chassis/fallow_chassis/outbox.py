@@ -2,7 +2,8 @@
 
 One relay works per database, the holder of an advisory lock on a connection of its own; others stand by. It reads the
 rows that are not sent, oldest first, publishes them, and marks them on the connection that holds the lock: who lost
-the lock cannot mark. A crash between publishing and marking sends rows twice, which inboxes drop. It keeps no cursor:
+the lock cannot mark. The server ends the session of a relay that says nothing for some seconds (its process is
+stopped), and another one takes its place. A crash between publishing and marking sends rows twice, which inboxes drop. It keeps no cursor:
 sequences are taken before commit, so a row may appear behind one that was sent already, and is found all the same. The
 order of one key is safe, because its commands hold a lock on the aggregate until they commit.
 
@@ -35,6 +36,10 @@ STANDBY_SECONDS: Final = 0.5
 """How often a relay that stands by asks for the lock."""
 QUERY_SECONDS: Final = 30.0
 PUBLISH_SECONDS: Final = 60.0
+SILENCE_SECONDS: Final = 5.0
+"""How long the server lets a relay be silent before it ends its session: a process that is stopped holds no lock for ever."""
+PING_SECONDS: Final = 1.0
+"""How often a relay says something while it waits for the stream."""
 KEEP_SENT: Final = timedelta(days=7)
 SWEEP_INTERVAL_MS: Final = 3_600_000
 DELETE_BATCH_ROWS: Final = 5_000
@@ -77,6 +82,7 @@ class OutboxRelay:
         """Wait for the lock and send rows as they come; a relay that drains gives up at the first failure."""
         try:
             async with self._database.session() as session:
+                await session.execute(_QUERIES.get("limit_silence"), str(round(SILENCE_SECONDS * 1_000)))
                 if await self._win_lock(session):
                     await self._send(session)
         except Exception as error:
@@ -112,9 +118,15 @@ class OutboxRelay:
         if not rows:
             return 0
         records = [Record(row["topic"], row["key"], row["payload"], row["headers"]) for row in rows]
-        async with asyncio.timeout(PUBLISH_SECONDS):
-            await self._ensure_topics({record.topic for record in records})
-            await self._stream.publish(records)
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS), asyncio.TaskGroup() as group:
+                published = asyncio.Event()
+                group.create_task(_speak_until(published, session))
+                await self._ensure_topics({record.topic for record in records})
+                await self._stream.publish(records)
+                published.set()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
         now = self._clock.now()
         async with asyncio.timeout(QUERY_SECONDS):
             await session.execute(_QUERIES.get("mark_sent"), [row["sequence"] for row in rows], now)
@@ -138,3 +150,14 @@ class OutboxRelay:
         self._next_sweep_ms = self._clock.monotonic_ms() + SWEEP_INTERVAL_MS
         async with asyncio.timeout(QUERY_SECONDS):
             await session.execute(_QUERIES.get("delete_sent"), self._clock.now() - KEEP_SENT, DELETE_BATCH_ROWS)
+
+
+async def _speak_until(done: asyncio.Event, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Say something on a session now and then, until an event."""
+    while not done.is_set():
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                await done.wait()
+        except TimeoutError:
+            async with asyncio.timeout(QUERY_SECONDS):
+                await session.fetchval("SELECT 1")

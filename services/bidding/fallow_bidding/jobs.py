@@ -183,7 +183,8 @@ class Announcer:
 
 def announcement_subject(region: str, model: str) -> str:
     """Where rounds for a GPU model in a region are told of; ``none`` is a group without GPUs."""
-    return f"fallow.market.auction.{_NOT_OF_A_TOKEN.sub('_', region)}.{model or 'none'}"
+    tokens = (_NOT_OF_A_TOKEN.sub("_", text) or "none" for text in (region, model))
+    return f"fallow.market.auction.{'.'.join(tokens)}"
 
 
 class Watch:

@@ -15,6 +15,9 @@ from fallow_bidding.domain.demand import OrderDemand
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.matching import Decision, Market, decide
 from fallow_bidding.domain.supply import Supplier
+from fallow_chassis.logging import get_logger
+
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,12 @@ class DecisionFolder:
         record = DecisionRecord(order, suppliers, mix, kept, decision)
         assert Path(order.order_id).name == order.order_id, "an order's id is no path"
         draft = self._folder / f"{order.order_id}.json.draft"
-        draft.write_bytes(RECORD.dump_json(record))
-        draft.replace(self._folder / f"{order.order_id}.json")
+        try:
+            draft.write_bytes(RECORD.dump_json(record))
+            draft.replace(self._folder / f"{order.order_id}.json")
+        except OSError as error:
+            # A record that cannot be kept (the folder has gone, the disk is full) holds up no order.
+            _log.error("decision_not_kept", order=order.order_id, error=str(error))
         return decision
 
 

@@ -11,6 +11,7 @@ from fallow.order.v1 import events_pb2 as order_events
 from fallow.order.v1 import order_pb2
 from fallow.type.v1 import money_pb2
 from fallow_bidding.domain.leases import EndReason
+from fallow_bidding.jobs import announcement_subject
 from fallow_bidding.store import auctions
 from fallow_bidding.topics import MARKET_TOPIC
 from fallow_chassis.errors import DomainError
@@ -452,3 +453,17 @@ async def test_nobody_but_the_bidder_reads_a_sealed_bid(house: House) -> None:
         assert await prices(tenant) == [654_321, 765_432]
         assert await prices(one.owner) == [765_432]
         assert await prices(two.owner) == [654_321]
+
+
+@pytest.mark.parametrize(
+    ("region", "model", "subject"),
+    [
+        ("eu-west", "h100", "eu-west.h100"),
+        ("eu.west *", "Evil Model", "eu_west__.Evil_Model"),
+        ("", "", "none.none"),
+        (">", "\r\n", "_.__"),
+    ],
+)
+def test_a_subject_is_one_whatever_names_are_in_it(region: str, model: str, subject: str) -> None:
+    """Goal: no name breaks the announcer. Method: names that a subject cannot hold."""
+    assert announcement_subject(region, model) == f"fallow.market.auction.{subject}"

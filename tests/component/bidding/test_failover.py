@@ -75,15 +75,15 @@ async def test_a_text_that_cannot_be_stored_is_refused(house: House) -> None:
         agent = await house.add_agent()
         heartbeat = market_link_pb2.Heartbeat(sequence=1)
         heartbeat.proofs.add(lease="leases/a\0b")
-        for word, message in (
-            ("heartbeat", heartbeat),
-            ("inventory", market_link_pb2.InventoryReport(sequence=9, nodes=[node(node_id="no\0de")])),
+        for word, message, reason in (
+            ("heartbeat", heartbeat, "LINK_MESSAGE_INVALID"),
+            ("inventory", market_link_pb2.InventoryReport(sequence=9, nodes=[node("no\0de")]), "INVENTORY_INVALID"),
         ):
             payload = await agent.link.request(
                 f"fallow.provider.{agent.provider_id}.{word}", message.SerializeToString()
             )
             reply = market_link_pb2.LinkReply.FromString(payload)
-            assert reply.error.reason == "LINK_MESSAGE_INVALID", word
+            assert reply.error.reason == reason, word
         await agent.beat()
 
 
@@ -379,3 +379,33 @@ async def test_commands_outlive_their_sender(house: House) -> None:
         command = await agent.command("run")
     assert command.lease == created.lease.name
     assert await house.value("SELECT count(*) FROM command") == 1
+
+
+async def test_a_heartbeat_that_comes_late_changes_nothing(house: House) -> None:
+    """Goal: what a stopped process or a hung connection hands over late closes no lease. Method: a running lease; then an older
+    heartbeat of the same life without it, one of an earlier life, and the last one again.
+    """
+    async with house.running(engine=False):
+        agent = await house.add_agent()
+        early = agent.sequence
+        await house.open_order(gpu_order())
+        assert await house.matching.match_open_orders() == 1
+        command = await agent.command("run")
+        for _ in range(3):
+            await agent.beat(run_status(command, RUNNING))
+        house.clock.advance(seconds=60)
+        await agent.beat(run_status(command, RUNNING))
+        last = market_link_pb2.Heartbeat(sequence=agent.sequence, boot_id="boot", runs=[run_status(command, RUNNING)])
+        new_life = market_link_pb2.Heartbeat(sequence=1, boot_id="next", runs=[run_status(command, RUNNING)])
+        late = market_link_pb2.Heartbeat(sequence=early, boot_id="boot")
+        for heartbeat, reason in (
+            (late, "HEARTBEAT_OLD"),
+            (last, ""),
+            (new_life, ""),
+            (late, "HEARTBEAT_OLD"),
+            (last, "HEARTBEAT_OLD"),
+        ):
+            subject = f"fallow.provider.{agent.provider_id}.heartbeat"
+            payload = await agent.link.request(subject, heartbeat.SerializeToString())
+            assert market_link_pb2.LinkReply.FromString(payload).error.reason == reason
+        assert await house.value("SELECT count(*) FROM lease WHERE end_time IS NULL") == 1

@@ -1,11 +1,14 @@
 """Inventory reports: in full, by changes, with gaps; devices that fail, come back, or are left out under a lease."""
 
+from datetime import timedelta
+
 import pytest
 
 from fallow.bidding.v1 import events_pb2
 from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2, resources_pb2
 from fallow_bidding.domain.leases import EndReason
+from fallow_bidding.store.suppliers import load_suppliers
 from tests.component.bidding.conftest import House, gpu_order, node, run_status
 
 RUNNING = market_link_pb2.RUN_STATE_RUNNING
@@ -135,3 +138,48 @@ async def test_a_lease_outlives_a_degraded_device_and_not_a_failed_one(house: Ho
         assert moved.run.replicas[0].devices[0].device_id != first.run.replicas[0].devices[0].device_id
         assert await house.value("SELECT state FROM lease WHERE lease_id = $1", second.lease[7:]) == "RUNNING"
         assert {f"orders/{key}" for key in keys} == {first.key.order, second.key.order}
+
+
+@pytest.mark.parametrize(
+    ("what", "nodes"),
+    [
+        ("a node of 65 devices", [node(devices=65)]),
+        ("a model of other letters", [node(model="Evil Model")]),
+        ("a model without a name", [node(model="")]),
+        ("a model with a line break", [node(model="h100\n")]),
+        ("a node id of other letters", [node("no de")]),
+        ("more devices than one provider has", [node(f"n{number}", devices=64) for number in range(129)]),
+    ],
+)
+async def test_what_the_contract_does_not_have_is_refused(
+    house: House, what: str, nodes: list[resources_pb2.Node]
+) -> None:
+    """Goal: a stranger's report cannot slow or break the market. Method: one fault a row; nothing of the report is kept."""
+    async with house.running(engine=False):
+        agent = await house.add_agent(node("good"))
+        reply = await agent.report_inventory(*nodes, sequence=2)
+        assert reply.error.reason == "INVENTORY_INVALID", what
+        assert await _devices(house) == ["good/good-gpu-0"]
+
+
+async def test_changes_do_not_add_up_to_more_than_a_provider_has(house: House) -> None:
+    """Goal: the bound holds for the whole, not for a report. Method: full nodes, by changes, up to the bound and beyond."""
+    async with house.running(engine=False):
+        agent = await house.add_agent(*(node(f"a{number}", devices=64) for number in range(64)))
+        more = [node(f"b{number}", devices=64) for number in range(64)]
+        assert (await agent.report_inventory(*more, sequence=2, base=1)).inventory.sequence == 2
+        beyond = await agent.report_inventory(node("c"), sequence=3, base=2)
+        assert beyond.error.reason == "INVENTORY_INVALID"
+        assert len(await _devices(house)) == 8_192
+
+
+async def test_nobody_looks_through_what_is_long_gone(house: House) -> None:
+    """Goal: who left costs nothing. Method: the market as the engine loads it, before and after ten minutes of silence."""
+    async with house.running(engine=False):
+        await house.add_agent()
+        async with house.database.read() as connection:
+            ((_, supplier),) = await load_suppliers(connection, house.policy, house.clock.now())
+            later = house.clock.now() + timedelta(minutes=11)
+            ((_, gone),) = await load_suppliers(connection, house.policy, later)
+    assert len(supplier.nodes) == 1
+    assert (gone.nodes, gone.unavailable) == ((), "unreachable")

@@ -367,3 +367,21 @@ async def test_a_mask_that_names_a_field_twice_is_refused(house: House) -> None:
                 await house.registry.update_provider(wanted, paths, before.account)
             assert [item.field for item in refused.value.violations] == [field]
         assert (await house.queries.provider(agent.name)).display_name == before.display_name
+
+
+@pytest.mark.parametrize("model", ["", "Evil Model", "h100\n", "x" * 65, "x" * 5_000])
+async def test_an_offer_for_a_model_of_no_name_is_refused(house: House, model: str) -> None:
+    """Goal: models are written one way. Method: a row for each odd name; nothing is published."""
+    async with house.running(engine=False):
+        agent = await house.add_agent()
+        owner = (await house.queries.provider(agent.name)).account
+        before = await house.value("SELECT count(*) FROM offer")
+        prices = provider_pb2.PriceSchedule(asset="usdc", gpu_micros_per_hour_by_model={model: 1})
+        offer = provider_pb2.Offer(provider=agent.name, prices=prices)
+        with pytest.raises(DomainError) as refused:
+            await house.registry.create_offer(
+                provider_service_pb2.CreateOfferRequest(offer=offer, request_id="odd"), owner
+            )
+        (violation,) = refused.value.violations
+        assert violation.field.startswith("offer.prices.gpu_micros_per_hour_by_model[")
+        assert await house.value("SELECT count(*) FROM offer") == before

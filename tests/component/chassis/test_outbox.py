@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from fallow_chassis import outbox
 from fallow_chassis.clock import SystemClock
 from fallow_chassis.events import EventDraft
 from fallow_chassis.ids import RandomIds
@@ -62,8 +63,10 @@ async def test_events_go_out_in_order_and_are_marked(database: Database) -> None
         await emit(database, draft("a", 2))
         await emit(database, draft("a", 3), draft("b", 2))
         records = await stream.wait_for(5)
+        async with asyncio.timeout(20):
+            while await unsent(database):
+                await asyncio.sleep(0.01)
     await drained(database, stream)
-    assert await unsent(database) == 0
     assert len(stream.records) == 5
     for key, versions in {"a": ["1", "2", "3"], "b": ["1", "2"]}.items():
         assert [record.headers["ce_sequence"] for record in records if record.key == key] == versions
@@ -232,3 +235,27 @@ async def test_old_sent_rows_go(database: Database) -> None:
                 await asyncio.sleep(0.02)
     await other.close()
     assert versions == [2]
+
+
+async def test_a_relay_whose_process_is_stopped_gives_way(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: events go on within seconds although the relay that holds the lock does nothing for ever. Method: a session that holds it and
+    is silent, as that of a stopped process; another relay beside it; and one that waits long for its stream keeps its session.
+    """
+    monkeypatch.setattr(outbox, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(outbox, "PING_SECONDS", 0.1)
+    stream = MemoryStream()
+    await emit(database, draft("a", 1))
+    async with database.session() as stopped:
+        await stopped.execute("SELECT set_config('idle_session_timeout', '500', false)")
+        assert await stopped.fetchval("SELECT pg_try_advisory_lock($1)", outbox.LOCK_KEY)
+
+        async def slowly() -> None:
+            await asyncio.sleep(1.5)
+
+        stream.after_publish = slowly
+        async with relaying(database, stream):
+            await stream.wait_for(1)
+            async with asyncio.timeout(20):
+                while await unsent(database):
+                    await asyncio.sleep(0.01)
+    assert len(stream.records) == 1, "the wait for the stream cost the relay its session"

@@ -17,14 +17,14 @@ from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.commands import lifecycle
 from fallow_bidding.convert import leases as convert_leases
 from fallow_bidding.convert import link as convert
-from fallow_bidding.convert.link import MAX_NODES, DeviceRow, NodeRow
+from fallow_bidding.convert.link import MAX_DEVICES, MAX_NODES, DeviceRow, NodeRow
 from fallow_bidding.domain.heartbeat import Failure, HeartbeatVerdict, judge_runs
 from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, Lease, accepted, ready, suspended
 from fallow_bidding.domain.orders import MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.proofs import ProofVerdict, judge_proofs
 from fallow_bidding.domain.providers import Provider
-from fallow_bidding.domain.reasons import INVENTORY_INVALID, PROVIDER_NOT_FOUND
+from fallow_bidding.domain.reasons import HEARTBEAT_OLD, INVENTORY_INVALID, PROVIDER_NOT_FOUND
 from fallow_bidding.domain.silence import Outage, outage_ms, outages_with_present
 from fallow_bidding.domain.supply import Health
 from fallow_bidding.signatures import verifies
@@ -68,6 +68,9 @@ class LinkCommands:
         claims, runs = convert.proof_claims(heartbeat), convert.run_reports(heartbeat)
         async with self._database.transaction() as unit:
             now = unit.clock.now()
+            life = convert.boot_id(heartbeat)
+            if not await providers.take_heartbeat_number(unit.connection, provider_id, life, heartbeat.sequence):
+                raise DomainError(HEARTBEAT_OLD, "a later heartbeat of this provider was taken before")
             named = {claim.lease_id for claim in claims} | {run.lease_id for run in runs}
             held = await _hold(unit.connection, provider_id, named)
             proofs = judge_proofs(provider_id, claims, held.leases, partial(verifies, held.provider.public_key))
@@ -78,7 +81,7 @@ class LinkCommands:
             await self._apply(unit, held, verdict)
             await self._apply_proof_facts(unit, held, proofs)
             await self._note_silence(unit, held.provider, now)
-            await providers.record_heartbeat(unit.connection, provider_id, now, convert.boot_id(heartbeat))
+            await providers.record_heartbeat(unit.connection, provider_id, now, life)
             if not held.provider.reachable:
                 await notify(unit.connection, MARKET_CHANNEL)
             known = held.provider.inventory_sequence
@@ -105,6 +108,7 @@ class LinkCommands:
                 await providers.replace_nodes(unit.connection, provider_id, nodes, devices)
             else:
                 await _change_nodes(unit.connection, provider_id, nodes, devices, report.removed_node_ids)
+            await _check_size(unit.connection, provider_id)
             await providers.record_inventory(unit.connection, provider_id, report.sequence, unit.clock.now())
             failed = {device[0] for device in devices if device[6] == Health.FAILED}
             for lease in list(held.leases.values()):
@@ -277,9 +281,16 @@ async def _change_nodes(
     if twice:
         raise DomainError(INVENTORY_INVALID, f"the device id {twice[0]!r} stands at another node too")
     await providers.insert_nodes(connection, provider_id, nodes, devices)
-    count = len(await providers.load_nodes(connection, [provider_id]))
-    if count > MAX_NODES:
-        raise DomainError(INVENTORY_INVALID, f"a provider has at most {MAX_NODES} nodes, and this makes {count}")
+
+
+async def _check_size(connection: Connection, provider_id: str) -> None:
+    """Refuse an inventory that is too large to be one provider's; every decision of the market looks through it."""
+    for what, most, rows in (
+        ("nodes", MAX_NODES, await providers.load_nodes(connection, [provider_id])),
+        ("devices", MAX_DEVICES, await providers.load_devices(connection, [provider_id])),
+    ):
+        if len(rows) > most:
+            raise DomainError(INVENTORY_INVALID, f"a provider has at most {most} {what}, and this makes {len(rows)}")
 
 
 def _inventory_reply(sequence: int, reason: str) -> market_link_pb2.LinkReply:

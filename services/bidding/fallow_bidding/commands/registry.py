@@ -1,5 +1,7 @@
 """Providers register, change, drain and resume; offers are published and withdrawn."""
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -26,6 +28,9 @@ from fallow_chassis.wire import from_duration, from_timestamp, resource_id
 
 PUBLIC_KEY_BYTES: Final = 32
 PROFILE_FIELDS: Final = ("display_name", "attributes", "auditor_signatures", "address")
+MODEL: Final = re.compile(r"[a-z0-9-]{1,64}")
+"""How the market writes the name of a device's model."""
+SHOWN_CHARACTERS: Final = 64
 _SERVICE: Final = "fallow.bidding.v1.ProviderRegistryService"
 
 
@@ -154,6 +159,10 @@ class RegistryCommands:
     def _offer_of(self, offer_id: str, provider: Provider, wanted: provider_pb2.Offer, now: datetime) -> Offer:
         """The offer that a request describes; refuses what could never match."""
         prices = convert.prices_of(wanted.prices)
+        for model in prices.gpu_micros_by_model:
+            if not MODEL.fullmatch(model):
+                field = f"offer.prices.gpu_micros_per_hour_by_model[{json.dumps(model[:SHOWN_CHARACTERS])}]"
+                raise invalid_field(field, "a model is 1 to 64 of a-z, 0-9 and -")
         if prices.asset not in self._policy.assets:
             raise DomainError(
                 ASSET_UNKNOWN,

@@ -1,5 +1,6 @@
 """What providers' agents say and are told, on the wire."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,9 +19,19 @@ from fallow_chassis.errors import DomainError
 from fallow_chassis.wire import to_duration
 
 MAX_NODES: Final = 1_024
+MAX_DEVICES: Final = 8_192
+"""The most devices of a provider, on all its nodes."""
+MAX_NODE_DEVICES: Final = 64
+MAX_CLASSES: Final = 16
+MAX_DRIVERS: Final = 8
+MAX_NAME_CHARACTERS: Final = 32
 MAX_TEXT_CHARACTERS: Final = 128
 MAX_URI_CHARACTERS: Final = 2_048
 MAX_ENDPOINTS: Final = 4_096
+_NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_VENDOR: Final = re.compile(r"[a-z0-9-]{1,32}")
+_MODEL: Final = re.compile(r"[a-z0-9-]{1,64}")
+_INTERFACE: Final = re.compile(r"[a-z0-9-]{0,16}")
 
 NodeRow = tuple[str, int, int, dict[str, int], list[str]]
 DeviceRow = tuple[str, str, str, str, int, str, str, str]
@@ -178,8 +189,19 @@ def inventory_rows(report: market_link_pb2.InventoryReport) -> tuple[list[NodeRo
     devices: dict[str, DeviceRow] = {}
     seen: set[str] = set()
     for node in report.nodes:
-        if not node.node_id or node.node_id in seen or len(node.node_id) > MAX_TEXT_CHARACTERS:
-            raise _invalid(f"the node id {node.node_id!r} is empty, too long, or stands twice")
+        if not _NODE_ID.fullmatch(node.node_id) or node.node_id in seen:
+            raise _invalid(
+                f"the node id {node.node_id[:MAX_TEXT_CHARACTERS]!r} is not 1 to 63 of a-z, 0-9, . and -, or stands twice"
+            )
+        if len(node.devices) > MAX_NODE_DEVICES or len(node.storage_bytes_by_class) > MAX_CLASSES:
+            raise _invalid(
+                f"node {node.node_id} has more than {MAX_NODE_DEVICES} devices or {MAX_CLASSES} storage classes"
+            )
+        if (
+            len(node.drivers) > MAX_DRIVERS
+            or max(map(len, (*node.drivers, *node.storage_bytes_by_class, ""))) > MAX_NAME_CHARACTERS
+        ):
+            raise _invalid(f"node {node.node_id} has more than {MAX_DRIVERS} drivers, or a name that is too long")
         seen.add(node.node_id)
         if min(node.cpu_milli, node.memory_bytes, *node.storage_bytes_by_class.values(), 0) < 0:
             raise _invalid(f"node {node.node_id} has less than nothing")
@@ -201,9 +223,22 @@ def inventory_rows(report: market_link_pb2.InventoryReport) -> tuple[list[NodeRo
 
 def _device_row(node_id: str, device: resources_pb2.Device) -> DeviceRow:
     """One device of a report."""
-    texts = (device.device_id, device.vendor, device.model)
-    if not all(texts) or max(map(len, texts)) > MAX_TEXT_CHARACTERS or device.vram_bytes < 0:
-        raise _invalid(f"device {device.device_id!r} of node {node_id} lacks an id, a vendor or a model")
+    if (
+        not 0 < len(device.device_id) <= MAX_TEXT_CHARACTERS
+        or not device.device_id.isprintable()
+        or device.vram_bytes < 0
+    ):
+        raise _invalid(
+            f"device {device.device_id[:MAX_TEXT_CHARACTERS]!r} of node {node_id} lacks an id, or has less than no memory"
+        )
+    for what, text, shape in (
+        ("vendor", device.vendor, _VENDOR),
+        ("model", device.model, _MODEL),
+        ("interface", device.interface, _INTERFACE),
+    ):
+        if not shape.fullmatch(text):
+            told = f"the {what} of device {device.device_id!r}, {text[:MAX_TEXT_CHARACTERS]!r}, is not {shape.pattern}"
+            raise _invalid(told)
     try:
         source = resources_pb2.DeviceSource.Name(device.source).removeprefix("DEVICE_SOURCE_")
     except ValueError:

@@ -85,7 +85,7 @@ BID_DOES_NOT_FIT: Final = ErrorReason(
 INVENTORY_INVALID: Final = ErrorReason(
     "INVENTORY_INVALID",
     "INVALID_ARGUMENT",
-    "The inventory report cannot be true: two devices or nodes of one id, or a size out of bounds.",
+    "The inventory report cannot be true, or is too large: two devices or nodes of one id, a name that the contract does not have, a size out of bounds.",
     "Mend the report; the last good one stays in force.",
 )
 LINK_MESSAGE_INVALID: Final = ErrorReason(
@@ -93,6 +93,12 @@ LINK_MESSAGE_INVALID: Final = ErrorReason(
     "INVALID_ARGUMENT",
     "The message on the provider link is not what its subject carries.",
     "Send the message that the subject names, of this release's contract.",
+)
+HEARTBEAT_OLD: Final = ErrorReason(
+    "HEARTBEAT_OLD",
+    "FAILED_PRECONDITION",
+    "A later heartbeat of the provider's agent was taken before this one.",
+    "Nothing needs to be done: the next heartbeat counts.",
 )
 
 REASONS: Final = (
@@ -111,5 +117,6 @@ REASONS: Final = (
     BID_DOES_NOT_FIT,
     INVENTORY_INVALID,
     LINK_MESSAGE_INVALID,
+    HEARTBEAT_OLD,
 )
 """All of them, for docs/errors.md."""

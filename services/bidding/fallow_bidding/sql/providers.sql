@@ -49,6 +49,31 @@ UPDATE provider SET draining = $2 WHERE provider_id = $1
 -- name: next_market_version
 UPDATE provider SET market_version = market_version + 1 WHERE provider_id = $1 RETURNING market_version
 
+-- name: take_heartbeat_number
+-- Heartbeats may come late, through a process that was stopped or a connection that hung. The last lives are remembered.
+WITH held AS (
+    SELECT provider_id, boot_id, heartbeat_sequence, past_boot_ids FROM provider WHERE provider_id = $1 FOR NO KEY UPDATE
+),
+
+judged AS (
+    SELECT held.*, CASE WHEN boot_id = $2 THEN $3 >= heartbeat_sequence ELSE NOT $2 = ANY(past_boot_ids) END AS is_new
+    FROM held
+),
+
+taken AS (
+    UPDATE provider SET
+        heartbeat_sequence = $3::bigint,
+        past_boot_ids = CASE
+            WHEN judged.boot_id IN ($2, '') THEN judged.past_boot_ids
+            ELSE (ARRAY[judged.boot_id] || judged.past_boot_ids)[1:16]
+        END,
+        boot_id = $2
+    FROM judged
+    WHERE provider.provider_id = judged.provider_id AND judged.is_new
+)
+
+SELECT is_new FROM judged
+
 -- name: record_heartbeat
 UPDATE provider SET heartbeat_time = $2, boot_id = $3, reachable = true WHERE provider_id = $1
 

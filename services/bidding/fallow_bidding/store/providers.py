@@ -93,6 +93,16 @@ async def next_market_version(connection: Connection, provider_id: str) -> int:
     return version
 
 
+async def take_heartbeat_number(connection: Connection, provider_id: str, life: str, number: int) -> bool:
+    """Take the number of a heartbeat of one life of an agent; False for one of an earlier life, or below the last.
+    The last one again is a repeat, and taken as such.
+
+    A provider that is not there takes none: whoever looks next says so.
+    """
+    taken: bool | None = await connection.fetchval(QUERIES.get("take_heartbeat_number"), provider_id, life, number)
+    return taken is not False
+
+
 async def record_heartbeat(connection: Connection, provider_id: str, now: datetime, boot_id: str) -> None:
     """Note that a provider was heard."""
     await connection.execute(QUERIES.get("record_heartbeat"), provider_id, now, boot_id)

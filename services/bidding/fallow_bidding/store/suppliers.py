@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import asyncpg
 
@@ -11,16 +12,22 @@ from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, Device, Health, Nod
 from fallow_bidding.store import leases, providers
 from fallow_chassis.postgres import Connection
 
+FORGOTTEN_AFTER: Final = timedelta(minutes=10)
+"""How long after its last heartbeat nobody looks through a provider's devices any more."""
+
 
 async def load_suppliers(connection: Connection, policy: Policy, now: datetime) -> list[tuple[Provider, Supplier]]:
-    """All providers of the market with their free capacity at this instant."""
+    """All providers of the market with their free capacity at this instant; of those that are long gone, without what they had."""
     registered = await providers.load_market_providers(connection, policy.market)
     ids = [provider.provider_id for provider in registered]
+    heard = [
+        one.provider_id for one in registered if one.heartbeat_time and now - one.heartbeat_time <= FORGOTTEN_AFTER
+    ]
     nodes = _free_nodes(
-        await providers.load_nodes(connection, ids),
-        await providers.load_devices(connection, ids),
-        await leases.load_node_uses(connection, ids),
-        await leases.load_device_uses(connection, ids),
+        await providers.load_nodes(connection, heard),
+        await providers.load_devices(connection, heard),
+        await leases.load_node_uses(connection, heard),
+        await leases.load_device_uses(connection, heard),
     )
     offers: dict[str, dict[str, StandingOffer]] = {provider_id: {} for provider_id in ids}
     for offer in await providers.load_active_offers(connection, ids):

@@ -497,7 +497,9 @@ class InventoryReport(_message.Message):
     """
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.Node]:
-        """All nodes; in a report of changes those that are new or have changed, each in full."""
+        """All nodes; in a report of changes those that are new or have changed, each in full.
+        At most 1,024; a provider has at most 8,192 devices on all of them.
+        """
 
     @_builtins.property
     def report_time(self) -> _timestamp_pb2.Timestamp:
