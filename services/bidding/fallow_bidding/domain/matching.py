@@ -28,6 +28,8 @@ EXEC_DRIVER: Final = "exec"
 EXEC_IMAGE: Final = "exec:host"
 MOCK_DRIVER: Final = "mock"
 NO_MIX: Final = Snapshot()
+_LEASED_HEALTH: Final = frozenset({Health.HEALTHY, Health.UNKNOWN})
+"""Health of devices that are leased: unknown is not down."""
 MAX_PRICE_MICROS: Final = 10**15
 """The highest price of a group that is told; no order may have a higher limit."""
 
@@ -52,6 +54,32 @@ class Decision:
     explanations: tuple[GroupExplanation, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """What is the same of a provider before every group: its nodes and devices by their ids, and what they have in common."""
+
+    nodes: Mapping[str, Node]
+    devices: Mapping[tuple[str, str], Device]
+    everything: Mapping[str, frozenset[str]]
+    models: frozenset[str]
+    are_healthy: bool
+    have_devices: bool
+    """Whether every node has any: one without goes at the first constraint on devices."""
+
+    @classmethod
+    def of(cls, supplier: Supplier) -> "_Facts":
+        """The facts of a supplier."""
+        devices = {(node.node_id, device.device_id): device for node in supplier.nodes for device in node.devices}
+        return cls(
+            nodes={node.node_id: node for node in supplier.nodes},
+            devices=devices,
+            everything={node.node_id: frozenset(d.device_id for d in node.devices) for node in supplier.nodes},
+            models=frozenset(device.model for device in devices.values()),
+            are_healthy=all(device.health in _LEASED_HEALTH for device in devices.values()),
+            have_devices=all(node.devices for node in supplier.nodes),
+        )
+
+
 class Market:
     """The suppliers at one instant, with the room that decisions made so far have left."""
 
@@ -62,20 +90,29 @@ class Market:
         placer: Placer | None = None,
         mix: Snapshot = NO_MIX,
         slot_prices: Floats | None = None,
+        facts: dict[str, _Facts] | None = None,
     ) -> None:
         """Take the suppliers, whose order does not matter, the mix of needs to expect, and what slots cost if it is known.
 
-        ``rooms`` and ``placer`` are for ``fork``.
+        ``rooms``, ``placer`` and ``facts`` are for ``fork``.
         """
         self.suppliers = tuple(sorted(suppliers, key=lambda supplier: supplier.provider_id))
         self.placer = placer or Placer(self.suppliers, mix, slot_prices)
+        self._facts = {} if facts is None else facts
         self._rooms = (
             {supplier.provider_id: Room.of(supplier) for supplier in suppliers} if rooms is None else {**rooms}
         )
 
     def fork(self) -> "Market":
         """The same market, to try a decision on."""
-        return Market(self.suppliers, self._rooms, self.placer)
+        return Market(self.suppliers, self._rooms, self.placer, facts=self._facts)
+
+    def facts(self, supplier: Supplier) -> _Facts:
+        """What of a supplier is the same before every group."""
+        found = self._facts.get(supplier.provider_id)
+        if found is None:
+            found = self._facts[supplier.provider_id] = _Facts.of(supplier)
+        return found
 
     def adopt(self, other: "Market") -> None:
         """Take over the room of a fork whose decision stands."""
@@ -117,8 +154,7 @@ class _View:
     supplier: Supplier
     room: Room
     placer: Placer
-    nodes: dict[str, Node]
-    devices: dict[tuple[str, str], Device]
+    facts: _Facts
 
     @property
     def offer(self) -> StandingOffer | None:
@@ -191,26 +227,31 @@ def weigh(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
     """Take all providers through the constraints for one group; ``market`` is left as it is."""
     views = [_view(order, group, supplier, market) for supplier in market.suppliers]
     candidates = {view.supplier.provider_id: _all_candidates(view) for view in views}
+    counts = {provider_id: _count(by_set) for provider_id, by_set in candidates.items()}
     losses: dict[str, str] = {}
     funnel: list[FunnelStep] = []
-    before = _count(candidates)
+    before = sum(counts.values())
     for name, keep in STEPS:
         for view in views:
             provider_id = view.supplier.provider_id
-            if provider_id in candidates:
-                left = keep(view, candidates[provider_id])
-                if _serves(group, left):
-                    candidates[provider_id] = left
-                else:
-                    del candidates[provider_id]
-                    losses[provider_id] = name
-        before = _add_step(funnel, name, before, candidates)
+            if provider_id not in candidates:
+                continue
+            left = keep(view, candidates[provider_id])
+            if left is candidates[provider_id] and view.facts.nodes:
+                continue
+            if _serves(group, left):
+                candidates[provider_id] = left
+                counts[provider_id] = _count(left)
+            else:
+                del candidates[provider_id], counts[provider_id]
+                losses[provider_id] = name
+        before = _add_step(funnel, name, before, counts)
     placed = [fit for view in views if (fit := _fit(view, candidates.get(view.supplier.provider_id))) is not None]
-    _drop(candidates, losses, "placement", {fit.supplier.provider_id for fit in placed})
-    before = _add_step(funnel, "placement", before, candidates)
+    _drop(counts, losses, "placement", {fit.supplier.provider_id for fit in placed})
+    before = _add_step(funnel, "placement", before, counts)
     fits = sorted((fit for fit in placed if fit.price_micros <= group.price_limit_micros), key=lambda fit: fit.rank)
-    _drop(candidates, losses, "price_limit", {fit.supplier.provider_id for fit in fits})
-    _add_step(funnel, "price_limit", before, candidates)
+    _drop(counts, losses, "price_limit", {fit.supplier.provider_id for fit in fits})
+    _add_step(funnel, "price_limit", before, counts)
     return _Weighing(tuple(fits), _explain(group, views, placed, fits, losses, funnel))
 
 
@@ -313,16 +354,13 @@ def _why_worse(fit: _Fit, winner: _Fit) -> str:
 
 
 def _view(order: OrderDemand, group: GroupDemand, supplier: Supplier, market: Market) -> _View:
-    """A provider's nodes and devices by their ids."""
-    nodes = {node.node_id: node for node in supplier.nodes}
-    devices = {(node.node_id, device.device_id): device for node in supplier.nodes for device in node.devices}
-    return _View(order, group, supplier, market.room(supplier.provider_id), market.placer, nodes, devices)
+    """A provider before a group."""
+    return _View(order, group, supplier, market.room(supplier.provider_id), market.placer, market.facts(supplier))
 
 
 def _all_candidates(view: _View) -> Candidates:
     """Everything that a provider has, for every replica set."""
-    everything = {node.node_id: frozenset(d.device_id for d in node.devices) for node in view.supplier.nodes}
-    return {index: dict(everything) for index in range(len(view.group.replica_sets))}
+    return {index: dict(view.facts.everything) for index in range(len(view.group.replica_sets))}
 
 
 def _serves(group: GroupDemand, candidates: Candidates) -> bool:
@@ -330,27 +368,26 @@ def _serves(group: GroupDemand, candidates: Candidates) -> bool:
     return all(candidates.get(index) for index in range(len(group.replica_sets)))
 
 
-def _count(candidates: dict[str, Candidates]) -> int:
-    """Devices that could serve some replica set."""
-    total = 0
-    for by_set in candidates.values():
-        left = {(node, device) for nodes in by_set.values() for node, devices in nodes.items() for device in devices}
-        total += len(left)
-    return total
+def _count(candidates: Candidates) -> int:
+    """A provider's devices that could serve some replica set."""
+    if len(candidates) == 1:
+        return sum(map(len, candidates[0].values()))
+    left = {(node, device) for nodes in candidates.values() for node, devices in nodes.items() for device in devices}
+    return len(left)
 
 
-def _add_step(funnel: list[FunnelStep], name: str, before: int, candidates: dict[str, Candidates]) -> int:
+def _add_step(funnel: list[FunnelStep], name: str, before: int, counts: Mapping[str, int]) -> int:
     """Note what a constraint left; returns the devices that are left."""
-    after = _count(candidates)
+    after = sum(counts.values())
     assert after <= before, "a constraint never adds a device"
-    funnel.append(FunnelStep(name, before, after, len(candidates)))
+    funnel.append(FunnelStep(name, before, after, len(counts)))
     return after
 
 
-def _drop(candidates: dict[str, Candidates], losses: dict[str, str], name: str, kept: set[str]) -> None:
+def _drop(counts: dict[str, int], losses: dict[str, str], name: str, kept: set[str]) -> None:
     """Remove the providers that a last step did not keep."""
-    for provider_id in [provider_id for provider_id in candidates if provider_id not in kept]:
-        del candidates[provider_id]
+    for provider_id in [provider_id for provider_id in counts if provider_id not in kept]:
+        del counts[provider_id]
         losses[provider_id] = name
 
 
@@ -360,10 +397,10 @@ def _by_provider(holds: Callable[[_View], bool]) -> _Keep:
 
 
 def _by_node(holds: Callable[[_View, ReplicaSet, str, frozenset[str]], bool]) -> _Keep:
-    """A constraint on nodes, for each replica set."""
+    """A constraint on nodes, for each replica set; what loses nothing is returned itself."""
 
     def keep(view: _View, candidates: Candidates) -> Candidates:
-        return {
+        kept = {
             index: {
                 node_id: devices
                 for node_id, devices in nodes.items()
@@ -371,26 +408,41 @@ def _by_node(holds: Callable[[_View, ReplicaSet, str, frozenset[str]], bool]) ->
             }
             for index, nodes in candidates.items()
         }
+        return candidates if all(len(kept[index]) == len(nodes) for index, nodes in candidates.items()) else kept
 
     return keep
 
 
-def _by_device(holds: Callable[[_View, GpuNeed, str, Device], bool]) -> _Keep:
-    """A constraint on devices, for each replica set that asks for GPUs; a node that loses all of them goes too."""
+def _by_device(
+    holds: Callable[[_View, GpuNeed, str, Device], bool],
+    *,
+    for_all: Callable[[_View, GpuNeed], bool] = lambda view, need: False,
+    for_none: Callable[[_View, GpuNeed], bool] = lambda view, need: False,
+) -> _Keep:
+    """A constraint on devices, for each replica set that asks for GPUs; a node that loses all of them goes too.
+
+    ``for_all`` and ``for_none`` say where it is known without a look that it holds for every device, or for none. What
+    loses nothing is returned itself.
+    """
 
     def keep(view: _View, candidates: Candidates) -> Candidates:
         kept: Candidates = {}
         for index, nodes in candidates.items():
             need = view.group.replica_sets[index].gpu
-            if need is None:
+            if need is None or for_all(view, need):
                 kept[index] = nodes
                 continue
+            if for_none(view, need):
+                kept[index] = {}
+                continue
+            devices_of = view.facts.devices
             left = {
-                node_id: frozenset(d for d in devices if holds(view, need, node_id, view.devices[node_id, d]))
+                node_id: frozenset(d for d in devices if holds(view, need, node_id, devices_of[node_id, d]))
                 for node_id, devices in nodes.items()
             }
-            kept[index] = {node_id: devices for node_id, devices in left.items() if devices}
-        return kept
+            is_whole = all(len(left[node_id]) == len(devices) > 0 for node_id, devices in nodes.items())
+            kept[index] = nodes if is_whole else {node_id: devices for node_id, devices in left.items() if devices}
+        return candidates if all(kept[index] is nodes for index, nodes in candidates.items()) else kept
 
     return keep
 
@@ -402,7 +454,7 @@ def _has_count(view: _View, replica_set: ReplicaSet, node_id: str, devices: froz
 
 def _runs_image(view: _View, replica_set: ReplicaSet, node_id: str, _: frozenset[str]) -> bool:
     """Whether a node has a driver for the image; a node that names none may have any."""
-    drivers = view.nodes[node_id].drivers
+    drivers = view.facts.nodes[node_id].drivers
     if not drivers or not replica_set.image or MOCK_DRIVER in drivers:
         return True
     if replica_set.image == EXEC_IMAGE:
@@ -447,13 +499,41 @@ def _is_sold(view: _View, device: Device) -> bool:
 STEPS: Final[tuple[tuple[str, _Keep], ...]] = (
     ("provider_state", _by_provider(lambda view: not view.supplier.unavailable and bool(view.supplier.nodes))),
     ("excluded_providers", _by_provider(lambda view: view.supplier.provider_id not in view.group.excluded)),
-    ("device_health", _by_device(lambda view, need, node, device: device.health in {Health.HEALTHY, Health.UNKNOWN})),
-    ("gpu_vendor", _by_device(lambda view, need, node, device: not need.vendor or device.vendor == need.vendor)),
-    ("gpu_model", _by_device(lambda view, need, node, device: not need.models or device.model in need.models)),
-    ("vram", _by_device(lambda view, need, node, device: device.vram_bytes >= need.vram_bytes_min)),
+    (
+        "device_health",
+        _by_device(
+            lambda view, need, node, device: device.health in _LEASED_HEALTH,
+            for_all=lambda view, need: view.facts.are_healthy and view.facts.have_devices,
+        ),
+    ),
+    (
+        "gpu_vendor",
+        _by_device(
+            lambda view, need, node, device: device.vendor == need.vendor,
+            for_all=lambda view, need: not need.vendor and view.facts.have_devices,
+        ),
+    ),
+    (
+        "gpu_model",
+        _by_device(
+            lambda view, need, node, device: device.model in need.models,
+            for_all=lambda view, need: not need.models and view.facts.have_devices,
+            for_none=lambda view, need: view.facts.models.isdisjoint(need.models),
+        ),
+    ),
+    (
+        "vram",
+        _by_device(
+            lambda view, need, node, device: device.vram_bytes >= need.vram_bytes_min,
+            for_all=lambda view, need: not need.vram_bytes_min and view.facts.have_devices,
+        ),
+    ),
     (
         "gpu_interface",
-        _by_device(lambda view, need, node, device: not need.interface or device.interface == need.interface),
+        _by_device(
+            lambda view, need, node, device: device.interface == need.interface,
+            for_all=lambda view, need: not need.interface and view.facts.have_devices,
+        ),
     ),
     (
         "gpu_alternatives",
