@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.trace import draw, read_needs, read_nodes
+from benchmarks.trace import TraceError, draw, read_needs, read_nodes
 from fallow_bidding.domain.engine.asks import Asks
 from fallow_bidding.domain.engine.engine import Engine
 from fallow_bidding.domain.engine.inventory import Inventory
@@ -132,24 +132,42 @@ def summary(policy: str, pods: str, seeds: Sequence[int], runs: Sequence[Run]) -
     }
 
 
+INFLATE_MAX = 10.0
+PROVIDERS_MAX = 10_000
+
+
 def parse() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--nodes", type=Path, required=True)
     parser.add_argument("--pods", type=Path, required=True)
     parser.add_argument("--inflate", type=float, default=1.3)
-    parser.add_argument("--seeds", default="42:52")
+    parser.add_argument("--seeds", type=seeds_of, default=seeds_of("42:52"), help="FIRST:END, END not among them")
     parser.add_argument("--policy", choices=POLICIES, default=POLICIES[0])
     parser.add_argument("--providers", type=int, default=1)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if not 0 < options.inflate <= INFLATE_MAX or not 1 <= options.providers <= PROVIDERS_MAX:
+        parser.error(f"--inflate is above 0 and at most {INFLATE_MAX}, --providers 1 to {PROVIDERS_MAX}")
+    return options
+
+
+def seeds_of(text: str) -> range:
+    """`42:52` as the seeds 42 to 51; one number is one seed."""
+    first, colon, end = text.partition(":")
+    seeds = range(int(first), int(end) if colon else int(first) + 1)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text} names no seed: write FIRST:END with FIRST below END")
+    return seeds
 
 
 def main() -> None:
     """Run all seeds one after the other."""
     options = parse()
-    first, _, last = options.seeds.partition(":")
-    seeds = range(int(first), int(last) if last else int(first) + 1)
-    nodes, needs = read_nodes(options.nodes), read_needs(options.pods)
+    seeds = options.seeds
+    try:
+        nodes, needs = read_nodes(options.nodes), read_needs(options.pods)
+    except (OSError, TraceError) as error:
+        raise SystemExit(f"placement: {error}") from error
     given = Snapshot(tuple(sorted(Counter(needs).items()))) if options.policy in GIVEN else None
     runs = []
     for seed in seeds:

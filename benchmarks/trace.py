@@ -13,12 +13,33 @@ from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, Device, Node
 
 MIB = 1 << 20
+NUMBERS = frozenset({"cpu_milli", "memory_mib", "gpu", "num_gpu", "gpu_milli"})
+
+
+class TraceError(Exception):
+    """A file is no list of nodes, or of tasks, as the trace has them; the text says what is wrong."""
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a file that has some columns, all filled; TraceError where it has not, or has no row."""
+    with path.open(newline="", encoding="utf-8") as file:
+        try:
+            rows = list(csv.DictReader(file))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise TraceError(f"{path} is no CSV: {error}") from error
+    if not rows:
+        raise TraceError(f"{path} has no rows")
+    for number, row in enumerate(rows, start=2):
+        lacking = [column for column in columns if row.get(column) is None]
+        odd = [column for column in columns if column in NUMBERS and not (row.get(column) or "0").isdigit()]
+        if lacking or odd:
+            raise TraceError(f"{path}, line {number}: {', '.join(lacking or odd)} is missing or no number")
+    return rows
 
 
 def read_nodes(path: Path) -> list[Node]:
     """The nodes of a file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(path, ("sn", "cpu_milli", "memory_mib", "gpu", "model"))
     return [
         Node(
             node_id=row["sn"],
@@ -34,8 +55,7 @@ def read_nodes(path: Path) -> list[Node]:
 
 def read_needs(path: Path) -> list[Need]:
     """The tasks of a file, in its order."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(path, ("cpu_milli", "memory_mib", "num_gpu", "gpu_milli", "gpu_spec"))
     needs = []
     for row in rows:
         count = int(row["num_gpu"] or 0)

@@ -12,12 +12,13 @@ from fallow_bidding.convert import market as convert
 from fallow_bidding.convert.auctions import rule_of
 from fallow_bidding.convert.estimates import estimate_message
 from fallow_bidding.convert.relaxations import add_relaxations
-from fallow_bidding.domain.auctions import AuctionRule
+from fallow_bidding.domain.auctions import AuctionMode, AuctionRule
 from fallow_bidding.domain.demand import TermKind
 from fallow_bidding.domain.estimation import estimate
 from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.leases import Lease, LeaseState
-from fallow_bidding.domain.matching import Market
+from fallow_bidding.domain.matching import Market, decide
+from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter
 from fallow_bidding.domain.reasons import LEASE_NOT_FOUND, OFFER_NOT_FOUND, ORDER_NOT_FOUND, PROVIDER_NOT_FOUND
@@ -33,6 +34,11 @@ MATCH_HISTORY: Final = timedelta(days=7)
 MATCH_SAMPLES_MIN: Final = 5
 """With fewer matches than these nobody knows what is usual."""
 NOT_LOOKED_AT: Final = "The engine has not looked at the order yet."
+WAITS_FOR: Final = {
+    AuctionMode.AUCTION: "Sealed bids are taken until the round closes; standing offers, shown here as they are now, bid too.",
+    AuctionMode.MANUAL: "It waits for your choice: fallow order bids shows the bids and the standing offers, fallow order accept picks one.",
+}
+"""What an order that takes bids waits for before its first decision."""
 
 
 class Queries:
@@ -147,8 +153,11 @@ class Queries:
                 raise DomainError(ORDER_NOT_FOUND, "bidding has not heard of this order", metadata={"order": name})
             now = self._database.clock.now()
             prospect = await load_prospect(connection, self._policy, now, order, groups)
+            standing = await self._standing_stories(connection, order, groups, now)
         stories = [
-            GroupExplanation(group.group_index, group.group_id, "", advice=NOT_LOOKED_AT)
+            standing.get(
+                group.group_index, GroupExplanation(group.group_index, group.group_id, "", advice=NOT_LOOKED_AT)
+            )
             if group.decision is None
             else GroupExplanation.from_json(group.decision)
             for group in groups
@@ -159,6 +168,26 @@ class Queries:
             assert prospect is not None, "it was asked"
             add_relaxations(messages[index], changes, free_time, prospect.asset(index))
         return market_service_pb2.ExplainMatchResponse(groups=messages)
+
+    async def _standing_stories(
+        self, connection: Connection, order: MarketOrder, groups: Sequence[MarketGroup], now: datetime
+    ) -> dict[int, GroupExplanation]:
+        """Of groups that take bids and were not decided yet: how the standing offers look now, and what they wait for."""
+        waiting = {group.group_index: group for group in groups if group.waits and group.decision is None}
+        if order.ended or order.body is None or order.auction_mode is None or not waiting:
+            return {}
+        loaded = await load_suppliers(connection, replace(self._policy, market=order.market), now)
+        demand = convert.order_demand(order_pb2.Order.FromString(order.body), waiting)
+        stories = decide(demand, Market([supplier for _, supplier in loaded])).explanations
+        advice = WAITS_FOR[order.auction_mode]
+        return {
+            story.group_index: replace(
+                story,
+                offers=tuple(replace(offer, won=False) for offer in story.offers),
+                advice=f"{advice} {story.advice}".strip(),
+            )
+            for story in stories
+        }
 
 
 async def _match_wait_ms(connection: Connection, market: str, gpu_models: Sequence[str], now: datetime) -> int | None:

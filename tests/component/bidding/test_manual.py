@@ -180,3 +180,22 @@ async def test_who_never_picks_gets_the_money_back(house: House, binding: Any) -
         assert (await kinds(house, key))[-1] == "OrderEnded"
         assert (await refusal(accept(house, name, placed.bid_id, order.account))).reason.reason == "AUCTION_CLOSED"
         assert await house.value("SELECT reason FROM bid") == "order_ended"
+
+
+async def test_an_explanation_tells_what_an_order_with_bids_waits_for(house: House) -> None:
+    """Goal: no order is without a story. Method: explain a manual order and an auction before anything is decided; one provider is
+    too dear, one would do.
+    """
+    async with house.running(engine=False, courier=False):
+        await house.add_agent(gpu_micros=1_000_000)
+        await house.add_agent(gpu_micros=9_000_000)
+        for order, told in (
+            (manual_order(), "It waits for your choice"),
+            (gpu_order(match_mode=order_pb2.MATCH_MODE_AUCTION), "Sealed bids are taken"),
+        ):
+            await house.open_order(order)
+            assert await house.matching.match_open_orders() == 0
+            (story,) = (await house.queries.explain(order.name)).groups
+            assert story.advice.startswith(told)
+            assert story.funnel[-1].providers_after == 1
+            assert [offer.won for offer in story.offers] == [False, False]

@@ -26,6 +26,7 @@ from fallow_bidding.domain.matching import Decision, GroupMatch, Market, decide
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Provider
+from fallow_bidding.domain.rested import Rested
 from fallow_bidding.records import DecisionFolder
 from fallow_bidding.store import QUERIES, auctions, delivery, leases, orders
 from fallow_bidding.store.suppliers import load_suppliers
@@ -49,6 +50,7 @@ class MatchingCommands:
         """Take the database, the market's rules, its lock, and where decisions are kept as files, if anywhere."""
         self._decide = decide if decisions is None else decisions.decide
         self._mix = ArrivalMix(policy.market)
+        self._rested = Rested()
         self._database = database
         self._policy = policy
         self.lock_key = lock_key
@@ -111,19 +113,30 @@ class MatchingCommands:
             # Who was promised room comes before all others, then a group that has given up its lease for a new workload.
             parts.sort(key=lambda part: (not preemptions.awaits(part), not _succeeds(part)))
             waiting = [part for part in parts if preemptions.awaits(part)]
-            made, unmatched = 0, list[Part]()
+            made, unmatched, resting = 0, list[Part](), list[Part]()
+            if looking and not spot_orders:
+                self._rested.look(market)
             for part in waiting:
                 if matches := await self._match(unit, market, providers, part, rounds[part.order.order_id]):
                     made += len(matches)
                     await preemptions.withdraw(part.key)
             await preemptions.keep_room([part for part in waiting if preemptions.awaits(part)])
             for part in parts[len(waiting) :]:
+                may_rest = not spot_orders and _may_rest(part)
+                if may_rest and self._rested.holds(part.order, part.groups):
+                    unmatched += _rest(part, (), rounds[part.order.order_id])
+                    continue
                 matches = await self._match(unit, market, providers, part, rounds[part.order.order_id])
                 made += len(matches)
                 unmatched += _rest(part, matches, rounds[part.order.order_id])
+                if may_rest and not matches:
+                    resting.append(part)
             if spot_orders:
                 await preemptions.give_notice(unmatched, spot_orders & set(ids))
-            return made, bool(unmatched), looking_ids[-1] if len(looking_ids) == ORDER_BATCH else ""
+        if looking and not spot_orders:
+            # Only what was committed is remembered.
+            self._rested.keep(market, ((part.order, part.groups) for part in resting))
+        return made, bool(unmatched), looking_ids[-1] if len(looking_ids) == ORDER_BATCH else ""
 
     async def seconds_to_close(self) -> float:
         """How long until the next round closes that the engine decides; without any, for ever.
@@ -236,6 +249,11 @@ class MatchingCommands:
         await orders.set_leased_revision(unit.connection, lease.key, lease.group_revision)
         fact = convert_leases.lease_created(lease, provider.public_key, self._policy.heartbeat_interval_ms)
         await lifecycle.emit_fact(unit, order.order_id, fact)
+
+
+def _may_rest(part: Part) -> bool:
+    """Whether time alone changes nothing for a part that finds nobody: no bids are due, and no provider that failed it may return."""
+    return part.order.auction_mode is None and all(group.waits for group in part.groups.values())
 
 
 def _succeeds(part: Part) -> bool:
