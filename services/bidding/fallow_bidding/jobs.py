@@ -74,12 +74,13 @@ class Engine:
             while not await session.fetchval(QUERIES.get("try_lead"), self._leader_lock_key):
                 await self._bell.wait(STANDBY_POLL_SECONDS)
             ended = await session.fetch(QUERIES.get("end_other_passes"), self._matching.lock_key)
-            _log.info("engine_leads", passes_ended=len(ended))
+            term = await session.fetchval(QUERIES.get("next_term"), self._matching.market)
+            _log.info("engine_leads", term=term, passes_ended=len(ended))
             self.is_leading = True
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._keep_lead(session))
-                    group.create_task(self._match())
+                    group.create_task(self._match(term))
             finally:
                 self.is_leading = False
 
@@ -90,10 +91,10 @@ class Engine:
                 await session.fetchval("SELECT 1")
             await asyncio.sleep(PING_SECONDS)
 
-    async def _match(self) -> None:
-        """Match whenever something changed."""
+    async def _match(self, term: int) -> None:
+        """Match whenever something changed, as long as nobody leads by a later term."""
         while True:
-            made = await self._matching.match_open_orders()
+            made = await self._matching.match_open_orders(term)
             if made:
                 self._leases.add(made)
                 _log.info("leases_made", leases=made)

@@ -36,11 +36,15 @@ _DECISION: Final = TypeAdapter(Decision)
 
 
 class DecisionFolder:
-    """Decides, and keeps the last decision of each order in a folder."""
+    """Decides, and keeps decisions in a folder: ``<order>.json``, then ``<order>.2.json``, and so on.
+
+    One that matched nothing gives its place to the next, however often an order is looked at; one that did stays.
+    """
 
     def __init__(self, folder: Path) -> None:
         """The folder is made where it is not there."""
         self._folder = folder
+        self._places: dict[str, int] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def decide(self, order: OrderDemand, market: Market) -> Decision:
@@ -51,14 +55,36 @@ class DecisionFolder:
         kept = None if prices is None else prices.tolist()
         record = DecisionRecord(order, suppliers, mix, kept, decision)
         assert Path(order.order_id).name == order.order_id, "an order's id is no path"
-        draft = self._folder / f"{order.order_id}.json.draft"
         try:
-            draft.write_bytes(RECORD.dump_json(record))
-            draft.replace(self._folder / f"{order.order_id}.json")
+            self._keep(order.order_id, record)
         except OSError as error:
             # A record that cannot be kept (the folder has gone, the disk is full) holds up no order.
             _log.error("decision_not_kept", order=order.order_id, error=str(error))
         return decision
+
+    def _keep(self, order_id: str, record: DecisionRecord) -> None:
+        """Write a record in its place, whole or not at all."""
+        place = self._places.get(order_id) or self._free_place(order_id)
+        draft = self._folder / f"{order_id}.json.draft"
+        draft.write_bytes(RECORD.dump_json(record))
+        draft.replace(self._path(order_id, place))
+        if record.decision.matches:
+            self._places.pop(order_id, None)
+        else:
+            self._places[order_id] = place
+
+    def _free_place(self, order_id: str) -> int:
+        """The first place that no decision has, or that of one that matched nothing."""
+        place = 1
+        while (path := self._path(order_id, place)).exists():
+            if not RECORD.validate_json(path.read_bytes()).decision.matches:
+                break
+            place += 1
+        return place
+
+    def _path(self, order_id: str, place: int) -> Path:
+        """The file of one decision about an order."""
+        return self._folder / (f"{order_id}.json" if place == 1 else f"{order_id}.{place}.json")
 
 
 def replay(record: DecisionRecord) -> Decision:

@@ -39,7 +39,7 @@ class BiddingSettings(ServiceSettings):
     failures_max: int = Field(default=5, ge=1, description="Workload failures of a group after which its order ends.")
     decisions_folder: str = Field(
         default="",
-        description="Folder for the last decision about each order, for `fallow market replay`; empty: none.",
+        description="Folder for the decisions about each order, for `fallow market replay`; empty: none.",
     )
 
     @model_validator(mode="after")

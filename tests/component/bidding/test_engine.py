@@ -1,6 +1,7 @@
 """The engine on a real database: one writer, nothing sold twice, orders that wait, orders that end unheard."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +16,8 @@ from fallow_bidding.commands.matching import MatchingCommands
 from fallow_bidding.domain.leases import EndReason
 from fallow_bidding.jobs import Engine
 from fallow_bidding.records import RECORD, DecisionFolder, plain, replay
+from fallow_bidding.store import QUERIES
+from fallow_chassis.errors import DomainError
 from tests.component.bidding.conftest import House, gpu_order, node
 
 
@@ -261,3 +264,49 @@ async def test_decisions_are_kept_for_replay(house: House, tmp_path: Path) -> No
     assert sorted(len(record.decision.matches) for record in records.values()) == [0, 1]
     for record in records.values():
         assert plain(replay(record)) == plain(record.decision)
+
+
+async def test_every_match_of_an_order_is_kept(house: House, tmp_path: Path) -> None:
+    """Goal: no decision that made a lease is lost to a later one, nor stops the market. Method: a match, its loss and the next match; a
+    process that starts anew; the folder gone.
+    """
+
+    def anew() -> MatchingCommands:
+        key = lock_key("decisions", house.policy.market)
+        return MatchingCommands(house.database, house.policy, key, DecisionFolder(tmp_path / "kept"))
+
+    async with house.running(engine=False, courier=False):
+        first, second = await house.add_agent(), await house.add_agent(gpu_micros=2_000_000)
+        key = await house.open_order(gpu_order())
+        assert await anew().match_open_orders() == 1
+        await house.pass_time(200)
+        await house.watching.find_overdue()
+        assert await anew().match_open_orders() == 1
+        names = [f"{key}.json", f"{key}.2.json"]
+        assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == sorted(names)
+        winners = []
+        for name in names:
+            record = RECORD.validate_json((tmp_path / "kept" / name).read_bytes())
+            assert plain(replay(record)) == plain(record.decision)
+            winners += [match.provider_id for match in record.decision.matches]
+        assert winners == [first.provider_id, second.provider_id]
+        matching = anew()
+        shutil.rmtree(tmp_path / "kept")
+        await first.beat()
+        await house.open_order(gpu_order())
+        await matching.match_open_orders()
+
+
+async def test_a_pass_of_an_older_term_writes_nothing(house: House) -> None:
+    """Goal: a deposed leader is fenced off. Method: two terms are taken; a pass of the first, then of the second."""
+    async with house.running(engine=False, courier=False):
+        await house.add_agent()
+        await house.open_order(gpu_order())
+        async with house.database.transaction() as unit:
+            first, second = [
+                await unit.connection.fetchval(QUERIES.get("next_term"), house.policy.market) for _ in range(2)
+            ]
+        with pytest.raises(DomainError, match="another process leads"):
+            await house.matching.match_open_orders(first)
+        assert await house.value("SELECT count(*) FROM lease") == 0
+        assert await house.matching.match_open_orders(second) == 1

@@ -20,7 +20,7 @@ def decided(house: House, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(order.order_id)
         return decide_order(order, market)
 
-    monkeypatch.setattr(house.matching, "_decide", decide)
+    monkeypatch.setattr(house.matching, "decide", decide)
     return found
 
 

@@ -11,7 +11,7 @@ from fallow_bidding.commands.rounds import close_rounds, load_bids
 from fallow_bidding.convert import auctions as convert
 from fallow_bidding.convert.market import order_demand
 from fallow_bidding.domain.auctions import REPLACED, Auction, AuctionMode, Bid, BidState, with_choices
-from fallow_bidding.domain.matching import MAX_PRICE_MICROS, Market, decide, fitting, obstacle
+from fallow_bidding.domain.matching import MAX_PRICE_MICROS, Market, fitting, obstacle
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Provider
@@ -186,7 +186,7 @@ class AuctionCommands:
         groups = (await orders.load_groups(unit.connection, [order.order_id]))[order.order_id]
         part: dict[int, MarketGroup] = {index: groups[index] for index in rounds}
         demand = with_choices(order_demand(body, part), choices, list(sellers))
-        decision = decide(demand, market)
+        decision = matching.decide(demand, market)
         if len(decision.matches) < len(part):
             for group, story in zip(demand.groups, decision.explanations, strict=True):
                 stopped = next((step.constraint for step in story.funnel if not step.providers_after), "")

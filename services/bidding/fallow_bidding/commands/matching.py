@@ -30,6 +30,7 @@ from fallow_bidding.domain.rested import Rested
 from fallow_bidding.records import DecisionFolder
 from fallow_bidding.store import QUERIES, auctions, delivery, leases, orders
 from fallow_bidding.store.suppliers import load_suppliers
+from fallow_chassis.errors import UNAVAILABLE, DomainError
 from fallow_chassis.postgres import Database, UnitOfWork
 
 ORDER_BATCH: Final = 500
@@ -47,46 +48,58 @@ class MatchingCommands:
     def __init__(
         self, database: Database, policy: Policy, lock_key: int, decisions: DecisionFolder | None = None
     ) -> None:
-        """Take the database, the market's rules, its lock, and where decisions are kept as files, if anywhere."""
-        self._decide = decide if decisions is None else decisions.decide
+        """Take the database, the market's rules, its lock, and where decisions are kept as files, if anywhere.
+
+        ``decide`` is ``matching.decide``, or the same with what was decided kept.
+        """
+        self.decide = decide if decisions is None else decisions.decide
         self._mix = ArrivalMix(policy.market)
         self._rested = Rested()
         self._database = database
         self._policy = policy
         self.lock_key = lock_key
 
-    async def match_open_orders(self) -> int:
+    @property
+    def market(self) -> str:
+        """The market that it decides for."""
+        return self._policy.market
+
+    async def match_open_orders(self, term: int | None = None) -> int:
         """Decide about all that looks for a provider, oldest first; returns how many leases that made.
+
+        ``term`` is the leader's: UNAVAILABLE, and nothing written, once another leads by a later one.
 
         Where something fits nowhere and spot leases might give way, a second tour looks at those too.
         """
-        made, rests = await self._tour(frozenset())
+        made, rests = await self._tour(frozenset(), term)
         if rests:
             before = self._database.clock.now() - timedelta(milliseconds=self._policy.spot_run_ms_min)
             async with self._database.read() as connection:
                 found = await leases.load_preemptible(connection, self._policy.market, before, CANDIDATES_MAX)
             if found:
-                made += (await self._tour(frozenset(lease.key.order_id for lease in found)))[0]
+                made += (await self._tour(frozenset(lease.key.order_id for lease in found), term))[0]
         return made
 
-    async def _tour(self, spot_orders: frozenset[str]) -> tuple[int, bool]:
+    async def _tour(self, spot_orders: frozenset[str], term: int | None) -> tuple[int, bool]:
         """Passes over all that looks for a provider; how many leases they made, and whether something rests that others
         might give way to. However many orders fit nowhere, those behind them have their turn.
         """
         made, rests, after = 0, False, ""
         while True:
-            leased, rested, last = await self._pass(spot_orders, after)
+            leased, rested, last = await self._pass(spot_orders, after, term)
             made, rests = made + leased, rests or rested
             if not last:
                 return made, rests
             after = last
 
-    async def _pass(self, spot_orders: frozenset[str], after: str) -> tuple[int, bool, str]:
+    async def _pass(self, spot_orders: frozenset[str], after: str, term: int | None) -> tuple[int, bool, str]:
         """One pass in one transaction, over orders from after ``after``; spot leases of ``spot_orders`` may be told to
         give way. Returns how many leases it made, whether something rests, and the last order where more may follow.
         """
         async with self._database.transaction() as unit:
             await self.lock(unit)
+            if term is not None and await unit.connection.fetchval(QUERIES.get("load_term"), self.market) != term:
+                raise DomainError(UNAVAILABLE, f"another process leads the market {self.market}")
             now = unit.clock.now()
             looking_ids = await orders.list_looking_orders(
                 unit.connection, self._policy.market, now, after, ORDER_BATCH
@@ -178,12 +191,12 @@ class MatchingCommands:
         if due:
             second_price = any(auction.rule is AuctionRule.SECOND_PRICE for auction in due.values())
             demand = with_bids(demand, bids, second_price=second_price)
-        decision: Decision = self._decide(demand, market)
+        decision: Decision = self.decide(demand, market)
         if not decision.matches and any(group.may_return(unit.clock.now()) for group in part.values()):
             assert len(part) == 1, "a group that lost its lease is decided alone"
             forgiven = {index: replace(group, excluded_providers=frozenset()) for index, group in part.items()}
             demand = convert.order_demand(body, forgiven)
-            decision = self._decide(demand, market)
+            decision = self.decide(demand, market)
         await close_rounds(unit, order, body, part, due, bids, decision)
         await self.write(unit, providers, order, part, demand, decision)
         return decision.matches

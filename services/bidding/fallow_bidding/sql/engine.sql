@@ -13,5 +13,13 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 1
     AND classid = (($1::bigint >> 32) & 4294967295)::oid AND objid = ($1::bigint & 4294967295)::oid
     AND pid <> pg_backend_pid()
 
+-- name: next_term
+INSERT INTO engine_lead (market, term) VALUES ($1, 1)
+ON CONFLICT (market) DO UPDATE SET term = engine_lead.term + 1
+RETURNING term
+
+-- name: load_term
+SELECT term FROM engine_lead WHERE market = $1
+
 -- name: lock_decisions
 SELECT pg_advisory_xact_lock($1)
