@@ -380,3 +380,24 @@ def test_a_price_beyond_all_bounds_is_not_told() -> None:
     (story,) = decide(wanted, Market([site])).explanations
     assert [(offer.price_micros, offer.loss_reason) for offer in story.offers] == [(None, "price_limit")]
     assert story.matching_price_micros is None
+
+
+@pytest.mark.parametrize(
+    "need",
+    [
+        GpuNeed(1),
+        GpuNeed(1, vendor="nvidia"),
+        GpuNeed(1, models=("h100",)),
+        GpuNeed(1, vram_bytes_min=1),
+        GpuNeed(1, interface="sxm"),
+    ],
+    ids=["any", "vendor", "model", "vram", "interface"],
+)
+def test_a_node_without_devices_takes_nothing_from_the_others(need: GpuNeed) -> None:
+    """Goal: a constraint that is not asked for removes no device. Method: a node without GPUs beside one with two; each ask alone."""
+    mixed = supplier("p1", node("cpu", 0), node("gpu", 2))
+    decision = decide(order(group(replica_set(gpu=need))), Market([mixed]))
+    (match,) = decision.matches
+    assert [placement.node_id for placement in match.placements] == ["gpu"]
+    funnel = {step.constraint: step.devices_after for step in decision.explanations[0].funnel}
+    assert {funnel[name] for name in ("device_health", "gpu_vendor", "gpu_model", "vram", "gpu_interface")} == {2}

@@ -509,16 +509,16 @@ STEPS: Final[tuple[tuple[str, _Keep], ...]] = (
     (
         "gpu_vendor",
         _by_device(
-            lambda view, need, node, device: device.vendor == need.vendor,
+            lambda view, need, node, device: not need.vendor or device.vendor == need.vendor,
             for_all=lambda view, need: not need.vendor and view.facts.have_devices,
         ),
     ),
     (
         "gpu_model",
         _by_device(
-            lambda view, need, node, device: device.model in need.models,
+            lambda view, need, node, device: not need.models or device.model in need.models,
             for_all=lambda view, need: not need.models and view.facts.have_devices,
-            for_none=lambda view, need: view.facts.models.isdisjoint(need.models),
+            for_none=lambda view, need: bool(need.models) and view.facts.models.isdisjoint(need.models),
         ),
     ),
     (
@@ -531,7 +531,7 @@ STEPS: Final[tuple[tuple[str, _Keep], ...]] = (
     (
         "gpu_interface",
         _by_device(
-            lambda view, need, node, device: device.interface == need.interface,
+            lambda view, need, node, device: not need.interface or device.interface == need.interface,
             for_all=lambda view, need: not need.interface and view.facts.have_devices,
         ),
     ),
@@ -540,7 +540,8 @@ STEPS: Final[tuple[tuple[str, _Keep], ...]] = (
         _by_device(
             lambda view, need, node, device: need.names(
                 device.vendor, device.model, device.vram_bytes, device.interface
-            )
+            ),
+            for_all=lambda view, need: not need.alternatives and view.facts.have_devices,
         ),
     ),
     ("device_free", _by_device(_is_free)),
