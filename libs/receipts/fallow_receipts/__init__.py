@@ -9,6 +9,7 @@ from fallow_receipts.headers import Header, genesis_commitment, header_commitmen
 from fallow_receipts.leaves import (
     ATTESTED,
     PROBED,
+    TERM,
     Charge,
     Payout,
     balance_leaf,
@@ -26,6 +27,7 @@ __all__ = [
     "ATTESTED",
     "EMPTY_ROOT",
     "PROBED",
+    "TERM",
     "Anchor",
     "Charge",
     "Header",

@@ -37,7 +37,8 @@ _CHARGE_WORDS: Final = Struct(">32s" + _INTEGER * 2 + "32s32s" + _INTEGER * 3 + 
 
 ATTESTED: Final = "ATTESTED"
 PROBED: Final = "PROBED"
-EVIDENCE_NUMBER: Final = {ATTESTED: 1, PROBED: 2}
+TERM: Final = "TERM"
+EVIDENCE_NUMBER: Final = {ATTESTED: 1, PROBED: 2, TERM: 3}
 
 
 def due_micros(price_micros_per_hour: int, from_running_ms: int, to_running_ms: int) -> int:
@@ -58,7 +59,8 @@ class Charge:
     Ids are the 26 characters without their collection. `amount_micros` is what the tenant paid, of which `fee_micros`
     went to the platform, `pool_micros` to the community pool and the rest to the provider; `short_micros` is what the
     escrow could not pay, so that amount and shortfall together are what was due. Evidence is ATTESTED (the provider's
-    word) or PROBED (the market saw it from outside too).
+    word), PROBED (the market saw it from outside too) or TERM (nothing ran: a reserved term that its tenant closed early
+    owes it).
 
     Construction refuses fields of a wrong kind or out of bounds (ReceiptError, INVALID_FIELD); whether the sums are
     right is the business of check_amounts.
@@ -95,7 +97,7 @@ class Charge:
         for name in ("price_micros_per_hour", "amount_micros", "fee_micros", "pool_micros", "short_micros"):
             checked_integer(getattr(self, name), name, 0, INT64_MAX)
         if self.evidence not in EVIDENCE_NUMBER:
-            raise ReceiptError(errors.INVALID_FIELD, "must be ATTESTED or PROBED", field="evidence")
+            raise ReceiptError(errors.INVALID_FIELD, "must be ATTESTED, PROBED or TERM", field="evidence")
 
     @property
     def provider_micros(self) -> int:

@@ -105,6 +105,9 @@ def estimate_tables(estimate: order_service_pb2.EstimateOrderResponse) -> list[T
     if estimate.HasField("spot"):
         run, notice = (span.ToTimedelta().total_seconds() for span in (estimate.spot.run_min, estimate.spot.notice))
         facts.add_row("may give way", f"after {run:g} s of running and a notice of {notice:g} s")
+    if estimate.HasField("early_close"):
+        owed = estimate.early_close.ToTimedelta()
+        facts.add_row("closed early", f"owes the rest of its term, at most {owed} more")
     terms = Table("TERMS", "FOR AT LEAST", "PRICE", "PROVIDERS", box=None)
     for term in estimate.terms:
         terms.add_row(

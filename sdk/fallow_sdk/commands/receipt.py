@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fallow_receipts import Receipt, ReceiptError, VerifiedReceipt, verify_receipt
+from fallow_receipts import TERM, Receipt, ReceiptError, VerifiedReceipt, verify_receipt
 from fallow_sdk.chain import ChainClient
 from fallow_sdk.commands.connection import console, signed_in
 from fallow_sdk.errors import ChainError
@@ -31,9 +31,10 @@ def describe(verified: VerifiedReceipt) -> str:
     """What a good receipt says, for people."""
     charge = verified.charge
     seconds = (charge.to_running_ms - charge.from_running_ms) / 1000
+    what = "owed for a term closed early" if charge.evidence == TERM else f"proven ({charge.evidence.lower()})"
     return (
         f"good: charge {charge.charge_id} is leaf {verified.index} of batch {verified.batch_id}\n"
-        f"  {seconds:.3f} s proven ({charge.evidence.lower()}) at "
+        f"  {seconds:.3f} s {what} at "
         f"{show_micros(charge.price_micros_per_hour, charge.asset)}/h = "
         f"{show_micros(charge.amount_micros, charge.asset)}, of which fee {show_micros(charge.fee_micros, charge.asset)}"
     )

@@ -16,7 +16,7 @@ from fallow_bidding.domain.auctions import AuctionMode, AuctionRule
 from fallow_bidding.domain.demand import TermKind
 from fallow_bidding.domain.estimation import estimate
 from fallow_bidding.domain.explanation import GroupExplanation
-from fallow_bidding.domain.leases import Lease, LeaseState
+from fallow_bidding.domain.leases import EARLY_CLOSE_MS_MAX, Lease, LeaseState
 from fallow_bidding.domain.matching import Market, decide
 from fallow_bidding.domain.orders import MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
@@ -141,6 +141,8 @@ class Queries:
         if demand.term_kind is TermKind.SPOT:
             answer.spot.run_min.CopyFrom(to_duration(policy.spot_run_ms_min))
             answer.spot.notice.CopyFrom(to_duration(policy.preempt_notice_ms))
+        if demand.term_kind is TermKind.RESERVED and demand.duration_ms is not None:
+            answer.early_close.CopyFrom(to_duration(min(EARLY_CLOSE_MS_MAX, demand.duration_ms)))
         return answer
 
     async def explain(self, name: str) -> market_service_pb2.ExplainMatchResponse:

@@ -149,6 +149,7 @@ class OrderServicer(order_service_pb2_grpc.OrderServiceServicer):
             matching_price=match.matching_price if match.HasField("matching_price") else None,
             candidate_providers=match.candidate_providers,
             terms=match.terms,
+            early_close=match.early_close if match.HasField("early_close") else None,
             spot=match.spot if match.HasField("spot") else None,
             sdl_warnings=warnings,
         )

@@ -14,7 +14,7 @@ from fallow_chassis.postgres import Database, UnitOfWork
 from fallow_settlement import escrow_store, metering_store
 from fallow_settlement.domain import escrow as escrows
 from fallow_settlement.domain import moves
-from fallow_settlement.domain.charge import Charge, Metering, charge_all
+from fallow_settlement.domain.charge import ATTESTED, TERM, Charge, Metering, charge_all
 from fallow_settlement.domain.escrow import LIVE, PAYING, Escrow, EscrowState
 from fallow_settlement.domain.ledger import AccountKind, account_id
 from fallow_settlement.domain.rules import Rules
@@ -122,6 +122,9 @@ async def close_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
     if not waited and not all(metering.is_settled for metering in meterings):
         return
     (escrow,) = await _charged(unit, [(escrow, meterings)], rules)
+    if any(metering.early_close_ms for metering in meterings):
+        meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
+        (escrow,) = await _charged(unit, [(escrow, meterings)], rules, level=TERM)
     await return_rest(unit, escrow)
     escrow = state_closed(unit, escrows.closed(escrow, unit.clock.now()))
     await escrow_store.save_escrow(unit.connection, escrow)
@@ -174,16 +177,16 @@ async def add_funds(unit: UnitOfWork, escrow: Escrow, amount: int, needed: int) 
 
 
 async def _charged(
-    unit: UnitOfWork, listed: Sequence[tuple[Escrow, tuple[Metering, ...]]], rules: Rules
+    unit: UnitOfWork, listed: Sequence[tuple[Escrow, tuple[Metering, ...]]], rules: Rules, *, level: str = ATTESTED
 ) -> list[Escrow]:
-    """Charge all that is proven of some escrows' generations; the escrows after it, used up where the funds fell short."""
+    """Charge all that is proven, or with the level ``TERM`` owed by terms closed early, of some escrows' generations; the escrows after it, used up where the funds fell short."""
     now = unit.clock.now()
     charges: list[Charge] = []
     changed: list[Metering] = []
     after: list[Escrow] = []
     for before, meterings in listed:
         escrow = before
-        made, advanced, short = charge_all(meterings, escrow.held, now)
+        made, advanced, short = charge_all(meterings, escrow.held, now, level=level)
         charges += made
         changed += advanced
         for charge in made:

@@ -129,8 +129,10 @@ class Facts:
         """Cut what a generation may owe at the instant that bidding fixed."""
         metering = await _lock(unit, message.lease)
         through = from_timestamp(message.charge_through_time) if message.HasField("charge_through_time") else event.time
-        meter = meters.end(metering.meter, through, metering.charged_ms)
-        await metering_store.save_meterings(unit.connection, [replace(metering, ended=True, meter=meter)])
+        meter = meters.end(metering.meter, through, min(metering.charged_ms, metering.meter.proven_ms))
+        owed_ms = from_duration(message.early_close)
+        ended = replace(metering, ended=True, meter=meter, early_close_ms=owed_ms)
+        await metering_store.save_meterings(unit.connection, [ended])
 
     async def order_ended(self, unit: UnitOfWork, event: ReceivedEvent, message: events_pb2.OrderEnded) -> None:
         """Start to close an order's escrow; the job of closings makes the final charges."""

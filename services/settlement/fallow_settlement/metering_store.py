@@ -109,6 +109,7 @@ async def save_meterings(connection: Connection, meterings: Sequence[Metering]) 
                 metering.charge_sequence,
                 metering.charged_ms,
                 metering.charged_micros,
+                metering.early_close_ms,
             )
             for metering in meterings
         ],
@@ -278,6 +279,7 @@ def _metering(row: asyncpg.Record) -> Metering:
         charge_sequence=row["charge_sequence"],
         charged_ms=row["charged_ms"],
         charged_micros=row["charged_micros"],
+        early_close_ms=row["early_close_ms"],
     )
 
 

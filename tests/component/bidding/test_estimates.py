@@ -31,6 +31,10 @@ async def test_an_estimate_answers_for_each_mode_and_term(house: House) -> None:
         day = order_pb2.Terms(kind=order_pb2.TERM_KIND_RESERVED, duration=to_duration(86_400_000))
         reserved = await house.queries.estimate(gpu_order(terms=day))
         assert reserved.best_price.micros_per_hour == 960_000
+        assert reserved.early_close.seconds == 3_600
+        day.duration.CopyFrom(to_duration(600_000))
+        assert (await house.queries.estimate(gpu_order(terms=day))).early_close.seconds == 600
+        assert not spot.HasField("early_close")
         for answer in (spot, reserved):
             assert [(term.kind, term.duration.seconds, term.price.micros_per_hour) for term in answer.terms] == [
                 (order_pb2.TERM_KIND_ON_DEMAND, 0, 1_000_000),

@@ -183,6 +183,7 @@ class FakeBidding(lease_service_pb2_grpc.LeaseServiceServicer, market_service_pb
             matching_price=money_pb2.Price(asset="usdc", micros_per_hour=1_500_000),
             candidate_providers=4,
             terms=[estimate.TermEstimate(kind=order_pb2.TERM_KIND_SPOT, fitting_providers=2)],
+            early_close=to_duration(3_600_000),
             spot=estimate.SpotTerms(notice=to_duration(30_000)),
         )
 

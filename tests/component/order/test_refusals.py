@@ -412,7 +412,7 @@ async def test_estimates_and_explanations_come_from_bidding(house: House) -> Non
     assert estimate.funds_needed == money_pb2.Amount(asset="usdc", micros=3_600_000)
     assert (estimate.matching_price.micros_per_hour, estimate.candidate_providers) == (1_500_000, 4)
     assert [(term.kind, term.fitting_providers) for term in estimate.terms] == [(order_pb2.TERM_KIND_SPOT, 2)]
-    assert estimate.spot.notice.seconds == 30
+    assert (estimate.spot.notice.seconds, estimate.early_close.seconds) == (30, 3_600)
     (seen,) = house.bidding.estimated
     assert seen.groups[0].replica_sets[0].service == "web"
     assert b"s3cret" not in seen.SerializeToString()

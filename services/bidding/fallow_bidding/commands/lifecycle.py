@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.convert import leases as convert
 from fallow_bidding.domain.auctions import ORDER_ENDED
-from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState, ended, released
+from fallow_bidding.domain.leases import EndReason, Evidence, Lease, LeaseState, early_close_ms, ended, released
 from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.store import auctions, delivery, leases, orders
@@ -35,8 +35,12 @@ async def end_lease(
     lost: bool,
     nothing_runs: bool,
     releasing: bool,
+    early_close: int = 0,
 ) -> Lease:
-    """End a live lease for its tenant; unless nothing runs, tell the provider to stop and keep its devices."""
+    """End a live lease for its tenant; unless nothing runs, tell the provider to stop and keep its devices.
+
+    ``early_close``: milliseconds that it owes beyond what ran.
+    """
     now = unit.clock.now()
     changed = ended(lease, evidence, charge_through, now, lost=lost, nothing_runs=nothing_runs)
     await leases.save_lease(unit.connection, changed)
@@ -45,7 +49,9 @@ async def end_lease(
         await notify(unit.connection, MARKET_CHANNEL)
     else:
         await delivery.insert_stop(unit.connection, unit.ids.new(), lease, evidence.reason, now)
-    await emit_fact(unit, lease.key.order_id, convert.lease_ended(changed, releasing=releasing))
+    await emit_fact(
+        unit, lease.key.order_id, convert.lease_ended(changed, releasing=releasing, early_close_ms=early_close)
+    )
     return changed
 
 
@@ -174,10 +180,28 @@ async def end_order(unit: UnitOfWork, order: MarketOrder, reason: EndReason, det
     told: list[Lease] = []
     for lease in found:
         if lease.is_live:
-            told.append(await end_lease(unit, lease, evidence, now, lost=False, nothing_runs=False, releasing=False))
+            told.append(
+                await end_lease(
+                    unit,
+                    lease,
+                    evidence,
+                    now,
+                    lost=False,
+                    nothing_runs=False,
+                    releasing=False,
+                    early_close=_early_close_ms(order, lease, reason, now),
+                )
+            )
         else:
             told.append(lease)
     await orders.end_order(unit.connection, order.order_id, reason, detail, now)
     await auctions.fail_open_auctions(unit.connection, order.order_id, None, ORDER_ENDED, now)
     await emit_fact(unit, order.order_id, convert.order_ended(order.order_id, reason, detail, now))
     return told
+
+
+def _early_close_ms(order: MarketOrder, lease: Lease, reason: EndReason, now: datetime) -> int:
+    """What a live lease owes beyond what ran as its order ends: only where a tenant closes a reserved term early."""
+    if reason is not EndReason.TENANT or order.term_ms is None or not convert.is_reserved(order.body):
+        return 0
+    return early_close_ms(lease, order.ready_time, order.term_ms, now)

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from fallow.bidding.v1 import events_pb2, lease_pb2
+from fallow.order.v1 import order_pb2
 from fallow.type.v1 import lease_pb2 as type_lease_pb2
 from fallow.type.v1 import money_pb2, workload_pb2
 from fallow_bidding.domain.leases import Endpoint, EndReason, Evidence, GenerationKey, Lease, LeaseState
@@ -182,8 +183,13 @@ def lease_preemption_withdrawn(lease: Lease, now: datetime) -> events_pb2.LeaseP
     )
 
 
-def lease_ended(lease: Lease, *, releasing: bool) -> events_pb2.LeaseEnded:
-    """The fact that a lease has ended for its tenant."""
+def is_reserved(body: bytes | None) -> bool:
+    """Whether an order, as its event had it, has a fixed term."""
+    return body is not None and order_pb2.Order.FromString(body).terms.kind == order_pb2.TERM_KIND_RESERVED
+
+
+def lease_ended(lease: Lease, *, releasing: bool, early_close_ms: int = 0) -> events_pb2.LeaseEnded:
+    """The fact that a lease has ended for its tenant, which owes ``early_close_ms`` beyond what ran."""
     assert lease.charge_through_time is not None, "an end says up to when charges run"
     assert lease.evidence is not None, "an end says why"
     return events_pb2.LeaseEnded(
@@ -192,6 +198,7 @@ def lease_ended(lease: Lease, *, releasing: bool) -> events_pb2.LeaseEnded:
         charge_through_time=to_timestamp(lease.charge_through_time),
         evidence=evidence_message(lease.evidence),
         releasing=releasing,
+        early_close=to_duration(early_close_ms) if early_close_ms else None,
     )
 
 

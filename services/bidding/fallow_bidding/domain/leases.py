@@ -6,7 +6,7 @@ of the generation runs, and only then is the lease ENDED. A lease never becomes 
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -27,6 +27,8 @@ class LeaseState(StrEnum):
 
 LIVE: Final = frozenset({LeaseState.RESERVED, LeaseState.STARTING, LeaseState.RUNNING, LeaseState.SUSPENDED})
 """States in which the tenant still has the lease."""
+EARLY_CLOSE_MS_MAX: Final = 3_600_000
+"""The most running time that is owed for closing a reserved order early: what an order's first hold covers."""
 
 
 class EndReason(StrEnum):
@@ -135,6 +137,17 @@ class Lease:
     def holds_devices(self) -> bool:
         """Whether its devices are still reserved."""
         return self.state is not LeaseState.ENDED
+
+
+def early_close_ms(lease: Lease, ready_time: datetime | None, term_ms: int, now: datetime) -> int:
+    """Running time that a reserved lease owes whose tenant ends it now: the rest of its term, at most an hour.
+
+    ``ready_time`` is from when the order's term counts; before it, and for a lease that never ran, nothing is owed.
+    """
+    if ready_time is None or lease.ready_time is None:
+        return 0
+    rest = ready_time + timedelta(milliseconds=term_ms) - now
+    return max(0, min(EARLY_CLOSE_MS_MAX, rest // timedelta(milliseconds=1)))
 
 
 def accepted(lease: Lease, now: datetime) -> Lease:

@@ -3,10 +3,16 @@
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from fallow_chassis.ids import id_from_bytes
 from fallow_settlement.domain.charging import Rates, due_micros, share_out, split_charge
 from fallow_settlement.domain.metering import Meter
+
+ATTESTED: Final = "ATTESTED"
+"""Level of a charge for proven time: the provider's signed word."""
+TERM: Final = "TERM"
+"""Level of a charge for time that did not run, which a reserved term owes that its tenant closed early."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +20,8 @@ class Metering:
     """One generation as settlement knows it: who pays whom, at what price, for how much proven time.
 
     Price and rates are fixed for the generation. ``charged_ms`` and ``charged_micros`` are what was charged to date.
+    ``early_close_ms`` is what a reserved term owes beyond proven time because its tenant closed it early; it is charged
+    once nothing more can be proven.
     """
 
     order_id: str
@@ -33,18 +41,26 @@ class Metering:
     charge_sequence: int = 0
     charged_ms: int = 0
     charged_micros: int = 0
+    early_close_ms: int = 0
 
     def __post_init__(self) -> None:
         """Hold the bounds."""
         assert len(self.provider_public_key) == 32, "an Ed25519 public key has 32 bytes"
-        assert 0 <= self.charged_ms <= self.meter.proven_ms, "only proven time is charged"
+        assert self.early_close_ms >= 0, "a term never gives time back"
+        assert 0 <= self.charged_ms <= self.meter.proven_ms + self.early_close_ms, (
+            "only what is proven or owed is charged"
+        )
         assert self.charged_micros <= due_micros(self.price_micros_per_hour, self.charged_ms), "never more than is due"
 
     @property
     def due(self) -> int:
         """Micros that proven time owes and no charge has covered yet."""
+        return self.due_until(self.meter.proven_ms)
+
+    def due_until(self, running_ms: int) -> int:
+        """Micros that so much running time owes and no charge has covered yet."""
         price = self.price_micros_per_hour
-        return due_micros(price, self.meter.proven_ms) - due_micros(price, self.charged_ms)
+        return due_micros(price, max(running_ms, self.charged_ms)) - due_micros(price, self.charged_ms)
 
     @property
     def is_running(self) -> bool:
@@ -95,20 +111,23 @@ def charge_id(order_id: str, group: int, generation: int, sequence: int) -> str:
 
 
 def charge_all(
-    meterings: tuple[Metering, ...], held: int, now: datetime
+    meterings: tuple[Metering, ...], held: int, now: datetime, *, level: str = ATTESTED
 ) -> tuple[tuple[Charge, ...], tuple[Metering, ...], bool]:
     """Charge all proven time of one escrow's generations out of what it holds.
 
     Returns the charges, the generations they changed, and whether the funds fell short. Nothing is charged to an escrow
-    that holds nothing; where the funds do not cover all dues, the generations share them pro rata.
+    that holds nothing; where the funds do not cover all dues, the generations share them pro rata. With the level ``TERM``
+    what terms that were closed early owe is charged, after all that was proven.
     """
-    dues = tuple(metering.due for metering in meterings)
+    extra = {metering.lease_id: metering.early_close_ms if level == TERM else 0 for metering in meterings}
+    ends = tuple(metering.meter.proven_ms + extra[metering.lease_id] for metering in meterings)
+    dues = tuple(metering.due_until(end_ms) for metering, end_ms in zip(meterings, ends, strict=True))
     short = sum(dues) > held
     if held == 0:
         return (), (), short
     charges: list[Charge] = []
     changed: list[Metering] = []
-    for metering, due, amount in zip(meterings, dues, share_out(held, dues), strict=True):
+    for metering, end_ms, due, amount in zip(meterings, ends, dues, share_out(held, dues), strict=True):
         if due == 0:
             continue
         parts = split_charge(metering.charged_micros, amount, metering.rates)
@@ -125,13 +144,13 @@ def charge_all(
                 provider_account_id=metering.provider_account_id,
                 asset=metering.asset,
                 from_running_ms=metering.charged_ms,
-                to_running_ms=metering.meter.proven_ms,
+                to_running_ms=end_ms,
                 price_micros_per_hour=metering.price_micros_per_hour,
                 amount=amount,
                 fee=parts.fee,
                 pool=parts.pool,
                 short=due - amount,
-                proof_level="ATTESTED",
+                proof_level=level,
                 create_time=now,
             )
         )
@@ -139,7 +158,7 @@ def charge_all(
             replace(
                 metering,
                 charge_sequence=sequence,
-                charged_ms=metering.meter.proven_ms,
+                charged_ms=end_ms,
                 charged_micros=metering.charged_micros + amount,
             )
         )

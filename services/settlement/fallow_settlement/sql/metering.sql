@@ -18,7 +18,7 @@ SELECT * FROM metering WHERE order_id = $1 ORDER BY lease_id;
 SELECT order_id, group_index, generation, lease_id, tenant_id, provider_id, provider_account_id, provider_public_key,
        asset, price_micros_per_hour, take_basis_points, pool_basis_points, heartbeat_interval_ms, start_time, ready,
        ended, proven_ms, slack_ms, charge_through_time, final, charge_sequence, charged_ms, charged_micros,
-       NULL::jsonb AS recent
+       early_close_ms, NULL::jsonb AS recent
 FROM metering
 WHERE order_id = ANY ($1::text[])
 ORDER BY lease_id
@@ -30,7 +30,7 @@ SELECT * FROM metering WHERE lease_id = ANY ($1::text[]) ORDER BY lease_id FOR N
 -- name: update_metering
 UPDATE metering
 SET ready = $2, ended = $3, proven_ms = $4, slack_ms = $5, charge_through_time = $6, final = $7, recent = $8,
-    charge_sequence = $9, charged_ms = $10, charged_micros = $11
+    charge_sequence = $9, charged_ms = $10, charged_micros = $11, early_close_ms = $12
 WHERE lease_id = $1;
 
 -- name: update_charged

@@ -131,7 +131,7 @@ leased AS (
            sum(div((amount - fee - pool)::numeric * milli, all_milli)) FILTER (WHERE NOT related) AS earned
     FROM pair
     JOIN charge USING (order_id, group_index, generation)
-    WHERE charge.create_time >= $6 AND charge.create_time < $7
+    WHERE charge.create_time >= $6 AND charge.create_time < $7 AND proof_level <> 'TERM'
     GROUP BY pair.provider_id
 ),
 paid AS (

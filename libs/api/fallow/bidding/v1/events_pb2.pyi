@@ -337,6 +337,7 @@ class LeaseEnded(_message.Message):
     CHARGE_THROUGH_TIME_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     RELEASING_FIELD_NUMBER: _builtins.int
+    EARLY_CLOSE_FIELD_NUMBER: _builtins.int
     lease: _builtins.str
     """Lease, `leases/{lease}`."""
     releasing: _builtins.bool
@@ -353,6 +354,12 @@ class LeaseEnded(_message.Message):
     def evidence(self) -> _lease_pb2_1.Evidence:
         """What was seen."""
 
+    @_builtins.property
+    def early_close(self) -> _duration_pb2.Duration:
+        """Running time that the lease owes beyond what is proven, because the tenant closed a reserved order before its term
+        was over: the rest of the term, at most 1 h; unset for none.
+        """
+
     def __init__(
         self,
         *,
@@ -361,10 +368,11 @@ class LeaseEnded(_message.Message):
         charge_through_time: _timestamp_pb2.Timestamp | None = ...,
         evidence: _lease_pb2_1.Evidence | None = ...,
         releasing: _builtins.bool = ...,
+        early_close: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "evidence", b"evidence", "key", b"key"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "early_close", b"early_close", "evidence", b"evidence", "key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "evidence", b"evidence", "key", b"key", "lease", b"lease", "releasing", b"releasing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["charge_through_time", b"charge_through_time", "early_close", b"early_close", "evidence", b"evidence", "key", b"key", "lease", b"lease", "releasing", b"releasing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

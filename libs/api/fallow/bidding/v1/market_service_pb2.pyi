@@ -122,6 +122,7 @@ class EstimateMatchResponse(_message.Message):
     CANDIDATE_PROVIDERS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     SPOT_FIELD_NUMBER: _builtins.int
+    EARLY_CLOSE_FIELD_NUMBER: _builtins.int
     fitting_providers: _builtins.int
     """Number of providers whose offers fit."""
     candidate_providers: _builtins.int
@@ -154,6 +155,10 @@ class EstimateMatchResponse(_message.Message):
     def spot(self) -> _order_service_pb2.EstimateOrderResponse.SpotTerms:
         """What a spot order may rely on; only with the terms SPOT."""
 
+    @_builtins.property
+    def early_close(self) -> _duration_pb2.Duration:
+        """Most running time that is owed for closing the order before its term is over; only with the terms RESERVED."""
+
     def __init__(
         self,
         *,
@@ -165,10 +170,11 @@ class EstimateMatchResponse(_message.Message):
         candidate_providers: _builtins.int = ...,
         terms: _abc.Iterable[_order_service_pb2.EstimateOrderResponse.TermEstimate] | None = ...,
         spot: _order_service_pb2.EstimateOrderResponse.SpotTerms | None = ...,
+        early_close: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "matching_price", b"matching_price", "spot", b"spot", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "early_close", b"early_close", "matching_price", b"matching_price", "spot", b"spot", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "candidate_providers", b"candidate_providers", "fitting_providers", b"fitting_providers", "matching_price", b"matching_price", "spot", b"spot", "terms", b"terms", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "candidate_providers", b"candidate_providers", "early_close", b"early_close", "fitting_providers", b"fitting_providers", "matching_price", b"matching_price", "spot", b"spot", "terms", b"terms", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -481,6 +481,7 @@ class EstimateOrderResponse(_message.Message):
     CANDIDATE_PROVIDERS_FIELD_NUMBER: _builtins.int
     TERMS_FIELD_NUMBER: _builtins.int
     SPOT_FIELD_NUMBER: _builtins.int
+    EARLY_CLOSE_FIELD_NUMBER: _builtins.int
     fitting_providers: _builtins.int
     """Number of providers whose offers fit within the price limit, of the group that has the fewest."""
     candidate_providers: _builtins.int
@@ -527,6 +528,12 @@ class EstimateOrderResponse(_message.Message):
     def spot(self) -> Global___EstimateOrderResponse.SpotTerms:
         """What a spot order may rely on; only with the terms SPOT."""
 
+    @_builtins.property
+    def early_close(self) -> _duration_pb2.Duration:
+        """Running time that is owed beyond what is proven, at the order's own price, if its tenant closes it before its term is
+        over: the rest of the term, at most this. Only with the terms RESERVED.
+        """
+
     def __init__(
         self,
         *,
@@ -540,10 +547,11 @@ class EstimateOrderResponse(_message.Message):
         candidate_providers: _builtins.int = ...,
         terms: _abc.Iterable[Global___EstimateOrderResponse.TermEstimate] | None = ...,
         spot: Global___EstimateOrderResponse.SpotTerms | None = ...,
+        early_close: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "funds_needed", b"funds_needed", "matching_price", b"matching_price", "spot", b"spot", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "early_close", b"early_close", "funds_needed", b"funds_needed", "matching_price", b"matching_price", "spot", b"spot", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "candidate_providers", b"candidate_providers", "fitting_providers", b"fitting_providers", "funds_needed", b"funds_needed", "matching_price", b"matching_price", "sdl_warnings", b"sdl_warnings", "spot", b"spot", "terms", b"terms", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_price", b"best_price", "candidate_providers", b"candidate_providers", "early_close", b"early_close", "fitting_providers", b"fitting_providers", "funds_needed", b"funds_needed", "matching_price", b"matching_price", "sdl_warnings", b"sdl_warnings", "spot", b"spot", "terms", b"terms", "time_to_match", b"time_to_match", "worst_price", b"worst_price"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,6 +31,8 @@ class _ProofLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProofLevel
     """The provider's word alone."""
     PROOF_LEVEL_PROBED: _ProofLevel.ValueType  # 2
     """The provider's word and the market's own probe agree."""
+    PROOF_LEVEL_TERM: _ProofLevel.ValueType  # 3
+    """Nothing ran: a reserved term owes it because its tenant closed the order before the term was over."""
 
 class ProofLevel(_ProofLevel, metaclass=_ProofLevelEnumTypeWrapper):
     """How far a charge is believed."""
@@ -41,6 +43,8 @@ PROOF_LEVEL_ATTESTED: ProofLevel.ValueType  # 1
 """The provider's word alone."""
 PROOF_LEVEL_PROBED: ProofLevel.ValueType  # 2
 """The provider's word and the market's own probe agree."""
+PROOF_LEVEL_TERM: ProofLevel.ValueType  # 3
+"""Nothing ran: a reserved term owes it because its tenant closed the order before the term was over."""
 Global___ProofLevel: _TypeAlias = ProofLevel  # noqa: Y015
 
 class _EndReason:
