@@ -1,5 +1,6 @@
 """What holds of the engine's core, over inventories and needs that Hypothesis makes up, and on small ones by hand."""
 
+import json
 import random
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fallow_bidding.domain.demand import GpuNeed, ReplicaSet, TermKind
+from fallow_bidding.domain.demand import GpuAlternative, GpuNeed, ReplicaSet, TermKind
 from fallow_bidding.domain.engine.asks import RATE_MICROS_MAX, Asks
 from fallow_bidding.domain.engine.engine import NOT_FOR_SALE, Engine
 from fallow_bidding.domain.engine.inventory import Choice, Inventory
@@ -147,6 +148,29 @@ def test_the_order_of_the_input_does_not_matter(
     assert [names(first.inventory, choice) for _, choice in decisions] == [
         names(second.inventory, choice) for _, choice in again
     ]
+
+
+@pytest.mark.parametrize("policy", ["best_fit", "dot_product"])
+def test_a_record_knows_the_largest_node_that_was_seen(policy: str) -> None:
+    """Goal: what weighs by the largest node weighs by the same after a replay. Method: fill that node, then decide."""
+    gpus = (device("a", free_milli=250), device("b", model="l4"), device("c", model="l4"))
+    nodes = (Node("n0", 3 * CORE, GIB, {}, ()), Node("n1", 3 * CORE, GIB, {}, gpus))
+    engine, _ = play([supplier("p0", *nodes)], [Need(3 * CORE, 0, 2, 1_000)], policy)
+    record = to_record(engine, Need(0, 0))
+    assert replay(json.loads(json.dumps(record))) == record["choice"]
+
+
+def test_a_need_with_alternatives_is_written_and_read() -> None:
+    """Goal: a recorded need asks for the same kinds. Method: two alternatives in any order, as JSON and back."""
+    kinds = (GpuAlternative("", "h100", 80 * GIB), GpuAlternative("nvidia", "a100", 0, "pcie"))
+    need = Need.of(ReplicaSet("s", 1, CORE, GIB, GpuNeed(1, alternatives=kinds)))
+    assert need == Need.of(ReplicaSet("s", 1, CORE, GIB, GpuNeed(1, alternatives=kinds[::-1] + kinds)))
+    again = Need.from_record(json.loads(json.dumps(need.to_record())))
+    assert again == need
+    assert [again.allows(Kind.of(one)) for one in (device("a"), device("b", interface="pcie"))] == [True, True]
+    assert not again.allows(Kind.of(device("c", vram_bytes=79 * GIB)))
+    assert not again.allows(Kind.of(device("d", model="a100")))
+    assert again.allows(Kind.of(device("e", model="a100", interface="pcie", vram_bytes=1)))
 
 
 @settings(deadline=None)

@@ -34,12 +34,18 @@ class Verdict:
     lost: Integers
 
 
+Scale = tuple[float, float]
+"""Processor time and devices of the largest node that a policy has seen."""
+UNSEEN: Final[Scale] = (0.0, 0.0)
+
+
 class Policy(Protocol):
     """What the engine asks of a policy. All of it is a function of what was learned and of the arguments."""
 
     name: str
     seed: int
     classes: int
+    scale: Scale
 
     def learn(self, snapshot: Snapshot, kinds: Sequence[Kind], width: int) -> None:
         """Take a new mix; whatever was judged before is void."""
@@ -60,6 +66,7 @@ class _Plain:
     name = ""
     seed = 0
     classes = 0
+    scale = UNSEEN
 
     def learn(self, snapshot: Snapshot, kinds: Sequence[Kind], width: int) -> None:
         """Learn nothing."""
@@ -78,6 +85,7 @@ class LeastWaste:
 
     name = "least_waste"
     seed = 0
+    scale = UNSEEN
 
     def __init__(self) -> None:
         """Nothing learned yet: ``learn`` comes first."""
@@ -234,19 +242,15 @@ class BestFit(_Plain):
 
     name = "best_fit"
 
-    def __init__(self) -> None:
-        """The largest node is known once it has been seen."""
-        self._scale = (1.0, 1.0)
-
     def prices(self, inventory: Inventory, table: StateTable) -> Floats:
-        """Note the largest node; there are no slots."""
-        if self._scale == (1.0, 1.0):
-            self._scale = float(inventory.cpu_milli.max()), float(inventory.free_milli.sum(axis=1).max() or 1)
+        """Note the largest node when it is first seen; there are no slots."""
+        if self.scale == UNSEEN:
+            self.scale = float(inventory.cpu_milli.max() or 1), float(inventory.free_milli.sum(axis=1).max() or 1)
         return np.zeros((len(inventory.kinds), 0))
 
     def judge(self, need: Need, states: States) -> Verdict:
         """What would be left, and the fullest device."""
-        cpu, gpu = self._scale
+        cpu, gpu = self.scale
         cost = (states.cpu_milli - need.cpu_milli) / cpu + (states.total - need.total_milli) / gpu
         return Verdict(cost, _fullest(need, states), _none(states))
 
@@ -261,7 +265,7 @@ class DotProduct(BestFit):
 
     def judge(self, need: Need, states: States) -> Verdict:
         """The product over processor time and devices, and the fullest device."""
-        cpu, gpu = self._scale
+        cpu, gpu = self.scale
         position = _fullest(need, states)
         free = states.total if need.is_whole else states.free[np.arange(len(position)), position]
         product = states.cpu_milli / cpu * (need.cpu_milli / cpu) + free / gpu * (need.total_milli / gpu)

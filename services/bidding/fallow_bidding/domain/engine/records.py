@@ -21,6 +21,7 @@ def to_record(
     return {
         "policy": engine.policy.name,
         "seed": engine.policy.seed,
+        "scale": list(engine.policy.scale),
         "arrivals": engine.mix.arrivals,
         "mix": [[known.to_record(), count] for known, count in engine.mix.snapshot.counts],
         "slot_prices": engine.slot_prices.tolist(),
@@ -36,7 +37,10 @@ def replay(record: dict[str, Any]) -> list[Any] | None:
     """Decide again: provider, node and devices, or None; equal to the record's ``choice``."""
     inventory = Inventory(_suppliers(record["inventory"]))
     snapshot = Snapshot(tuple((Need.from_record(need), count) for need, count in record["mix"]))
-    engine = Engine(inventory, make_policy(record["policy"], record["seed"]), snapshot)
+    policy = make_policy(record["policy"], record["seed"])
+    cpu, gpu = record["scale"]
+    policy.scale = cpu, gpu
+    engine = Engine(inventory, policy, snapshot)
     engine.mix.arrivals = record["arrivals"]
     slot_prices = np.array(record["slot_prices"], np.float64)
     engine.price(slot_prices.reshape(len(inventory.kinds), engine.policy.classes))
