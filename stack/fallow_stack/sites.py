@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from fallow_chassis.gpu_models import gpu_model_of
+
 MICROS_PER_UNIT = 1_000_000
 MIB = 2**20
 GIB = 2**30
@@ -41,11 +43,8 @@ class Ask:
 
 def market_name(listed: str) -> tuple[str, str]:
     """Model and interface of a name in the price list: `H100-SXM` is (`h100`, `sxm`), `RTX3060-Ti` (`rtx3060ti`, `pcie`)."""
-    model, _, suffix = listed.lower().partition("-")
-    interface = suffix.rstrip("0123456789")
-    if interface in {"sxm", "pcie", "nvl"}:
-        return model, interface
-    return model + suffix.replace("-", ""), "pcie"
+    build = gpu_model_of(listed, "nvidia", 0)
+    return build.model, build.interface
 
 
 def read_asks() -> list[Ask]:

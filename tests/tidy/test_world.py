@@ -12,7 +12,7 @@ IMPURE = {
     "time", "urllib", "uuid",
 }  # fmt: skip
 # What of the chassis is pure, or a Protocol only.
-PURE_CHASSIS = {"fallow_chassis.errors", "fallow_chassis.clock", "fallow_chassis.ids"}
+PURE_CHASSIS = {"fallow_chassis.errors", "fallow_chassis.clock", "fallow_chassis.ids", "fallow_chassis.gpu_models"}
 # The one module of each distribution that reads the environment. The SDK has no settings but where its profile lies.
 READERS = {"settings.py", "profile.py"}
 

@@ -19,13 +19,18 @@ from fallow_chassis.ids import Ids
 from fallow_chassis.logging import get_logger
 from fallow_chassis.nats_link import NatsLink
 from fallow_chassis.retry import keep_trying, wait_seconds
+from fallow_chassis.settings import SettingsError
 from fallow_provider.clients import NatsMarket, OwnerSession, Registry, Workloads, schedule_digest
 from fallow_provider.commands import Commands
+from fallow_provider.device_watch import DeviceWatch
 from fallow_provider.devices import DeclaredSite
+from fallow_provider.domain.inventory import DeviceSource
 from fallow_provider.drivers.processes import machine_boot_id
 from fallow_provider.drivers.selection import choose_driver
 from fallow_provider.heartbeat import Acknowledgements, Heartbeats
 from fallow_provider.ports import Fingerprint, SiteSource
+from fallow_provider.probes.amd_smi import AmdSmiProbe
+from fallow_provider.probes.nvml import NvmlProbe
 from fallow_provider.proof_key import ProofKey
 from fallow_provider.rpc import AgentFacts, AgentServicer, WorkloadAccessServicer
 from fallow_provider.settings import ProviderSettings
@@ -44,17 +49,33 @@ async def build(application: Application[ProviderSettings]) -> None:
     settings = application.settings
     folder = Path(settings.required("state_directory")).resolve()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sites = DeclaredSite.load(settings.required("site_file"))
+    declared = DeclaredSite.load(settings.required("site_file"))
     store = Store.open(folder / "state.sqlite")
     application.on_close(_closing(store.close))
     agent = agent_id(store, application.ids)
     driver, fingerprint = await choose_driver(settings, folder / "exec", agent, application.clock)
     application.on_close(driver.close)
+    if declared.found_on and not fingerprint.gives_devices:
+        raise SettingsError(
+            f"FALLOW_SITE_FILE: node {declared.found_on} has find_devices = true, and the {fingerprint.driver} driver gives containers"
+            " no device yet: tenants would pay for cards that they do not get"
+        )
+    changed = asyncio.Event()
+    boot_id = machine_boot_id()
+    sites = DeviceWatch(
+        declared,
+        (NvmlProbe(), AmdSmiProbe()),
+        store,
+        application.clock,
+        machine_boot_id=boot_id,
+        read_seconds=settings.device_read_seconds,
+        on_change=changed.set,
+    )
+    application.on_close(sites.close)
+    await sites.start()
     warn(fingerprint, sites)
     workloads = Workloads(settings.order_address)
     application.on_close(workloads.close)
-    changed = asyncio.Event()
-    boot_id = machine_boot_id()
     supervisor = Supervisor(
         store,
         driver,
@@ -89,6 +110,7 @@ async def build(application: Application[ProviderSettings]) -> None:
     # Before anything is adopted: what nobody has heard of for too long must not be counted on.
     supervisor.stop_unheard(link.acknowledgements.sent_at_ms)
     application.background(supervisor.run, name="supervisor")
+    application.background(sites.run, name="devices")
     application.background(link.watch_silence, name="self-stop")
     application.background(link.register, name="registration")
     application.background(link.run, name="market link")
@@ -105,12 +127,16 @@ def agent_id(store: Store, ids: Ids) -> str:
 
 def warn(fingerprint: Fingerprint, sites: SiteSource) -> None:
     """Say what the driver does not hold, and that declared devices are nobody's but the operator's word."""
-    devices = sum(len(node.devices) for node in sites.site().nodes)
+    devices = [device for node in sites.site().nodes for device in node.devices]
+    declared = sum(device.source is DeviceSource.DECLARED for device in devices)
     _log.info("driver_chosen", driver=fingerprint.driver, version=fingerprint.version, isolation=fingerprint.isolation)
     if fingerprint.driver == "exec":
         _log.warning("no_isolation", driver="exec", detail=fingerprint.isolation)
-    if devices:
-        _log.warning("devices_declared", devices=devices, detail="no container is given a device; none was looked for")
+    for device in devices:
+        if device.source is not DeviceSource.DECLARED:
+            _log.info("device_found", device=device.device_id, model=device.model, health=device.health.name)
+    if declared:
+        _log.warning("devices_declared", devices=declared, detail="none of them was looked for")
 
 
 class MarketLink:

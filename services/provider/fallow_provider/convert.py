@@ -6,6 +6,7 @@ from fallow.bidding.v1 import provider_pb2
 from fallow.provider.v1 import market_link_pb2, provider_service_pb2
 from fallow.type.v1 import lease_pb2, resources_pb2, workload_pb2
 from fallow_chassis.wire import from_duration
+from fallow_provider.domain.device_reading import Card
 from fallow_provider.domain.inventory import Node, Prices, Site
 from fallow_provider.domain.run import (
     DEFAULT_GRACE_MS,
@@ -31,6 +32,7 @@ from fallow_provider.domain.workload import (
 from fallow_provider.ports import ContainerStatus
 
 MIN_SELF_STOP_MS = 1_000
+MAX_HEALTH_DETAIL_CHARACTERS = 256
 
 
 def key_of(message: lease_pb2.GenerationKey) -> RunKey:
@@ -146,10 +148,29 @@ def node_message(node: Node, drivers: list[str]) -> resources_pb2.Node:
                 interface=device.interface,
                 health=resources_pb2.DeviceHealth.ValueType(device.health),
                 source=resources_pb2.DeviceSource.ValueType(device.source),
+                health_detail=device.health_detail[:MAX_HEALTH_DETAIL_CHARACTERS],
             )
             for device in node.devices
         ],
         drivers=drivers,
+    )
+
+
+def card_message(card: Card) -> provider_service_pb2.AgentStatus.CardReading:
+    """What a card tells of itself; what it does not tell stays unset."""
+    reading = card.reading
+    return provider_service_pb2.AgentStatus.CardReading(
+        card_id=reading.card_id,
+        name=reading.name,
+        pci_bus_id=reading.pci_bus_id,
+        temperature_celsius=reading.temperature_celsius,
+        power_milliwatts=reading.power_milliwatts,
+        gpu_percent=reading.gpu_percent,
+        memory_used_bytes=reading.memory_used_bytes,
+        memory_bytes=reading.vram_bytes,
+        uncorrected_errors=reading.uncorrected_errors,
+        health=resources_pb2.DeviceHealth.ValueType(card.health),
+        health_detail=card.detail[:MAX_HEALTH_DETAIL_CHARACTERS],
     )
 
 

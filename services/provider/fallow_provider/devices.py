@@ -1,7 +1,7 @@
-"""Where the facts about nodes, devices and prices come from: the site file of the operator.
+"""What the operator's site file says: nodes, declared devices, prices.
 
-Devices in the file are declared: nobody has looked whether they are there. They are labelled DECLARED to the market, and
-no driver gives a container a device. A source that probes the machine fills the same ``ports.SiteSource``.
+Devices in the file are declared: nobody has looked whether they are there, and they are labelled DECLARED to the market.
+A node may have ``find_devices = true`` instead, which is the machine that the agent runs on: ``device_watch`` fills it with what is there.
 """
 
 import tomllib
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fallow_chassis.gpu_models import builds_of, find_gpu_model
 from fallow_chassis.settings import SettingsError
 from fallow_provider.domain.inventory import Device, DeviceHealth, DeviceSource, Node, Prices, Site
 
@@ -25,10 +26,22 @@ class _Table(BaseModel):
 
 class _DeviceTable(_Table):
     device_id: str = Field(min_length=1, max_length=128)
-    vendor: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
-    model: str = Field(pattern=r"^[a-z0-9-]{1,64}$")
-    vram_bytes: Bytes
+    name: str = Field(default="", max_length=128)
+    vendor: str = Field(default="", pattern=r"^[a-z0-9-]{0,32}$")
+    model: str = Field(default="", pattern=r"^[a-z0-9-]{0,64}$")
+    vram_bytes: Bytes | None = None
     interface: str = Field(default="", pattern=r"^[a-z0-9-]{0,16}$")
+
+    @model_validator(mode="after")
+    def _is_known_or_told(self) -> "_DeviceTable":
+        """Hold that the file or the market's table of models says what the device is."""
+        if bool(self.name) == bool(self.model):
+            raise ValueError("needs either model, the market's name, or name, what the vendor calls the card")
+        if find_gpu_model(self.name or self.model) is None and not (self.model and self.vendor and self.vram_bytes):
+            raise ValueError(
+                f"the market's table has no {self.name or self.model}: give vendor, model and vram_bytes yourself"
+            )
+        return self
 
 
 class _NodeTable(_Table):
@@ -37,6 +50,14 @@ class _NodeTable(_Table):
     memory_bytes: int = Field(ge=1)
     storage_bytes_by_class: dict[str, Bytes] = Field(default_factory=dict, max_length=16)
     devices: list[_DeviceTable] = Field(default_factory=list, max_length=64)
+    find_devices: bool = False
+
+    @model_validator(mode="after")
+    def _found_or_declared(self) -> "_NodeTable":
+        """Hold that a node's devices are found or declared, not both: a device could stand for another."""
+        if self.find_devices and self.devices:
+            raise ValueError("with find_devices no devices are declared")
+        return self
 
 
 class _PricesTable(_Table):
@@ -64,22 +85,27 @@ class _SiteTable(_Table):
             twice = sorted({identifier for identifier in ids if ids.count(identifier) > 1})
             if twice:
                 raise ValueError(f"{what} {', '.join(twice)} stands twice")
+        if sum(node.find_devices for node in self.nodes) > 1:
+            raise ValueError("find_devices stands at two nodes, and the agent runs on one machine")
         return self
 
 
 class DeclaredSite:
     """The site as the operator's file declares it; read once, at the start."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, found_on: str = "") -> None:
         """Use ``load``."""
         self._site = site
+        self.found_on = found_on
+        """Id of the node whose devices are to be found; empty where all are declared."""
 
     @classmethod
     def load(cls, path: str | Path) -> "DeclaredSite":
         """Read the file; SettingsError names what is wrong and where."""
         try:
             content = tomllib.loads(Path(path).read_text("utf-8"))
-            return cls(_site_of(_SiteTable.model_validate(content)))
+            table = _SiteTable.model_validate(content)
+            return cls(_site_of(table), next((node.node_id for node in table.nodes if node.find_devices), ""))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"FALLOW_SITE_FILE: {path}: {error}") from error
         except ValidationError as error:
@@ -109,18 +135,22 @@ def _node_of(table: _NodeTable) -> Node:
         cpu_milli=table.cpu_milli,
         memory_bytes=table.memory_bytes,
         storage_bytes_by_class=table.storage_bytes_by_class,
-        devices=tuple(
-            Device(
-                device_id=device.device_id,
-                vendor=device.vendor,
-                model=device.model,
-                vram_bytes=device.vram_bytes,
-                interface=device.interface,
-                health=DeviceHealth.HEALTHY,
-                source=DeviceSource.DECLARED,
-            )
-            for device in table.devices
-        ),
+        devices=tuple(_device_of(device) for device in table.devices),
+    )
+
+
+def _device_of(table: _DeviceTable) -> Device:
+    """One declared device; what the file leaves out is the market's table's, where its builds agree on it."""
+    builds = builds_of(table.name or table.model)
+    interfaces = {build.interface for build in builds}
+    return Device(
+        device_id=table.device_id,
+        vendor=table.vendor or builds[0].vendor,
+        model=table.model or builds[0].model,
+        vram_bytes=min(build.vram_bytes for build in builds) if table.vram_bytes is None else table.vram_bytes,
+        interface=table.interface or (interfaces.pop() if len(interfaces) == 1 else ""),
+        health=DeviceHealth.HEALTHY,
+        source=DeviceSource.DECLARED,
     )
 
 

@@ -19,8 +19,17 @@ from fallow.provider.v1.market_link_pb2 import (
 )
 from fallow.type.v1.workload_pb2 import Workload
 from fallow_chassis.errors import ErrorReason
-from fallow_provider.domain.inventory import Site
+from fallow_provider.domain.device_reading import CardEvent, Snapshot
+from fallow_provider.domain.inventory import DeviceSource, Site
 from fallow_provider.domain.workload import Container, ContainerKey
+
+
+class ProbeMissingError(Exception):
+    """What the probe reads with is not on the machine; the text says what to install."""
+
+
+class ProbeError(Exception):
+    """The library does not answer now; nothing is known of its cards, and a later call may succeed."""
 
 
 class DriverUnavailableError(Exception):
@@ -39,13 +48,17 @@ class DriverRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a driver can do here. ``isolation`` is one sentence for people on what it does not hold."""
+    """What a driver can do here. ``isolation`` is one sentence for people on what it does not hold.
+
+    ``gives_devices``: what it runs can use the machine's GPUs.
+    """
 
     driver: str
     is_available: bool
     version: str = ""
     isolation: str = ""
     detail: str = ""
+    gives_devices: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,4 +222,34 @@ class SiteSource(Protocol):
 
     def site(self) -> Site:
         """The site as it is now."""
+        ...
+
+
+class DeviceProbe(Protocol):
+    """Reads the cards of one vendor, in calls that block: they are all made by one thread."""
+
+    @property
+    def name(self) -> str:
+        """Name for people."""
+        ...
+
+    @property
+    def source(self) -> DeviceSource:
+        """What its devices are labelled with."""
+        ...
+
+    def open(self) -> None:
+        """Load the library; ProbeMissingError or ProbeError where that fails."""
+        ...
+
+    def read(self) -> Snapshot:
+        """All cards; ProbeError where the library does not answer."""
+        ...
+
+    def wait(self, seconds: float) -> list[CardEvent]:
+        """What the driver reported of cards since the last call; waits up to ``seconds`` for the first."""
+        ...
+
+    def close(self) -> None:
+        """Let the library go."""
         ...

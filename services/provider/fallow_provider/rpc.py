@@ -17,12 +17,13 @@ from fallow_chassis.context import current_identity
 from fallow_chassis.errors import PERMISSION_DENIED, UNAVAILABLE, DomainError, not_yet_available
 from fallow_chassis.wire import from_timestamp, to_timestamp
 from fallow_provider import __version__
-from fallow_provider.convert import container_message, node_message, status_message
+from fallow_provider.convert import card_message, container_message, node_message, status_message
+from fallow_provider.device_watch import DeviceWatch
 from fallow_provider.domain.reasons import GENERATION_OLD, LEASE_NOT_FOUND, SERVICE_NOT_FOUND
 from fallow_provider.domain.run import Run, RunKey
 from fallow_provider.domain.workload import ContainerKey
 from fallow_provider.heartbeat import Acknowledgements
-from fallow_provider.ports import DriverUnavailableError, LogLine, LogQuery, RuntimeDriver, SiteSource
+from fallow_provider.ports import DriverUnavailableError, LogLine, LogQuery, RuntimeDriver
 from fallow_provider.store import Store
 from fallow_provider.supervisor import Supervisor
 
@@ -174,7 +175,7 @@ class AgentServicer(provider_service_pb2_grpc.AgentServiceServicer):
         acknowledgements: Acknowledgements,
         store: Store,
         supervisor: Supervisor,
-        sites: SiteSource,
+        sites: DeviceWatch,
     ) -> None:
         """Reads alone."""
         self._facts = facts
@@ -195,6 +196,7 @@ class AgentServicer(provider_service_pb2_grpc.AgentServiceServicer):
             nodes=[node_message(node, self._facts.drivers) for node in self._sites.site().nodes],
             runs=[status_message(run, self._supervisor.endpoints(run.key)) for run in self._store.runs()],
             start_time=to_timestamp(self._facts.start_time),
+            cards=[card_message(card) for card in self._sites.cards()],
         )
         if self._acknowledgements.time is not None:
             status.acknowledge_time.CopyFrom(to_timestamp(self._acknowledgements.time))

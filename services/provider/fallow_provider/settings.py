@@ -21,6 +21,12 @@ class ProviderSettings(ServiceSettings):
         default="", description="host:port at which others reach the agent's gRPC; empty takes where it listens."
     )
     heartbeat_interval_seconds: float = Field(default=5.0, ge=0.1, le=60, description="Time between heartbeats.")
+    device_read_seconds: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=60,
+        description="How often the cards that were found are read; an Xid has it done at once.",
+    )
     runtime: Literal["auto", "docker", "exec"] = Field(
         default="auto", description="Driver; auto takes docker where an engine answers, else exec with a warning."
     )

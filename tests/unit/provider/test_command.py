@@ -60,7 +60,7 @@ BUSY = became_ready(wanted(("a", 600), key=ELSEWHERE, lease="leases/x"))
         (wanted(("no", 1)), known(), True, "DRAINING"),
         (wanted(("no", 1), node="n2"), known(), False, "NODE_MISSING"),
         (wanted(("no", 1)), known(), False, "DEVICE_MISSING"),
-        (wanted(("broken", 1)), known(), False, "DEVICE_MISSING"),
+        (wanted(("broken", 1)), known(), False, "DEVICE_FAILED"),
         (wanted(("a", 400)), known(BUSY), False, ""),
         (wanted(("a", 401)), known(BUSY), False, "DEVICE_BUSY"),
         (wanted(("b", 1_000)), known(BUSY), False, ""),

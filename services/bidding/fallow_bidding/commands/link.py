@@ -26,7 +26,6 @@ from fallow_bidding.domain.proofs import ProofVerdict, judge_proofs
 from fallow_bidding.domain.providers import Provider
 from fallow_bidding.domain.reasons import HEARTBEAT_OLD, INVENTORY_INVALID, PROVIDER_NOT_FOUND
 from fallow_bidding.domain.silence import Outage, outage_ms, outages_with_present
-from fallow_bidding.domain.supply import Health
 from fallow_bidding.signatures import verifies
 from fallow_bidding.store import delivery, leases, orders, outages, providers, reputation
 from fallow_bidding.topics import PROOFS_TOPIC
@@ -110,11 +109,11 @@ class LinkCommands:
                 await _change_nodes(unit.connection, provider_id, nodes, devices, report.removed_node_ids)
             await _check_size(unit.connection, provider_id)
             await providers.record_inventory(unit.connection, provider_id, report.sequence, unit.clock.now())
-            failed = {device[0] for device in devices if device[6] == Health.FAILED}
+            failed = convert.failed_devices(report)
             for lease in list(held.leases.values()):
-                broken = {share.device_id for place in lease.placements for share in place.devices} & failed
+                broken = {share.device_id for place in lease.placements for share in place.devices} & failed.keys()
                 if lease.is_live and broken:
-                    detail = f"failed: {', '.join(sorted(broken))}"
+                    detail = f"failed: {', '.join(failed[device_id] for device_id in sorted(broken))}"
                     await self._fail_device(unit, held, lease, detail, excludes_provider=False)
             await notify(unit.connection, MARKET_CHANNEL)
             return _inventory_reply(report.sequence, "")

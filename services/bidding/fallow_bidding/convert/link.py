@@ -255,6 +255,16 @@ def _device_row(node_id: str, device: resources_pb2.Device) -> DeviceRow:
     )
 
 
+def failed_devices(report: market_link_pb2.InventoryReport) -> dict[str, str]:
+    """The devices that a report calls failed, with what it says of each, for people."""
+    return {
+        device.device_id: f"{device.device_id} ({device.health_detail})" if device.health_detail else device.device_id
+        for node in report.nodes
+        for device in node.devices
+        if device.health == resources_pb2.DEVICE_HEALTH_FAILED
+    }
+
+
 def _health(number: resources_pb2.DeviceHealth.ValueType) -> Health:
     """The health of a number; one that says nothing is unknown, which is no failure."""
     try:

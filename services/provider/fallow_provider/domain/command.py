@@ -113,10 +113,13 @@ def _placement_fault(placements: Sequence[Placement], site: Site, others: Sequen
         node = site.node(placement.node_id)
         if node is None:
             return Refused(reasons.NODE_MISSING, f"there is no node {placement.node_id}")
-        usable = {device.device_id for device in node.devices if device.health is not DeviceHealth.FAILED}
-        for device in placement.devices:
-            if device.device_id not in usable:
-                return Refused(reasons.DEVICE_MISSING, f"node {node.node_id} has no device {device.device_id}")
+        present = {device.device_id: device for device in node.devices}
+        for use in placement.devices:
+            device = present.get(use.device_id)
+            if device is None:
+                return Refused(reasons.DEVICE_MISSING, f"node {node.node_id} has no device {use.device_id}")
+            if device.health in {DeviceHealth.DEGRADED, DeviceHealth.FAILED}:
+                return Refused(reasons.DEVICE_FAILED, f"device {use.device_id} is {device.health.name}")
     held = _shares([use for run in others for placement in run.placements for use in placement.devices])
     asked = _shares([use for placement in placements for use in placement.devices])
     for device_id, milli in asked.items():

@@ -34,6 +34,7 @@ class Device:
     interface: str
     health: DeviceHealth
     source: DeviceSource
+    health_detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,13 @@ NODE_MISSING: Final = ErrorReason(
 DEVICE_MISSING: Final = ErrorReason(
     "DEVICE_MISSING",
     "FAILED_PRECONDITION",
-    "The node has no device of that id, or the device has failed.",
+    "The node has no device of that id.",
+    "Read the provider's inventory and place the replica anew.",
+)
+DEVICE_FAILED: Final = ErrorReason(
+    "DEVICE_FAILED",
+    "FAILED_PRECONDITION",
+    "The device has failed, or works with warnings and takes no new lease.",
     "Read the provider's inventory and place the replica anew.",
 )
 DEVICE_BUSY: Final = ErrorReason(
@@ -117,6 +123,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     GENERATION_ENDED,
     NODE_MISSING,
     DEVICE_MISSING,
+    DEVICE_FAILED,
     DEVICE_BUSY,
     DRAINING,
     IMAGE_UNSUPPORTED,

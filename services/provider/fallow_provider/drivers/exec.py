@@ -70,7 +70,7 @@ class ExecDriver:
 
     async def fingerprint(self) -> Fingerprint:
         """Works wherever there is Linux."""
-        return Fingerprint("exec", sys.platform == "linux", sys.platform, ISOLATION)
+        return Fingerprint("exec", sys.platform == "linux", sys.platform, ISOLATION, gives_devices=True)
 
     async def prepare(self, container: Container, progress: Progress) -> None:
         """Nothing is fetched; refuses every image but ``exec:host``."""

@@ -591,12 +591,92 @@ class AgentStatus(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class CardReading(_message.Message):
+        """One card as its vendor's library read it last. What the card does not tell is unset."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        CARD_ID_FIELD_NUMBER: _builtins.int
+        NAME_FIELD_NUMBER: _builtins.int
+        PCI_BUS_ID_FIELD_NUMBER: _builtins.int
+        TEMPERATURE_CELSIUS_FIELD_NUMBER: _builtins.int
+        POWER_MILLIWATTS_FIELD_NUMBER: _builtins.int
+        GPU_PERCENT_FIELD_NUMBER: _builtins.int
+        MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+        MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+        UNCORRECTED_ERRORS_FIELD_NUMBER: _builtins.int
+        HEALTH_FIELD_NUMBER: _builtins.int
+        HEALTH_DETAIL_FIELD_NUMBER: _builtins.int
+        card_id: _builtins.str
+        """Id of the card; it is the device, or the card that its slices are of."""
+        name: _builtins.str
+        """What the vendor's library calls it."""
+        pci_bus_id: _builtins.str
+        """Place on the PCI bus, such as `00000000:41:00.0`."""
+        temperature_celsius: _builtins.int
+        """Temperature, degrees Celsius."""
+        power_milliwatts: _builtins.int
+        """Power, milliwatts."""
+        gpu_percent: _builtins.int
+        """Share of time in which it computed, per cent."""
+        memory_used_bytes: _builtins.int
+        """Memory in use, bytes."""
+        memory_bytes: _builtins.int
+        """Memory in all, bytes."""
+        uncorrected_errors: _builtins.int
+        """Memory errors that ECC could not correct, since the driver was loaded."""
+        health: _resources_pb2.DeviceHealth.ValueType
+        """Health."""
+        health_detail: _builtins.str
+        """Why it is not healthy, for people."""
+        def __init__(
+            self,
+            *,
+            card_id: _builtins.str = ...,
+            name: _builtins.str = ...,
+            pci_bus_id: _builtins.str = ...,
+            temperature_celsius: _builtins.int | None = ...,
+            power_milliwatts: _builtins.int | None = ...,
+            gpu_percent: _builtins.int | None = ...,
+            memory_used_bytes: _builtins.int | None = ...,
+            memory_bytes: _builtins.int = ...,
+            uncorrected_errors: _builtins.int | None = ...,
+            health: _resources_pb2.DeviceHealth.ValueType = ...,
+            health_detail: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["_gpu_percent", b"_gpu_percent", "_memory_used_bytes", b"_memory_used_bytes", "_power_milliwatts", b"_power_milliwatts", "_temperature_celsius", b"_temperature_celsius", "_uncorrected_errors", b"_uncorrected_errors", "gpu_percent", b"gpu_percent", "memory_used_bytes", b"memory_used_bytes", "power_milliwatts", b"power_milliwatts", "temperature_celsius", b"temperature_celsius", "uncorrected_errors", b"uncorrected_errors"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["_gpu_percent", b"_gpu_percent", "_memory_used_bytes", b"_memory_used_bytes", "_power_milliwatts", b"_power_milliwatts", "_temperature_celsius", b"_temperature_celsius", "_uncorrected_errors", b"_uncorrected_errors", "card_id", b"card_id", "gpu_percent", b"gpu_percent", "health", b"health", "health_detail", b"health_detail", "memory_bytes", b"memory_bytes", "memory_used_bytes", b"memory_used_bytes", "name", b"name", "pci_bus_id", b"pci_bus_id", "power_milliwatts", b"power_milliwatts", "temperature_celsius", b"temperature_celsius", "uncorrected_errors", b"uncorrected_errors"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType__gpu_percent: _TypeAlias = _typing.Literal["gpu_percent"]  # noqa: Y015
+        _WhichOneofArgType__gpu_percent: _TypeAlias = _typing.Literal["_gpu_percent", b"_gpu_percent"]  # noqa: Y015
+        _WhichOneofReturnType__memory_used_bytes: _TypeAlias = _typing.Literal["memory_used_bytes"]  # noqa: Y015
+        _WhichOneofArgType__memory_used_bytes: _TypeAlias = _typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]  # noqa: Y015
+        _WhichOneofReturnType__power_milliwatts: _TypeAlias = _typing.Literal["power_milliwatts"]  # noqa: Y015
+        _WhichOneofArgType__power_milliwatts: _TypeAlias = _typing.Literal["_power_milliwatts", b"_power_milliwatts"]  # noqa: Y015
+        _WhichOneofReturnType__temperature_celsius: _TypeAlias = _typing.Literal["temperature_celsius"]  # noqa: Y015
+        _WhichOneofArgType__temperature_celsius: _TypeAlias = _typing.Literal["_temperature_celsius", b"_temperature_celsius"]  # noqa: Y015
+        _WhichOneofReturnType__uncorrected_errors: _TypeAlias = _typing.Literal["uncorrected_errors"]  # noqa: Y015
+        _WhichOneofArgType__uncorrected_errors: _TypeAlias = _typing.Literal["_uncorrected_errors", b"_uncorrected_errors"]  # noqa: Y015
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__gpu_percent) -> _WhichOneofReturnType__gpu_percent | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_used_bytes) -> _WhichOneofReturnType__memory_used_bytes | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__power_milliwatts) -> _WhichOneofReturnType__power_milliwatts | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature_celsius) -> _WhichOneofReturnType__temperature_celsius | None: ...
+        @_typing.overload
+        def WhichOneof(self, oneof_group: _WhichOneofArgType__uncorrected_errors) -> _WhichOneofReturnType__uncorrected_errors | None: ...
+
     PROVIDER_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_TIME_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    CARDS_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """Provider, `providers/{provider}`."""
     version: _builtins.str
@@ -617,6 +697,10 @@ class AgentStatus(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the agent started."""
 
+    @_builtins.property
+    def cards(self) -> _containers.RepeatedCompositeFieldContainer[Global___AgentStatus.CardReading]:
+        """What the cards tell of themselves, one entry a card that was found; none for declared devices."""
+
     def __init__(
         self,
         *,
@@ -626,10 +710,11 @@ class AgentStatus(_message.Message):
         runs: _abc.Iterable[_market_link_pb2.RunStatus] | None = ...,
         acknowledge_time: _timestamp_pb2.Timestamp | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        cards: _abc.Iterable[Global___AgentStatus.CardReading] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "nodes", b"nodes", "provider", b"provider", "runs", b"runs", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_time", b"acknowledge_time", "cards", b"cards", "nodes", b"nodes", "provider", b"provider", "runs", b"runs", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

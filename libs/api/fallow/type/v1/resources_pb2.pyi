@@ -246,6 +246,7 @@ class Device(_message.Message):
     INTERFACE_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    HEALTH_DETAIL_FIELD_NUMBER: _builtins.int
     device_id: _builtins.str
     """Unique id of the device on its provider, such as the vendor's UUID."""
     vendor: _builtins.str
@@ -260,6 +261,8 @@ class Device(_message.Message):
     """Health at the time of the report."""
     source: Global___DeviceSource.ValueType
     """Where the facts come from."""
+    health_detail: _builtins.str
+    """Why it is not healthy, for people, such as `Xid 79: fell off the bus`; empty while it is healthy."""
     def __init__(
         self,
         *,
@@ -270,10 +273,11 @@ class Device(_message.Message):
         interface: _builtins.str = ...,
         health: Global___DeviceHealth.ValueType = ...,
         source: Global___DeviceSource.ValueType = ...,
+        health_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "health", b"health", "interface", b"interface", "model", b"model", "source", b"source", "vendor", b"vendor", "vram_bytes", b"vram_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "health", b"health", "health_detail", b"health_detail", "interface", b"interface", "model", b"model", "source", b"source", "vendor", b"vendor", "vram_bytes", b"vram_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
