@@ -160,14 +160,27 @@ async def leased(market: Market, seconds: int, price: int) -> None:
     await market.charging.charge_due()
 
 
+async def close_early(market: Market) -> None:
+    """The tenant closes its reserved order: ten seconds are owed beyond what ran."""
+    ended = market.lease_ended(ORDER, LEASE, market.clock.now())
+    ended.early_close.CopyFrom(to_duration(10_000))
+    await market.state(ended, market.order_ended(ORDER))
+    market.clock.advance(seconds=60)
+    await market.charging.close_ended()
+
+
 async def test_what_devices_earn_is_taken_off(market: Market) -> None:
-    """Goal: the gap alone is paid. Method: an hour online of which half a minute is leased to a stranger."""
+    """Goal: the gap alone is paid. Method: an hour online of which half a minute is leased to a stranger, who closed a
+    reserved term early: what that owes is earned too.
+    """
     await fill_pool(market, 1_000_000_000)
     await start(market)
     market.clock.advance(seconds=3_600)
     await leased(market, 30, price=60_000_000)
+    ran = await free(market, AccountKind.EARNINGS, OWNER)
+    await close_early(market)
     earned = await free(market, AccountKind.EARNINGS, OWNER)
-    assert earned > 0
+    assert earned > ran > 0
     await online(market, 1)
     found = await settle(market, days=4)
     assert found[0].sums.earned == earned
@@ -176,11 +189,14 @@ async def test_what_devices_earn_is_taken_off(market: Market) -> None:
 
 
 async def test_time_leased_to_a_related_account_is_not_online(market: Market) -> None:
-    """Goal: nobody is paid for leasing to himself. Method: tenant and owner are paid at one address."""
+    """Goal: nobody is paid for leasing to himself. Method: tenant and owner are paid at one address; what a term
+    that was closed early owes is no time leased.
+    """
     await fill_pool(market, 1_000_000_000)
     await start(market)
     market.clock.advance(seconds=3_600)
     await leased(market, 30, price=60_000_000)
+    await close_early(market)
     async with market.database.transaction() as unit:
         for number, account in enumerate((TENANT, OWNER)):
             withdrawal = Withdrawal(identifier(90 + number), account, ASSET, 1, PAYEE, market.clock.now())

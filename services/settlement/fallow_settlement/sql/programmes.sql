@@ -127,11 +127,12 @@ pair AS (
 ),
 leased AS (
     SELECT pair.provider_id,
-           sum((to_running_ms - from_running_ms) * milli / 1000) FILTER (WHERE related) AS related_ms,
+           sum((to_running_ms - from_running_ms) * milli / 1000)
+               FILTER (WHERE related AND proof_level <> 'TERM') AS related_ms,
            sum(div((amount - fee - pool)::numeric * milli, all_milli)) FILTER (WHERE NOT related) AS earned
     FROM pair
     JOIN charge USING (order_id, group_index, generation)
-    WHERE charge.create_time >= $6 AND charge.create_time < $7 AND proof_level <> 'TERM'
+    WHERE charge.create_time >= $6 AND charge.create_time < $7
     GROUP BY pair.provider_id
 ),
 paid AS (
