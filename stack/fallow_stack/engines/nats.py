@@ -26,6 +26,9 @@ _CONFIGURATION: Final = """\
 listen: "127.0.0.1:{port}"
 server_name: fallow
 max_payload: {max_payload}
+# A service whose process is stopped is let go within seconds: until then it gets its share of the providers' messages.
+ping_interval: "3s"
+ping_max: 2
 jetstream {{
   store_dir: {store}
   sync_interval: {sync}
