@@ -63,7 +63,7 @@ async def test_an_auction_and_a_choice_by_the_command(market: RunningStack, tmp_
         await fund(market, client)
         (provider,) = await client.list_providers()
 
-        made = await fallow(tenant, "order", "create", str(file), "--auction", "second", "--window", "5s", "--no-wait")
+        made = await fallow(tenant, "order", "create", str(file), "--auction", "second", "--window", "15s", "--no-wait")
         name = made["name"]
         async with asyncio.timeout(WAIT_SECONDS):
             while not (open_ones := await fallow(owner, "bid", "auctions")):
