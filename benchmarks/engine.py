@@ -14,7 +14,8 @@ grows); percentiles are given on the clock, and in processor time for every sixt
 With `--durable` the same decisions are also written to a Postgres with the settings of `fallow up`, into the tables of the bidding
 service: the lease, its device uses under the check that no device is sold twice, and its node use, by COPY, one transaction for each group
 of decisions. What the service writes besides (trade, command, event, the story of the decision) is not written, and
-orders stand in the database before the clock starts. The last line is one JSON object.
+orders stand in the database before the clock starts. `decision_with_story_ms` is a decision as the service makes it today, on the same market, empty: it weighs all
+providers for each order, to tell what each constraint left and why each offer lost, and does not use the lists. The last line is one JSON object.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import gc
 import json
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -37,7 +39,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from benchmarks.trace import read_needs, read_nodes
-from fallow_bidding.domain.demand import GpuNeed, ReplicaSet
+from fallow_bidding.domain import matching
+from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
 from fallow_bidding.domain.engine.asks import Asks
 from fallow_bidding.domain.engine.book import Book
 from fallow_bidding.domain.engine.engine import Engine
@@ -57,6 +60,9 @@ TICK = 200
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 BLOCK = 100
 """Matches that are timed together. After each block one decision is made a second time by a look at all rows."""
+STORIES = 30
+STORIES_DEVICES_MAX = 100_000
+"""How many decisions with stories are timed, and up to which size: they take as long as there are devices."""
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -397,6 +403,24 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE_BYTES
 
 
+def with_stories(options: argparse.Namespace, devices: int) -> float:
+    """The median of milliseconds of a decision as the service makes it: all providers weighed for each order, and the story told."""
+    offers = read_offers(options.offers)
+    nodes = [node for node in read_nodes(options.nodes) if node.devices]
+    market = matching.Market(suppliers(offers, nodes, devices, options.seed))
+    needs = arrivals(read_needs(options.pods), offers, 1.0, options.seed)
+    took = []
+    for number in range(STORIES):
+        need = next(need for need in needs if need.gpu_count)
+        gpu = GpuNeed(need.gpu_count, need.gpu_milli, models=need.models)
+        wanted = ReplicaSet("service", 1, need.cpu_milli, need.memory_bytes, gpu)
+        group = GroupDemand(0, "group", (wanted,), ASSET, matching.MAX_PRICE_MICROS)
+        started = time.perf_counter()
+        matching.decide(OrderDemand(f"order-{number}", (group,)), market)
+        took.append(time.perf_counter() - started)
+    return round(1_000 * statistics.median(took), 1)
+
+
 def measure(options: argparse.Namespace, devices: int, progress: Progress) -> dict[str, object]:
     """All figures of one size."""
     market = Market(options, devices)
@@ -417,6 +441,8 @@ def measure(options: argparse.Namespace, devices: int, progress: Progress) -> di
         "bytes_per_device_of_suppliers": round(market.supplier_bytes / inventory.devices),
         "bytes_per_device_empty": round(market.built_bytes / inventory.devices),
     }
+    if devices <= STORIES_DEVICES_MAX:
+        found["decision_with_story_ms"] = with_stories(options, devices)
     if options.durable:
         bar = Bar(progress, f"{devices:,} devices: committing", options.durable)
         found["durable"] = asyncio.run(durable(market, options.durable, options.group, bar))
