@@ -81,8 +81,7 @@ class OutboxRelay:
     async def _relay(self) -> None:
         """Wait for the lock and send rows as they come; a relay that drains gives up at the first failure."""
         try:
-            async with self._database.session() as session:
-                await session.execute(_QUERIES.get("limit_silence"), str(round(SILENCE_SECONDS * 1_000)))
+            async with self._database.session(silence_seconds=SILENCE_SECONDS) as session:
                 if await self._win_lock(session):
                     await self._send(session)
         except Exception as error:

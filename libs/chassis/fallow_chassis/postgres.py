@@ -128,20 +128,28 @@ class Database:
             yield connection
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-        """A connection of one's own, outside the pool and without time limits: for signals and advisory locks."""
-        connection = await self._connect_alone()
+    async def session(self, *, silence_seconds: float = 0) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+        """A connection of one's own, outside the pool and without time limits: for signals and advisory locks.
+
+        With ``silence_seconds`` the server ends the session, and frees its locks, once it has said nothing for so long: a process
+        that is stopped, or whose host is dead, holds none for ever.
+        """
+        connection = await self._connect_alone(silence_seconds)
         try:
             yield connection
         finally:
             await close_gently(connection)
 
-    async def _connect_alone(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """A new connection outside the pool."""
+    async def _connect_alone(self, silence_seconds: float) -> "asyncpg.Connection[asyncpg.Record]":
+        """A new connection outside the pool; 0 bounds no silence."""
         async with asyncio.timeout(CONNECT_SECONDS):
             connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(
                 self._url,
-                server_settings={"application_name": f"{self._source or 'fallow'} session", "timezone": "UTC"},
+                server_settings={
+                    "application_name": f"{self._source or 'fallow'} session",
+                    "timezone": "UTC",
+                    "idle_session_timeout": str(round(silence_seconds * 1_000)),
+                },
             )
             await prepare_connection(connection)
         return connection

@@ -1,8 +1,10 @@
 """A signed-in client for one run of the command."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
@@ -27,6 +29,16 @@ async def signed_in() -> AsyncIterator[tuple[Client, Profile]]:
         profile = profile.with_session(session.account, session.access_token)
         save_profile(profile)
         yield client, profile
+
+
+def ask_anybody(read: Callable[[Client], Awaitable[Any]]) -> Any:
+    """What a caller without a name reads."""
+
+    async def run() -> Any:
+        async with Client(load_profile().endpoints) as client:
+            return await read(client)
+
+    return asyncio.run(run())
 
 
 def show_rows(table: Table) -> None:

@@ -15,11 +15,10 @@ from rich.table import Table
 from fallow.settlement.v1 import programme_service_pb2 as messages
 from fallow.type.v1 import money_pb2
 from fallow_sdk.client import Client
-from fallow_sdk.commands.connection import as_json, show_rows, signed_in
+from fallow_sdk.commands.connection import as_json, ask_anybody, show_rows, signed_in
 from fallow_sdk.commands.options import Json, parse_span
 from fallow_sdk.commands.order_tables import name_column, show_time
 from fallow_sdk.money import parse_amount, show_amount, show_price
-from fallow_sdk.profile import load_profile
 
 programme = typer.Typer(no_args_is_help=True, help="Incentive programmes: what they pay, and for what.")
 promotion = typer.Typer(no_args_is_help=True, help="Promotional fees of accounts.")
@@ -31,16 +30,6 @@ Account = Annotated[str, typer.Option("--account", help="Account, accounts/{acco
 Reason = Annotated[str, typer.Option("--reason", help="Why, for people.")]
 BASIS_POINTS = 100
 """Basis points in a per cent."""
-
-
-def _read(read: Callable[[Client], Awaitable[Any]]) -> Any:
-    """What anybody may read."""
-
-    async def run() -> Any:
-        async with Client(load_profile().endpoints) as client:
-            return await read(client)
-
-    return asyncio.run(run())
 
 
 def _write(write: Callable[[Client], Awaitable[Any]]) -> Any:
@@ -113,7 +102,7 @@ def shares_csv(found: Sequence[messages.ProgrammeShare]) -> str:
 @programme.command("list")
 def list_programmes(json: Json = False) -> None:
     """List programmes, newest first; without signing in."""
-    found = _read(lambda client: client.list_programmes())
+    found = ask_anybody(lambda client: client.list_programmes())
     _show(found, programmes_table(found), json=json)
 
 
@@ -124,7 +113,7 @@ def report(
     json: Json = False,
 ) -> None:
     """Show for each day and provider what a programme counted and paid; without signing in."""
-    found = _read(lambda client: client.programme_report(name))
+    found = ask_anybody(lambda client: client.programme_report(name))
     if as_csv:
         typer.echo(shares_csv(found), nl=False)
     else:
@@ -225,7 +214,7 @@ def grants_table(found: Sequence[messages.CommunityGrant]) -> Table:
 @grant.command("list")
 def list_grants(json: Json = False) -> None:
     """List grants from the community pool, newest first; without signing in."""
-    found = _read(lambda client: client.list_grants())
+    found = ask_anybody(lambda client: client.list_grants())
     _show(found, grants_table(found), json=json)
 
 

@@ -1,9 +1,8 @@
 """`fallow market book|prices|utilisation|trades`: the open market's numbers, without signing in."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from google.protobuf.message import Message
@@ -12,11 +11,10 @@ from rich.table import Table
 from fallow.bidding.v1 import market_service_pb2
 from fallow.type.v1 import money_pb2
 from fallow_sdk.client import Client
-from fallow_sdk.commands.connection import as_json, as_json_line, show_rows
+from fallow_sdk.commands.connection import as_json, as_json_line, ask_anybody, show_rows
 from fallow_sdk.commands.options import Json
 from fallow_sdk.commands.order_tables import name_column, show_time
 from fallow_sdk.money import show_price
-from fallow_sdk.profile import load_profile
 
 MILLI = 1_000
 Model = Annotated[str, typer.Option("--model", help="GPU model, such as h100; all where it is not said.")]
@@ -74,16 +72,6 @@ def trade_line(trade: market_service_pb2.StreamTradesResponse) -> str:
     return f"{trade.sequence:>8}  {when}  {devices} × {trade.model} at {show_price(trade.price)}"
 
 
-def _ask(read: Callable[[Client], Awaitable[Any]]) -> Any:
-    """What an unnamed caller reads."""
-
-    async def run() -> Any:
-        async with Client(load_profile().endpoints) as client:
-            return await read(client)
-
-    return asyncio.run(run())
-
-
 def _show(entries: Sequence[Message], table: Table, *, json: bool) -> None:
     """Print entries for people or for programs."""
     if json:
@@ -94,13 +82,13 @@ def _show(entries: Sequence[Message], table: Table, *, json: bool) -> None:
 
 def book(model: Model = "", json: Json = False) -> None:
     """Show what could be leased now, best first: the price of one device for an hour, without anything else."""
-    entries = _ask(lambda client: client.market_book(model))
+    entries = ask_anybody(lambda client: client.market_book(model))
     _show(entries, book_table(entries), json=json)
 
 
 def prices(model: Model = "", json: Json = False) -> None:
     """Show prices by model: on offer now, of the last trade, and of what was leased over a day and a week."""
-    entries = _ask(lambda client: client.price_index(model))
+    entries = ask_anybody(lambda client: client.price_index(model))
     _show(entries, prices_table(entries), json=json)
 
 
@@ -110,7 +98,7 @@ def utilisation(
     json: Json = False,
 ) -> None:
     """Show how many devices are known, healthy and leased."""
-    entries = _ask(lambda client: client.utilisation(model, by_region=by_region))
+    entries = ask_anybody(lambda client: client.utilisation(model, by_region=by_region))
     _show(entries, utilisation_table(entries, by_region=by_region), json=json)
 
 
@@ -131,4 +119,4 @@ def trades(
                 if seen == count:
                     return
 
-    _ask(follow)
+    ask_anybody(follow)

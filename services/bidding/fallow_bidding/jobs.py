@@ -69,8 +69,7 @@ class Engine:
         the server's own clock. Whoever leads next first ends what the last one left half done: nothing of a pass is
         seen before it commits, and one that goes on after all reads everything anew under the decisions lock.
         """
-        async with self._database.session() as session:
-            await session.execute(QUERIES.get("limit_silence"), str(round(SILENCE_SECONDS * 1_000)))
+        async with self._database.session(silence_seconds=SILENCE_SECONDS) as session:
             while not await session.fetchval(QUERIES.get("try_lead"), self._leader_lock_key):
                 await self._bell.wait(STANDBY_POLL_SECONDS)
             ended = await session.fetch(QUERIES.get("end_other_passes"), self._matching.lock_key)

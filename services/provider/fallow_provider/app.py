@@ -55,11 +55,7 @@ async def build(application: Application[ProviderSettings]) -> None:
     agent = agent_id(store, application.ids)
     driver, fingerprint = await choose_driver(settings, folder / "exec", agent, application.clock)
     application.on_close(driver.close)
-    if declared.found_on and not fingerprint.gives_devices:
-        raise SettingsError(
-            f"FALLOW_SITE_FILE: node {declared.found_on} has find_devices = true, and the {fingerprint.driver} driver gives containers"
-            " no device yet: tenants would pay for cards that they do not get"
-        )
+    check_gives_devices(declared, fingerprint)
     changed = asyncio.Event()
     boot_id = machine_boot_id()
     sites = DeviceWatch(
@@ -123,6 +119,15 @@ def agent_id(store: Store, ids: Ids) -> str:
         known = ids.new()
         store.save_fact("agent", known)
     return known
+
+
+def check_gives_devices(declared: DeclaredSite, fingerprint: Fingerprint) -> None:
+    """Refuse to offer found cards where the driver gives containers none: tenants would pay for what they do not get."""
+    if declared.found_on and not fingerprint.gives_devices:
+        raise SettingsError(
+            f"FALLOW_SITE_FILE: node {declared.found_on} has find_devices = true, and the {fingerprint.driver} driver gives "
+            "containers no device yet: tenants would pay for cards that they do not get"
+        )
 
 
 def warn(fingerprint: Fingerprint, sites: SiteSource) -> None:

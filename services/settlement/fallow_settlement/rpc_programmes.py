@@ -19,6 +19,7 @@ from fallow_settlement.programmes import Programmes
 from fallow_settlement.programmes import Wish as ProgrammeWish
 from fallow_settlement.promotions import Promotions
 from fallow_settlement.promotions import Wish as PromotionWish
+from fallow_settlement.rpc import own_account
 
 OPERATORS_SCOPE: Final = "programmes.write"
 """Who holds it sees what every account is promised."""
@@ -37,7 +38,7 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
     async def CreateProgramme(self, request: messages.CreateProgrammeRequest, context: Any) -> messages.Programme:
         """Start a programme."""
         made = await self._programmes.create(
-            _programme_wish(request.programme), _caller(), request_id=request.request_id, request=request
+            _programme_wish(request.programme), own_account(), request_id=request.request_id, request=request
         )
         return programme_message(made)
 
@@ -83,7 +84,7 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
             end_time=from_timestamp(wanted.end_time),
             reason=wanted.reason,
         )
-        made = await self._promotions.create(wish, _caller(), request_id=request.request_id, request=request)
+        made = await self._promotions.create(wish, own_account(), request_id=request.request_id, request=request)
         return promotion_message(made)
 
     async def EndPromotion(self, request: messages.EndPromotionRequest, context: Any) -> messages.Promotion:
@@ -94,7 +95,7 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
         self, request: messages.ListPromotionsRequest, context: Any
     ) -> messages.ListPromotionsResponse:
         """List promotions."""
-        account = "" if OPERATORS_SCOPE in current_identity().scopes else _caller()
+        account = "" if OPERATORS_SCOPE in current_identity().scopes else own_account()
         page = Page(request)
         found = await self._promotions.list_of(account, page.after_time(), page.limit)
         shown, token = page.cut(found, lambda promotion: (promotion.create_time, promotion.id))
@@ -112,14 +113,16 @@ class ProgrammeServicer(doors.ProgrammeServiceServicer):
             reason=wanted.reason,
             expire_time=from_timestamp(wanted.expire_time) if wanted.HasField("expire_time") else None,
         )
-        made = await self._grants.propose(proposal, _caller(), request_id=request.request_id, request=request)
+        made = await self._grants.propose(proposal, own_account(), request_id=request.request_id, request=request)
         return self._grant_message(made)
 
     async def ApproveCommunityGrant(
         self, request: messages.ApproveCommunityGrantRequest, context: Any
     ) -> messages.CommunityGrant:
         """Approve a grant."""
-        return self._grant_message(await self._grants.approve(resource_id(request.name, "communityGrants"), _caller()))
+        return self._grant_message(
+            await self._grants.approve(resource_id(request.name, "communityGrants"), own_account())
+        )
 
     async def GetCommunityGrant(
         self, request: messages.GetCommunityGrantRequest, context: Any
@@ -235,8 +238,3 @@ def _after_share(page: Page) -> tuple[date, str] | None:
         return date.fromisoformat(day), provider_id
     except ValueError as error:
         raise invalid_field("page_token", "is not one of this list") from error
-
-
-def _caller() -> str:
-    """The id of the account that calls."""
-    return resource_id(current_identity().subject, "accounts")

@@ -245,8 +245,7 @@ async def test_a_relay_whose_process_is_stopped_gives_way(database: Database, mo
     monkeypatch.setattr(outbox, "PING_SECONDS", 0.1)
     stream = MemoryStream()
     await emit(database, draft("a", 1))
-    async with database.session() as stopped:
-        await stopped.execute("SELECT set_config('idle_session_timeout', '500', false)")
+    async with database.session(silence_seconds=outbox.SILENCE_SECONDS) as stopped:
         assert await stopped.fetchval("SELECT pg_try_advisory_lock($1)", outbox.LOCK_KEY)
 
         async def slowly() -> None:

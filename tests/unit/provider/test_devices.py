@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from fallow_chassis.settings import SettingsError
+from fallow_provider.app import check_gives_devices
 from fallow_provider.devices import DeclaredSite
 from fallow_provider.domain.inventory import DeviceSource
+from fallow_provider.ports import Fingerprint
 
 SITE = """
 display_name = "Fjord"
@@ -85,3 +87,16 @@ def test_the_documents_example_reads() -> None:
     assert {device.model for node in site.nodes for device in node.devices} == set(
         site.prices.gpu_micros_per_hour_by_model
     )
+
+
+def test_found_cards_are_offered_only_where_containers_get_them(tmp_path: Path) -> None:
+    """Goal: no tenant pays for a card that its container cannot use. Method: cards found and declared, a driver that gives them or not."""
+    finding = SITE[: SITE.index("[[nodes.devices]]")] + "find_devices = true\n" + SITE[SITE.index("[prices]") :]
+    found, declared = load(tmp_path, finding), load(tmp_path, SITE)
+    without = Fingerprint("docker", is_available=True)
+    with pytest.raises(
+        SettingsError, match=r"node node-1 has find_devices = true, and the docker driver gives containers no device"
+    ):
+        check_gives_devices(found, without)
+    check_gives_devices(declared, without)
+    check_gives_devices(found, Fingerprint("exec", is_available=True, gives_devices=True))

@@ -10,10 +10,6 @@ WITH stated AS (
 )
 SELECT pg_notify($10, '');
 
--- name: limit_silence
--- The server ends this session, and with it the lock, once it has said nothing for so long.
-SELECT set_config('idle_session_timeout', $1, false);
-
 -- name: lock_outbox
 SELECT pg_try_advisory_lock($1);
 

@@ -1,7 +1,6 @@
 """Providers register, change, drain and resume; offers are published and withdrawn."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +9,7 @@ from typing import Final
 from fallow.bidding.v1 import events_pb2, provider_pb2, provider_service_pb2
 from fallow_bidding.channels import MARKET_CHANNEL
 from fallow_bidding.convert import market as convert
+from fallow_bidding.convert.link import MODEL
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Offer, Provider
 from fallow_bidding.domain.reasons import (
@@ -28,8 +28,6 @@ from fallow_chassis.wire import from_duration, from_timestamp, resource_id
 
 PUBLIC_KEY_BYTES: Final = 32
 PROFILE_FIELDS: Final = ("display_name", "attributes", "auditor_signatures", "address")
-MODEL: Final = re.compile(r"[a-z0-9-]{1,64}")
-"""How the market writes the name of a device's model."""
 SHOWN_CHARACTERS: Final = 64
 _SERVICE: Final = "fallow.bidding.v1.ProviderRegistryService"
 

@@ -30,7 +30,8 @@ MAX_URI_CHARACTERS: Final = 2_048
 MAX_ENDPOINTS: Final = 4_096
 _NODE_ID: Final = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _VENDOR: Final = re.compile(r"[a-z0-9-]{1,32}")
-_MODEL: Final = re.compile(r"[a-z0-9-]{1,64}")
+MODEL: Final = re.compile(r"[a-z0-9-]{1,64}")
+"""How the market writes the name of a device's model."""
 _INTERFACE: Final = re.compile(r"[a-z0-9-]{0,16}")
 
 NodeRow = tuple[str, int, int, dict[str, int], list[str]]
@@ -233,7 +234,7 @@ def _device_row(node_id: str, device: resources_pb2.Device) -> DeviceRow:
         )
     for what, text, shape in (
         ("vendor", device.vendor, _VENDOR),
-        ("model", device.model, _MODEL),
+        ("model", device.model, MODEL),
         ("interface", device.interface, _INTERFACE),
     ):
         if not shape.fullmatch(text):

@@ -1,10 +1,6 @@
 -- name: try_lead
 SELECT pg_try_advisory_lock($1)
 
--- name: limit_silence
--- The server ends this session, and with it the lead, once it has said nothing for so long.
-SELECT set_config('idle_session_timeout', $1, false)
-
 -- name: end_other_passes
 -- Ends the transactions of others that hold the decisions lock: a deposed leader's, which may never go on by itself.
 SELECT pg_terminate_backend(pid) FROM pg_locks
