@@ -6,11 +6,14 @@ containers that outlived their engine included, and the mounts go with it.
 
 `own` has a namespace of the network too, with its bridge and published ports there and nothing of it in the machine's
 network; a port is then reached from inside (`in_network`). `host` stays in the machine's network without a bridge, for
-containers on the host's network. Nothing is installed and nothing of the machine is changed; where it cannot run,
+containers on the host's network. Where the machine's dockerd gives no devices by CDI, a newer one is unpacked beside it
+from the next release of Debian, by the machine's own sources with another suite's name. Nothing is installed and nothing of the machine is changed; where it cannot run,
 `missing` says why.
 """
 
 import contextlib
+import functools
+import json
 import os
 import shutil
 import signal
@@ -24,6 +27,10 @@ from typing import Final, Literal
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 UNPACKED: Final = ROOT / ".build" / "docker"
+NEWER: Final = ROOT / ".build" / "docker-newer"
+NEWER_SUITE: Final = "trixie"
+CDI_SINCE: Final = 25
+"""The first release of dockerd that gives devices by CDI."""
 PACKAGES: Final = ("docker.io", "containerd", "runc")
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
@@ -39,6 +46,7 @@ def missing() -> str | None:
     if shutil.which("unshare") is None:
         return "unshare is not there"
     if _search_path() is not None:
+        _have_newer()
         return None
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return "there is no dockerd, and no apt-get to fetch one"
@@ -46,7 +54,16 @@ def missing() -> str | None:
         _unpack()
     except subprocess.CalledProcessError as error:
         return f"there is no dockerd, and apt-get cannot fetch one: {error.stderr.strip()[-300:]}"
+    _have_newer()
     return None if _search_path() is not None else "the packages hold no dockerd"
+
+
+def missing_cdi() -> str | None:
+    """Why no engine can be started that gives devices by CDI; None if one can."""
+    reason = missing()
+    if reason is None and _release() < CDI_SINCE:
+        reason = f"dockerd {_release()} gives no devices by CDI, and no newer one could be fetched"
+    return reason
 
 
 class Dockerd:
@@ -55,6 +72,7 @@ class Dockerd:
     def __init__(self, folder: Path, network: Literal["own", "host"]) -> None:
         self.folder = folder
         self.socket = folder / "docker.sock"
+        self.cdi_folder = folder / "cdi"
         self.network = network
         self._holder: subprocess.Popen[bytes] | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -73,6 +91,11 @@ class Dockerd:
         ]  # fmt: skip
         if self.network == "host":
             command.append("--bridge=none")
+        if _release() >= CDI_SINCE:
+            self.cdi_folder.mkdir(exist_ok=True)
+            settings = {"features": {"cdi": True}, "cdi-spec-dirs": [str(self.cdi_folder)]}
+            (self.folder / "daemon.json").write_text(json.dumps(settings), "utf-8")
+            command += ["--config-file", str(self.folder / "daemon.json")]
         with (self.folder / "dockerd.log").open("ab") as log:
             self._daemon = subprocess.Popen(
                 self._entering("mnt", "pid_for_children", *self._networks(), command=command),
@@ -163,26 +186,71 @@ def _search_path() -> str | None:
     """A PATH on which dockerd stands; None if there is none."""
     system = os.environ.get("PATH", os.defpath)
     unpacked = f"{UNPACKED}/usr/sbin:{UNPACKED}/usr/bin:{system}"
-    if all(shutil.which(program) for program in ("dockerd", "containerd", "runc")):
-        return system
-    if all(shutil.which(program, path=unpacked) for program in ("dockerd", "containerd", "runc")):
-        return unpacked
+    for path in (system, unpacked):
+        if all(shutil.which(program, path=path) for program in ("dockerd", "containerd", "runc")):
+            newer = f"{NEWER}/usr/sbin:{path}"
+            return newer if _runs(newer) else path
     return None
 
 
-def _unpack() -> None:
-    """Fetch the packages by apt-get and unpack them; nothing is installed."""
-    draft = UNPACKED.with_name(f"docker.{os.getpid()}.new")
+@functools.cache
+def _runs(search_path: str) -> int:
+    """The release of the dockerd on a PATH, 0 where it does not run here: a newer one may need newer libraries."""
+    program = shutil.which("dockerd", path=search_path)
+    ran = subprocess.run([program or "false", "--version"], capture_output=True, text=True, check=False)
+    words = ran.stdout.partition("version ")[2]
+    return int(words.partition(".")[0]) if ran.returncode == 0 and words[:1].isdigit() else 0
+
+
+def _release() -> int:
+    """The release of the dockerd that tests start."""
+    return _runs(_search_path() or os.defpath)
+
+
+def _have_newer() -> None:
+    """Unpack a newer dockerd where the machine's is too old and Debian's next release can be asked; else go without."""
+    if _release() >= CDI_SINCE or NEWER.exists() or shutil.which("dpkg-deb") is None:
+        return
+    with contextlib.suppress(subprocess.CalledProcessError, OSError):
+        _unpack(NEWER, ("docker.io",), newer=True)
+    _runs.cache_clear()
+
+
+def _unpack(target: Path = UNPACKED, packages: Sequence[str] = PACKAGES, *, newer: bool = False) -> None:
+    """Fetch packages by apt-get and unpack them; nothing is installed."""
+    draft = target.with_name(f"{target.name}.{os.getpid()}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    _run(["apt-get", "-q", "download", *PACKAGES], draft)
+    options = _sources_of_newer(draft / "apt") if newer else []
+    if options:
+        _run(["apt-get", *options, "-q", "update"], draft)
+    _run(["apt-get", *options, "-q", "download", *packages], draft)
     for package in draft.glob("*.deb"):
         _run(["dpkg-deb", "-x", str(package), str(draft)], draft)
         package.unlink()
+    shutil.rmtree(draft / "apt", ignore_errors=True)
     with contextlib.suppress(OSError):
         # Another worker may have been first; its packages are as good.
-        draft.rename(UNPACKED)
+        draft.rename(target)
     shutil.rmtree(draft, ignore_errors=True)
+
+
+def _sources_of_newer(folder: Path) -> list[str]:
+    """Options with which apt-get asks Debian's next release, at the addresses that this machine asks already."""
+    codename = next(
+        line.partition("=")[2].strip()
+        for line in Path("/etc/os-release").read_text("utf-8").splitlines()
+        if line.startswith("VERSION_CODENAME=")
+    )
+    for name in ("sources", "lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    for file in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")):
+        if file.suffix in {".list", ".sources"} and file.is_file() and "debian" in (text := file.read_text("utf-8")):
+            (folder / "sources" / file.name).write_text(text.replace(codename, NEWER_SUITE), "utf-8")
+    return [
+        "-o", f"Dir::Etc::sourceparts={folder}/sources", "-o", "Dir::Etc::sourcelist=-",
+        "-o", f"Dir::State::lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache", "-o", "APT::Sandbox::User=root",
+    ]  # fmt: skip
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -76,6 +76,7 @@ async def build(application: Application[ProviderSettings]) -> None:
         store,
         driver,
         workloads,
+        sites,
         application.clock,
         machine_boot_id=boot_id,
         endpoint_host=settings.endpoint_host or settings.publish_host,
@@ -125,8 +126,9 @@ def check_gives_devices(declared: DeclaredSite, fingerprint: Fingerprint) -> Non
     """Refuse to offer found cards where the driver gives containers none: tenants would pay for what they do not get."""
     if declared.found_on and not fingerprint.gives_devices:
         raise SettingsError(
-            f"FALLOW_SITE_FILE: node {declared.found_on} has find_devices = true, and the {fingerprint.driver} driver gives "
-            "containers no device yet: tenants would pay for cards that they do not get"
+            f"FALLOW_SITE_FILE: node {declared.found_on} has find_devices = true, and the {fingerprint.driver} driver cannot "
+            f"give containers its cards ({fingerprint.isolation}). Write a CDI specification, such as "
+            "`nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml`, with an engine that reads it"
         )
 
 

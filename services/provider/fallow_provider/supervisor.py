@@ -50,6 +50,7 @@ from fallow_provider.ports import (
     DriverRefusedError,
     DriverUnavailableError,
     RuntimeDriver,
+    SiteSource,
     WorkloadSource,
 )
 from fallow_provider.readiness import ContainerStoppedError, await_ready
@@ -93,6 +94,7 @@ class Supervisor:
         store: Store,
         driver: RuntimeDriver,
         workloads: WorkloadSource,
+        sites: SiteSource,
         clock: Clock,
         *,
         machine_boot_id: str,
@@ -103,6 +105,7 @@ class Supervisor:
         self._store = store
         self._driver = driver
         self._workloads = workloads
+        self._sites = sites
         self._clock = clock
         self._machine_boot_id = machine_boot_id
         self._endpoint_host = endpoint_host
@@ -319,7 +322,7 @@ class Supervisor:
             stored = workload.SerializeToString()
             self._store.save_workload(key, stored)
         try:
-            return containers_of(run, templates_of(Workload.FromString(stored)))
+            return containers_of(run, templates_of(Workload.FromString(stored)), self._sites.site())
         except PlacementMismatchError as error:
             raise _RunFailedError(reasons.WORKLOAD_UNAVAILABLE, str(error)) from error
 
@@ -342,13 +345,9 @@ class Supervisor:
         """Start or adopt a container and wait until it is ready; ``attempts`` bounds how often it may stop before."""
         stops = 0
         while True:
-            before = await self._asked(lambda: self._driver.inspect(container.key))
-            status = before
-            if before is not None and before.is_frozen:
-                await self._asked(lambda: self._driver.thaw(container.key))
-            if before is None or not before.is_running:
-                status = await self._asked(lambda: self._driver.start(container))
-            assert status is not None, "a started container has a status"
+            await self._asked(lambda: self._driver.thaw(container.key))
+            # Also one that runs: what the last life of the agent could not hold it to any more, this one does.
+            status = await self._asked(lambda: self._driver.start(container))
             try:
                 await await_ready(self._driver, container)
             except ContainerStoppedError as error:

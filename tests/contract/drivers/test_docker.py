@@ -10,6 +10,7 @@ from typing import Any
 import aiodocker
 import pytest
 
+from fallow_provider.domain.workload import LeasedDevice
 from fallow_provider.drivers.docker import DockerDriver
 from fallow_provider.ports import DriverRefusedError, DriverUnavailableError
 from fallow_stack.demo_image import load_demo_image
@@ -40,7 +41,12 @@ async def described(house: DockerHouse, name: str) -> dict[str, Any]:
 
 async def test_isolation_is_the_default(docker_house: DockerHouse) -> None:
     """Goal: a tenant gets a container and no more. Method: what the engine says, and what a program inside sees."""
-    container = replace(docker_house.container("serve"), is_root_read_only=True, cpu_milli=500, device_ids=("gpu-0",))
+    container = replace(
+        docker_house.container("serve"),
+        is_root_read_only=True,
+        cpu_milli=500,
+        devices=(LeasedDevice("gpu-0", is_declared=True),),
+    )
     await docker_house.driver.start(container)
     found = await described(docker_house, container.key.name)
     host = found["HostConfig"]

@@ -97,7 +97,7 @@ class Agent:
         self.store = Store.open(folder / "state.sqlite")
         self.sites = DeclaredSite(SITE)
         self.supervisor = Supervisor(
-            self.store, MockDriver(engine, clock), self.order, clock,
+            self.store, MockDriver(engine, clock), self.order, self.sites, clock,
             machine_boot_id=machine_boot_id, endpoint_host="127.0.0.1", on_change=self.changed.set,
         )  # fmt: skip
         self.commands = Commands(

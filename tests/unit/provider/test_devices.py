@@ -95,7 +95,8 @@ def test_found_cards_are_offered_only_where_containers_get_them(tmp_path: Path) 
     found, declared = load(tmp_path, finding), load(tmp_path, SITE)
     without = Fingerprint("docker", is_available=True)
     with pytest.raises(
-        SettingsError, match=r"node node-1 has find_devices = true, and the docker driver gives containers no device"
+        SettingsError,
+        match=r"node node-1 has find_devices = true, and the docker driver cannot give containers its cards",
     ):
         check_gives_devices(found, without)
     check_gives_devices(declared, without)

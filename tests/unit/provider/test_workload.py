@@ -8,10 +8,12 @@ from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2, resources_pb2, workload_pb2
 from fallow_chassis.wire import to_duration
 from fallow_provider.convert import endpoint_messages, run_of, templates_of
+from fallow_provider.domain.inventory import Device, DeviceHealth, DeviceSource, Node, Prices, Site
 from fallow_provider.domain.run import DeviceUse, Placement, Run, RunKey
 from fallow_provider.domain.workload import (
     ContainerKey,
     ContainerPort,
+    LeasedDevice,
     PlacementMismatchError,
     RestartPolicy,
     Transport,
@@ -22,6 +24,19 @@ from fallow_provider.domain.workload import (
 from fallow_provider.ports import ContainerStatus, HostAddress
 
 KEY = RunKey("orders/o", 1, 2)
+SITE = Site(
+    "Fjord", "eu", {},
+    (
+        Node(
+            "n", 1_000, 1 << 30,
+            devices=(
+                Device("gpu-0", "nvidia", "h100", 1, "sxm", DeviceHealth.HEALTHY, DeviceSource.DECLARED),
+                Device("gpu-1", "nvidia", "h100", 1, "sxm", DeviceHealth.HEALTHY, DeviceSource.NVML),
+            ),
+        ),
+    ),
+    Prices("usdc"),
+)  # fmt: skip
 NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 
 
@@ -50,12 +65,13 @@ def test_what_is_no_key(text: str) -> None:
 
 def test_each_placed_replica_is_a_container() -> None:
     """Goal: what runs is what was placed. Method: two services, one of two replicas."""
-    devices = (DeviceUse("n", "gpu-1", 1_000),)
+    devices = (DeviceUse("n", "gpu-1", 1_000), DeviceUse("n", "gpu-0", 1_000), DeviceUse("n", "gone", 1_000))
     run = Run("leases/l", KEY, (Placement("a", 0, "n", devices), Placement("b", 0, "n"), Placement("b", 1, "n")))
-    made = containers_of(run, templates_of(workload_pb2.Workload(containers=[message("a"), message("b")])))
+    made = containers_of(run, templates_of(workload_pb2.Workload(containers=[message("a"), message("b")])), SITE)
     assert [(item.key.service, item.key.replica, item.device_ids) for item in made] == [
-        ("a", 0, ("gpu-1",)), ("b", 0, ()), ("b", 1, ()),
+        ("a", 0, ("gpu-1", "gpu-0", "gone")), ("b", 0, ()), ("b", 1, ()),
     ]  # fmt: skip
+    assert made[0].found_devices == (LeasedDevice("gpu-1", "nvidia"), LeasedDevice("gone"))
     assert {item.key.run for item in made} == {KEY}
     assert len({item.key.name for item in made}) == 3
 
@@ -65,7 +81,7 @@ def test_a_placement_of_other_services_is_refused(services: list[str]) -> None:
     """Goal: nothing runs by half. Method: placements of fewer, more and other services."""
     run = Run("leases/l", KEY, tuple(Placement(service, 0, "n") for service in services))
     with pytest.raises(PlacementMismatchError):
-        containers_of(run, templates_of(workload_pb2.Workload(containers=[message("a"), message("b")])))
+        containers_of(run, templates_of(workload_pb2.Workload(containers=[message("a"), message("b")])), SITE)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +115,7 @@ def test_only_public_ports_are_told() -> None:
     """Goal: an inner port stays inside. Method: one public and one other port of a running container."""
     run = Run("leases/l", KEY, (Placement("web", 0, "n"),))
     ports = [workload_pb2.Port(container_port=80, public=True), workload_pb2.Port(container_port=5432)]
-    (made,) = containers_of(run, templates_of(workload_pb2.Workload(containers=[message(ports=ports)])))
+    (made,) = containers_of(run, templates_of(workload_pb2.Workload(containers=[message(ports=ports)])), SITE)
     addresses = {80: HostAddress("127.0.0.1", 31_000), 5432: HostAddress("127.0.0.1", 31_001)}
     told = endpoint_messages(made, ContainerStatus(made.key, "1", is_running=True, ports=addresses), "203.0.113.7")
     assert [(item.container_port, item.uri) for item in told] == [(80, "http://203.0.113.7:31000")]

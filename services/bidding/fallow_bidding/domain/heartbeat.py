@@ -20,6 +20,7 @@ FAILURE_REASONS: Final = {
     SELF_STOPPED: EndReason.UNREACHABLE,
     "DEVICE_FAILED": EndReason.DEVICE,
     "DEVICE_MISSING": EndReason.DEVICE,
+    "DEVICE_NOT_GIVEN": EndReason.DEVICE,
 }
 """Agents' reasons of a failure that are not the workload's own."""
 FORGET_AFTER: Final = timedelta(seconds=60)

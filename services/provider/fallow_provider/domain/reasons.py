@@ -86,6 +86,12 @@ START_FAILED: Final = ErrorReason(
     "The container engine would not start the container.",
     "Read the detail; check the command, its arguments and the limits.",
 )
+DEVICE_NOT_GIVEN: Final = ErrorReason(
+    "DEVICE_NOT_GIVEN",
+    "FAILED_PRECONDITION",
+    "The container did not get exactly the devices that were leased: the engine cannot give them, or gave others.",
+    "The lease moves to the next best provider; its operator mends what the detail names, such as the CDI specification.",
+)
 READINESS_TIMEOUT: Final = ErrorReason(
     "READINESS_TIMEOUT",
     "DEADLINE_EXCEEDED",
@@ -131,6 +137,7 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     WORKLOAD_UNSUPPORTED,
     WORKLOAD_UNAVAILABLE,
     START_FAILED,
+    DEVICE_NOT_GIVEN,
     READINESS_TIMEOUT,
     EXITED,
     SELF_STOPPED,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
 
+from fallow_provider.domain.inventory import DeviceSource, Site
 from fallow_provider.domain.run import Placement, Run, RunKey
 
 DEFAULT_READINESS_TIMEOUT_MS: Final = 300_000
@@ -71,6 +72,15 @@ class Registry:
     password: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class LeasedDevice:
+    """A whole device that one container was leased. A declared one is not there to be given; an empty vendor is not known."""
+
+    device_id: str
+    vendor: str = ""
+    is_declared: bool = False
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class ContainerKey:
     """Names one container of one generation; what a driver labels it with."""
@@ -112,15 +122,23 @@ class Container:
     mount_paths: tuple[str, ...] = ()
     cpu_milli: int = 1_000
     memory_bytes: int = 1 << 30
-    device_ids: tuple[str, ...] = ()
-    devices_declared: bool = True
-    """True where the devices are only declared: no driver gives a container a device that is not there."""
+    devices: tuple[LeasedDevice, ...] = ()
     is_root_read_only: bool = False
     registry: Registry | None = None
     readiness: Readiness = field(default_factory=Readiness)
     restart_policy: RestartPolicy = RestartPolicy.UNSPECIFIED
     self_stop_ms: int = 0
     """Longest silence of the market after which a driver that can ends the container without the agent; 0 for any."""
+
+    @property
+    def device_ids(self) -> tuple[str, ...]:
+        """Ids of its devices."""
+        return tuple(device.device_id for device in self.devices)
+
+    @property
+    def found_devices(self) -> tuple[LeasedDevice, ...]:
+        """Those of its devices that are really there and must be given to it."""
+        return tuple(device for device in self.devices if not device.is_declared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,21 +153,29 @@ class PlacementMismatchError(Exception):
     """The workload and the placement do not speak of the same services."""
 
 
-def containers_of(run: Run, templates: Sequence[ServiceTemplate]) -> list[Container]:
-    """Each placed replica as a container; PlacementMismatchError where a placement names no service, or is left out."""
+def containers_of(run: Run, templates: Sequence[ServiceTemplate], site: Site) -> list[Container]:
+    """Each placed replica as a container; PlacementMismatchError where a placement names no service, or is left out.
+
+    What its devices are the site tells; one that the site has no more is a device of no known vendor.
+    """
     by_service = {template.service: template for template in templates}
     placed = {placement.service for placement in run.placements}
     if placed != set(by_service):
         missing, unknown = sorted(set(by_service) - placed), sorted(placed - set(by_service))
         raise PlacementMismatchError(f"services not placed: {missing}; placed but not in the workload: {unknown}")
-    return [_placed(run, placement, by_service[placement.service].container) for placement in run.placements]
+    known = {
+        device.device_id: LeasedDevice(device.device_id, device.vendor, device.source is DeviceSource.DECLARED)
+        for node in site.nodes
+        for device in node.devices
+    }
+    return [_placed(run, placement, by_service[placement.service].container, known) for placement in run.placements]
 
 
-def _placed(run: Run, placement: Placement, container: Container) -> Container:
+def _placed(run: Run, placement: Placement, container: Container, known: Mapping[str, LeasedDevice]) -> Container:
     """A template at its place."""
     key = ContainerKey(run.lease, run.key, placement.service, placement.replica)
-    devices = tuple(device.device_id for device in placement.devices)
-    return replace(container, key=key, device_ids=devices, self_stop_ms=run.self_stop_ms)
+    devices = tuple(known.get(use.device_id, LeasedDevice(use.device_id)) for use in placement.devices)
+    return replace(container, key=key, devices=devices, self_stop_ms=run.self_stop_ms)
 
 
 def restarts_after(policy: RestartPolicy, exit_status: int | None) -> bool:

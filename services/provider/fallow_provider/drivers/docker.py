@@ -3,7 +3,7 @@
 A container's name comes from its key, so the engine itself refuses a second one; labels carry the key and the agent, so
 the next life of the agent finds its containers. By default a container has no capabilities, no way to new privileges,
 the engine's seccomp profile, limits on processes, processor and memory, a network of its own, no mount of the host, and
-no device: devices that are only declared are not there to be given. Ports are published on one address of the host, on
+exactly the devices that were leased (``device_injection``): those that are only declared are not there to be given. Ports are published on one address of the host, on
 ports that the engine chooses; with the network ``host`` the driver chooses them and tells the container by ``PORT`` and ``HOST``.
 Nothing is known where the engine does not answer (DriverUnavailableError).
 """
@@ -13,13 +13,24 @@ import contextlib
 import json
 import math
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import aiodocker
 import aiohttp
 
-from fallow_provider.domain.reasons import IMAGE_UNAVAILABLE, IMAGE_UNSUPPORTED, START_FAILED
+from fallow_chassis.logging import get_logger
+from fallow_provider.domain.reasons import DEVICE_NOT_GIVEN, IMAGE_UNAVAILABLE, IMAGE_UNSUPPORTED, START_FAILED
 from fallow_provider.domain.workload import Container, ContainerKey, Transport, parse_key
+from fallow_provider.drivers.cdi import read_specifications
+from fallow_provider.drivers.device_injection import (
+    Injection,
+    devices_listed,
+    devices_seen_from_host,
+    injection_fault,
+    plan_injection,
+)
 from fallow_provider.drivers.docker_logs import read_log
 from fallow_provider.drivers.host_ports import free_ports, port_environment
 from fallow_provider.ports import (
@@ -41,10 +52,25 @@ LOG_OPTIONS: Final = {"max-size": "16m", "max-file": "2"}
 REMOVAL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
 MAX_EXEC_OUTPUT_BYTES: Final = 64 * 1024
+LOOK_SECONDS: Final = 20.0
+DEVICE_WORDS: Final = ("CDI device", "device driver")
+"""What stands in the words of an engine that cannot give a device."""
+_log = get_logger(__name__)
 _EXEC_IMAGE: Final = "exec:host"
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
 _BROKEN_FROM: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an engine told of itself. ``cdi_folders`` is empty where it does not take devices by CDI."""
+
+    version: str
+    processors: int
+    cdi_folders: tuple[Path, ...]
+    has_requests: bool
+    """Whether it has NVIDIA's runtime, and so takes device requests."""
 
 
 class DockerDriver:
@@ -64,7 +90,7 @@ class DockerDriver:
         self._network = network
         self._host = publish_host
         self._opened: aiodocker.Docker | None = None
-        self._processors = 0
+        self._facts: EngineFacts | None = None
 
     @property
     def name(self) -> str:
@@ -75,17 +101,14 @@ class DockerDriver:
         """Whether the engine answers, and which it is."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                with _engine():
-                    version = await self._engine.version()
-                    information = await self._engine.system.info()
+                self._facts = None
+                facts = await self._known()
         except (DriverUnavailableError, aiodocker.DockerError, TimeoutError) as error:
             return Fingerprint("docker", is_available=False, detail=str(error) or "no answer in time")
-        self._processors = int(information.get("NCPU", 0))
         shared = "" if self._network == "bridge" else "; containers share the host's network"
-        isolation = (
-            f"containers without capabilities; disk space is not limited; declared devices are not given{shared}"
-        )
-        return Fingerprint("docker", True, str(version.get("Version", "")), isolation)
+        devices, gives_devices = _giving(facts)
+        isolation = f"containers without capabilities; disk space is not limited; {devices}{shared}"
+        return Fingerprint("docker", True, facts.version, isolation, gives_devices=gives_devices)
 
     async def prepare(self, container: Container, progress: Progress) -> None:
         """Pull the image if the engine does not have it."""
@@ -113,15 +136,21 @@ class DockerDriver:
 
     async def start(self, container: Container) -> ContainerStatus:
         """Make it run; the engine refuses a second container of the name, and then the first is taken."""
+        facts = await self._known()
+        injection = Injection()
         try:
             with _engine():
                 found = await self._show(container.key)
+                is_running = found is not None and found["State"]["Running"]
+                injection = _plan(container, facts, is_running=is_running)
                 if found is None:
-                    await self._create(container)
-                if found is None or not found["State"]["Running"]:
+                    await self._create(container, injection, facts)
+                if not is_running:
                     await self._engine.containers.container(container.key.name).start()
         except aiodocker.DockerError as error:
-            raise DriverRefusedError(START_FAILED, error.message) from error
+            is_device = any(word in error.message for word in DEVICE_WORDS)
+            raise DriverRefusedError(DEVICE_NOT_GIVEN if is_device else START_FAILED, error.message) from error
+        await self._verify(container.key, injection)
         status = await self.inspect(container.key)
         if status is None:
             raise DriverRefusedError(START_FAILED, "the container vanished while it was started")
@@ -181,9 +210,8 @@ class DockerDriver:
 
     async def inspect(self, key: ContainerKey) -> ContainerStatus | None:
         """The container as the engine sees it; one that bears another agent's label is not ours."""
-        with _engine():
-            found = await self._show(key)
-        if found is None or found["Config"]["Labels"].get(f"{LABEL}.agent") != self._agent:
+        found = await self._described(key)
+        if found is None:
             return None
         state = found["State"]
         is_over = state["Status"] in {"exited", "dead"}
@@ -239,15 +267,48 @@ class DockerDriver:
             self._opened = aiodocker.Docker(url=f"unix://{self._socket}")
         return self._opened
 
-    async def _create(self, container: Container) -> None:
+    async def _known(self) -> EngineFacts:
+        """What the engine says of itself, asked once."""
+        if self._facts is None:
+            with _engine():
+                version = await self._engine.version()
+                information = await self._engine.system.info()
+            folders = information.get("CDISpecDirs") or ()
+            self._facts = EngineFacts(
+                str(version.get("Version", "")),
+                int(information.get("NCPU", 0)),
+                tuple(Path(folder) for folder in folders),
+                "nvidia" in (information.get("Runtimes") or {}),
+            )
+        return self._facts
+
+    async def _create(self, container: Container, injection: Injection, facts: EngineFacts) -> None:
         """Make the container; one of the same name that another call made meanwhile will do."""
+        configuration = self._configuration(container, facts.processors)
+        configuration["HostConfig"]["DeviceRequests"] = injection.requests()
         try:
-            await self._engine.containers.create(self._configuration(container), name=container.key.name)
+            await self._engine.containers.create(configuration, name=container.key.name)
         except aiodocker.DockerError as error:
             if error.status != _CONFLICT:
                 raise
 
-    def _configuration(self, container: Container) -> dict[str, Any]:
+    async def _verify(self, key: ContainerKey, injection: Injection) -> None:
+        """Hold that a running container has the devices that are its own and no other's; one that does not is killed."""
+        found = await self._described(key) if injection.wanted else None
+        if found is None or not found["State"]["Running"]:
+            return
+        present = await asyncio.to_thread(devices_seen_from_host, found["Id"])
+        if present is None:
+            try:
+                present = devices_listed((await self.exec(key, ("ls", "-lR", "/dev"), LOOK_SECONDS)).output)
+            except (TimeoutError, aiodocker.DockerError):
+                present = {}
+        fault = injection_fault(injection, present)
+        if fault:
+            await self.stop(key, 0)
+            raise DriverRefusedError(DEVICE_NOT_GIVEN, fault)
+
+    def _configuration(self, container: Container, processors: int) -> dict[str, Any]:
         """What the engine is asked for."""
         ports = {port.container_port: port.container_port for port in container.ports}
         host = ""
@@ -262,7 +323,7 @@ class DockerDriver:
             "Labels": self._labels_of(container, ports),
             "ExposedPorts": {name: {} for name in names},
             "Volumes": {path: {} for path in container.mount_paths},
-            "HostConfig": self._host_configuration(container, names),
+            "HostConfig": self._host_configuration(container, names, processors),
         }
         if container.command:
             configuration["Entrypoint"] = list(container.command)
@@ -270,12 +331,12 @@ class DockerDriver:
             configuration["Cmd"] = list(container.arguments)
         return configuration
 
-    def _host_configuration(self, container: Container, port_names: list[str]) -> dict[str, Any]:
+    def _host_configuration(self, container: Container, port_names: list[str], processors: int) -> dict[str, Any]:
         """Isolation and limits."""
         nano = container.cpu_milli * 1_000_000
-        if self._processors:
+        if processors:
             # An engine refuses more processors than it has; a declared node may have more than this machine.
-            nano = min(nano, self._processors * 1_000_000_000)
+            nano = min(nano, processors * 1_000_000_000)
         configuration: dict[str, Any] = {
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges:true"],
@@ -328,6 +389,12 @@ class DockerDriver:
                 return None
             raise
 
+    async def _described(self, key: ContainerKey) -> dict[str, Any] | None:
+        """The engine's description of a container of this agent; None if there is none."""
+        with _engine():
+            found = await self._show(key)
+        return found if found is not None and found["Config"]["Labels"].get(f"{LABEL}.agent") == self._agent else None
+
     async def _exists(self, key: ContainerKey) -> bool:
         """Whether the engine knows the container."""
         with _engine():
@@ -337,6 +404,29 @@ class DockerDriver:
         """The labels of a listed container."""
         labels: dict[str, str] = item["Labels"] or {}
         return labels
+
+
+def _plan(container: Container, facts: EngineFacts, *, is_running: bool) -> Injection:
+    """How a container gets its devices. For one that runs it is only to look again, and what cannot be told ends nothing."""
+    specified = read_specifications(facts.cdi_folders) if container.found_devices else ()
+    try:
+        return plan_injection(
+            container.found_devices, specified, has_cdi=bool(facts.cdi_folders), has_requests=facts.has_requests
+        )
+    except DriverRefusedError as error:
+        if not is_running:
+            raise
+        _log.warning("devices_not_verified", container=container.key.name, detail=error.detail)
+        return Injection()
+
+
+def _giving(facts: EngineFacts) -> tuple[str, bool]:
+    """How the engine gives devices, for people, and whether it does."""
+    if specified := read_specifications(facts.cdi_folders):
+        return f"GPUs by CDI ({', '.join(sorted({device.kind for device in specified}))})", True
+    if facts.has_requests:
+        return "GPUs by NVIDIA's runtime", True
+    return "no GPU can be given: there is no CDI specification that the engine reads, and no NVIDIA runtime", False
 
 
 @contextlib.contextmanager
@@ -365,8 +455,10 @@ def _gone_is_fine(*also: int) -> Iterator[None]:
 
 
 def _is_refusal(error: aiodocker.DockerError) -> bool:
-    """Whether an engine that answers 500 means the container and not itself: its runtime would not start it."""
-    return error.status == _BROKEN_FROM and "runtime" in error.message
+    """Whether an engine that answers 500 means the container and not itself: its runtime would not start it, or it has no
+    way to give the devices.
+    """
+    return error.status == _BROKEN_FROM and any(word in error.message for word in ("runtime", *DEVICE_WORDS))
 
 
 def _protocol(transport: Transport) -> str:
