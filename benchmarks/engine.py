@@ -14,8 +14,9 @@ grows); percentiles are given on the clock, and in processor time for every sixt
 With `--durable` the same decisions are also written to a Postgres with the settings of `fallow up`, into the tables of the bidding
 service: the lease, its device uses under the check that no device is sold twice, and its node use, by COPY, one transaction for each group
 of decisions. What the service writes besides (trade, command, event, the story of the decision) is not written, and
-orders stand in the database before the clock starts. `decision_with_story_ms` is a decision as the service makes it today, on the same market, empty: it weighs all
-providers for each order, to tell what each constraint left and why each offer lost, and does not use the lists. The last line is one JSON object.
+orders stand in the database before the clock starts. `service` holds decisions as the service makes them, from an order to its matches and
+their story, in a market without leases and at the load, medians and 99th percentiles: through the lists, and with all providers weighed
+(`_in_full`), which is how it was done for every order before there were lists. `lay_out_ms` is what each pass pays once. The last line is one JSON object.
 """
 
 import argparse
@@ -45,10 +46,11 @@ from fallow_bidding.domain.engine.asks import Asks
 from fallow_bidding.domain.engine.book import Book
 from fallow_bidding.domain.engine.engine import Engine
 from fallow_bidding.domain.engine.inventory import Choice, Inventory
+from fallow_bidding.domain.engine.mix import Mix
 from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.engine.policies import POLICIES, make_policy
 from fallow_bidding.domain.pricing import group_price_micros
-from fallow_bidding.domain.supply import Device, Node, PriceSchedule, StandingOffer, Supplier
+from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, Device, Node, PriceSchedule, StandingOffer, Supplier
 from fallow_chassis.migrations import migrate
 from fallow_stack.engines import Postgres
 
@@ -61,8 +63,11 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 BLOCK = 100
 """Matches that are timed together. After each block one decision is made a second time by a look at all rows."""
 STORIES = 30
+DECISIONS = 500
 STORIES_DEVICES_MAX = 100_000
-"""How many decisions with stories are timed, and up to which size: they take as long as there are devices."""
+"""How many decisions of the service are timed, in full and through the lists, and up to which size: those in full take as long as there are devices."""
+RECENT_NEEDS = 2_000
+"""Needs that the service's mix begins with."""
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -403,22 +408,46 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE_BYTES
 
 
-def with_stories(options: argparse.Namespace, devices: int) -> float:
-    """The median of milliseconds of a decision as the service makes it: all providers weighed for each order, and the story told."""
+def of_service(options: argparse.Namespace, devices: int) -> dict[str, float]:
+    """Milliseconds of decisions as the service makes them, in a market that is empty at first, then at the load: by its lists, and with
+    all providers weighed. Laying the market out, and the first decision, which makes the columns, stand apart.
+    """
     offers = read_offers(options.offers)
     nodes = [node for node in read_nodes(options.nodes) if node.devices]
-    market = matching.Market(suppliers(offers, nodes, devices, options.seed))
-    needs = arrivals(read_needs(options.pods), offers, 1.0, options.seed)
-    took = []
-    for number in range(STORIES):
-        need = next(need for need in needs if need.gpu_count)
-        gpu = GpuNeed(need.gpu_count, need.gpu_milli, models=need.models)
-        wanted = ReplicaSet("service", 1, need.cpu_milli, need.memory_bytes, gpu)
-        group = GroupDemand(0, "group", (wanted,), ASSET, matching.MAX_PRICE_MICROS)
-        started = time.perf_counter()
-        matching.decide(OrderDemand(f"order-{number}", (group,)), market)
-        took.append(time.perf_counter() - started)
-    return round(1_000 * statistics.median(took), 1)
+    made = suppliers(offers, nodes, devices, options.seed)
+    needs = arrivals(read_needs(options.pods), offers, options.named, options.seed)
+    mix = Mix()
+    for _ in range(RECENT_NEEDS):
+        mix.add(next(needs))
+    laid = time.perf_counter()
+    market = matching.Market(made, mix=mix.snapshot)
+    matching.decide(_order(0, next(needs)), market)
+    found = {"lay_out_ms": round(1_000 * (time.perf_counter() - laid), 1)}
+    free_milli = devices * WHOLE_DEVICE_MILLI
+    for state, stop_milli in (("empty", free_milli), ("loaded", round((1 - options.load) * free_milli))):
+        while free_milli > stop_milli:
+            need = next(needs)
+            free_milli -= need.total_milli * len(matching.find(_order(0, need), market))
+        for way, decide, count in (("", matching.decide, DECISIONS), ("_in_full", matching.decide_in_full, STORIES)):
+            took = []
+            for number in range(count):
+                order = _order(number, next(needs))
+                tried = market.fork()
+                started = time.perf_counter()
+                decision = decide(order, tried)
+                if decision.matches:
+                    took.append(time.perf_counter() - started)
+            ordered = sorted(took)
+            found[f"{state}{way}_p50_ms"] = round(1_000 * statistics.median(ordered), 2)
+            found[f"{state}{way}_p99_ms"] = round(1_000 * ordered[int(0.99 * len(ordered))], 2)
+    return found
+
+
+def _order(number: int, need: Need) -> OrderDemand:
+    """An order of one replica, at any price."""
+    gpu = GpuNeed(need.gpu_count, need.gpu_milli, models=need.models) if need.gpu_count else None
+    wanted = ReplicaSet("service", 1, need.cpu_milli, need.memory_bytes, gpu)
+    return OrderDemand(f"order-{number}", (GroupDemand(0, "group", (wanted,), ASSET, matching.MAX_PRICE_MICROS),))
 
 
 def measure(options: argparse.Namespace, devices: int, progress: Progress) -> dict[str, object]:
@@ -442,7 +471,7 @@ def measure(options: argparse.Namespace, devices: int, progress: Progress) -> di
         "bytes_per_device_empty": round(market.built_bytes / inventory.devices),
     }
     if devices <= STORIES_DEVICES_MAX:
-        found["decision_with_story_ms"] = with_stories(options, devices)
+        found["service"] = of_service(options, devices)
     if options.durable:
         bar = Bar(progress, f"{devices:,} devices: committing", options.durable)
         found["durable"] = asyncio.run(durable(market, options.durable, options.group, bar))

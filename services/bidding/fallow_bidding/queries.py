@@ -17,8 +17,8 @@ from fallow_bidding.domain.demand import TermKind
 from fallow_bidding.domain.estimation import estimate
 from fallow_bidding.domain.explanation import GroupExplanation
 from fallow_bidding.domain.leases import EARLY_CLOSE_MS_MAX, Lease, LeaseState
-from fallow_bidding.domain.matching import Market, decide
-from fallow_bidding.domain.orders import MarketGroup, MarketOrder
+from fallow_bidding.domain.matching import Market, decide_in_full, weigh
+from fallow_bidding.domain.orders import GroupState, MarketGroup, MarketOrder
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.domain.providers import Offer, Provider, ProviderFilter
 from fallow_bidding.domain.reasons import LEASE_NOT_FOUND, OFFER_NOT_FOUND, ORDER_NOT_FOUND, PROVIDER_NOT_FOUND
@@ -146,7 +146,11 @@ class Queries:
         return answer
 
     async def explain(self, name: str) -> market_service_pb2.ExplainMatchResponse:
-        """The last decision about each group of an order, or ORDER_NOT_FOUND."""
+        """The last decision about each group of an order, or ORDER_NOT_FOUND.
+
+        Of a group that was matched without bids the decision has the best offers alone: while its lease lives, the rest is told
+        from the market as it is now.
+        """
         order_id = resource_id(name, "orders", field="order")
         async with self._database.read() as connection:
             order = await orders.load_order(connection, order_id)
@@ -156,12 +160,13 @@ class Queries:
             now = self._database.clock.now()
             prospect = await load_prospect(connection, self._policy, now, order, groups)
             standing = await self._standing_stories(connection, order, groups, now)
+            matched = await self._matched_stories(connection, order, groups, now)
         stories = [
             standing.get(
                 group.group_index, GroupExplanation(group.group_index, group.group_id, "", advice=NOT_LOOKED_AT)
             )
             if group.decision is None
-            else GroupExplanation.from_json(group.decision)
+            else matched.get(group.group_index, GroupExplanation.from_json(group.decision))
             for group in groups
         ]
         told = {} if prospect is None else await prospect.find(self._database.clock)
@@ -180,7 +185,7 @@ class Queries:
             return {}
         loaded = await load_suppliers(connection, replace(self._policy, market=order.market), now)
         demand = convert.order_demand(order_pb2.Order.FromString(order.body), waiting)
-        stories = decide(demand, Market([supplier for _, supplier in loaded])).explanations
+        stories = decide_in_full(demand, Market([supplier for _, supplier in loaded])).explanations
         advice = WAITS_FOR[order.auction_mode]
         return {
             story.group_index: replace(
@@ -190,6 +195,36 @@ class Queries:
             )
             for story in stories
         }
+
+    async def _matched_stories(
+        self, connection: Connection, order: MarketOrder, groups: Sequence[MarketGroup], now: datetime
+    ) -> dict[int, GroupExplanation]:
+        """Of groups that have a lease, of which the best offers were stored: the story with what the market is now."""
+        stored = {
+            group.group_index: GroupExplanation.from_json(group.decision)
+            for group in groups
+            if group.state is GroupState.LEASED and group.decision is not None
+        }
+        told = {group.group_index: group for group in groups if group.group_index in stored}
+        told = {index: group for index, group in told.items() if not stored[index].funnel}
+        if order.body is None or not told:
+            return {}
+        loaded = await load_suppliers(connection, replace(self._policy, market=order.market), now)
+        market = Market([supplier for _, supplier in loaded])
+        for index, group in told.items():
+            lease = await leases.load_generation(connection, order.order_id, index, group.generation)
+            assert lease is not None, "a leased group has a lease"
+            uses = await leases.load_node_uses_of_lease(connection, lease.lease_id)
+            market.give_back(lease.provider_id, [share for one in lease.placements for share in one.devices], uses)
+        demand = convert.order_demand(order_pb2.Order.FromString(order.body), told)
+
+        def look() -> dict[int, GroupExplanation]:
+            return {
+                group.index: stored[group.index].at_present(weigh(demand, group, market).explanation)
+                for group in demand.groups
+            }
+
+        return await asyncio.to_thread(look)
 
 
 async def _match_wait_ms(connection: Connection, market: str, gpu_models: Sequence[str], now: datetime) -> int | None:

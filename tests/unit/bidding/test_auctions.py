@@ -21,7 +21,7 @@ from fallow_bidding.domain.auctions import (
     with_choices,
 )
 from fallow_bidding.domain.demand import OrderDemand
-from fallow_bidding.domain.matching import Decision, Market, decide, fitting, obstacle
+from fallow_bidding.domain.matching import Decision, Market, decide, decide_in_full, fitting, obstacle
 from fallow_bidding.domain.supply import Supplier
 from tests.unit.bidding.market import device, group, node, order, supplier
 
@@ -268,4 +268,4 @@ def test_an_order_without_bids_is_decided_as_before() -> None:
     """Goal: instant orders know nothing of all this. Method: the same demand with no bids at all."""
     demand: OrderDemand = order(group(price_limit_micros=LIMIT))
     sellers = [supplier("p1", micros=500), supplier("p2", micros=400)]
-    assert decide(with_bids(demand, {}, second_price=False), Market(sellers)) == decide(demand, Market(sellers))
+    assert decide(with_bids(demand, {}, second_price=False), Market(sellers)) == decide_in_full(demand, Market(sellers))

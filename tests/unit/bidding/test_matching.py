@@ -2,11 +2,12 @@
 
 import pytest
 
+from fallow_bidding.domain.constraints import STEPS
 from fallow_bidding.domain.demand import GpuAlternative, GpuNeed, OrderDemand, ReplicaSet, TermKind
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.engine.needs import Need
 from fallow_bidding.domain.explanation import ADVICE, GroupExplanation
-from fallow_bidding.domain.matching import STEPS, Market, decide
+from fallow_bidding.domain.matching import Market, decide, decide_in_full
 from fallow_bidding.domain.supply import Health, Node, ReservedTier, StandingOffer, Supplier
 from tests.unit.bidding.market import (
     CORE,
@@ -174,7 +175,7 @@ def test_the_funnel_counts_devices_and_providers() -> None:
         supplier("p4", node(devices=4)),
     ]
     wanted = order(group(replica_set(gpu=GpuNeed(1, models=("h100",)))))
-    (story,) = decide(wanted, Market(suppliers)).explanations
+    (story,) = decide_in_full(wanted, Market(suppliers)).explanations
     funnel = {step.constraint: (step.devices_before, step.devices_after, step.providers_after) for step in story.funnel}
     assert funnel["provider_state"] == (10, 8, 3)
     assert funnel["gpu_vendor"] == (8, 8, 3)
@@ -353,8 +354,34 @@ def test_a_reserved_term_gets_its_discount() -> None:
 
 def test_a_story_survives_its_json() -> None:
     """Goal: what is stored is what is told. Method: there and back."""
-    (story,) = decide(order(), Market([supplier(), supplier("p2", micros=5)])).explanations
+    (story,) = decide_in_full(order(), Market([supplier(), supplier("p2", micros=5)])).explanations
     assert GroupExplanation.from_json(story.to_json()) == story
+
+
+def test_a_match_is_told_with_what_the_market_is_now() -> None:
+    """Goal: the short story of a match becomes whole when it is asked for, and says nothing that was not so. Method: a match; then
+    a market in which the winner is dearer, the second has gone, and three others came: as good, dearer, of another region.
+    """
+    wanted = order(group(regions=("eu-west",)))
+    (stored,) = decide(wanted, Market([supplier("p1", micros=5), supplier("p2", micros=6)])).explanations
+    assert stored.funnel == ()
+    later = [
+        supplier("p1", micros=9),
+        supplier("p3", micros=4),
+        supplier("p4", micros=7),
+        supplier("p5", region="asia"),
+    ]
+    (present,) = decide_in_full(wanted, Market(later)).explanations
+    told = stored.at_present(present)
+    assert [(one.provider_id, one.price_micros, one.won, one.loss_reason) for one in told.offers] == [
+        ("p1", 5, True, ""),
+        ("p2", 6, False, "dearer"),
+        ("p3", 4, False, "later"),
+        ("p4", 7, False, "dearer"),
+        ("p5", None, False, "region"),
+    ]
+    assert told.funnel == present.funnel
+    assert told.matching_price_micros == 4
 
 
 def test_an_offer_in_another_asset_is_not_compared() -> None:
@@ -396,7 +423,7 @@ def test_a_price_beyond_all_bounds_is_not_told() -> None:
 def test_a_node_without_devices_takes_nothing_from_the_others(need: GpuNeed) -> None:
     """Goal: a constraint that is not asked for removes no device. Method: a node without GPUs beside one with two; each ask alone."""
     mixed = supplier("p1", node("cpu", 0), node("gpu", 2))
-    decision = decide(order(group(replica_set(gpu=need))), Market([mixed]))
+    decision = decide_in_full(order(group(replica_set(gpu=need))), Market([mixed]))
     (match,) = decision.matches
     assert [placement.node_id for placement in match.placements] == ["gpu"]
     funnel = {step.constraint: step.devices_after for step in decision.explanations[0].funnel}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fallow_bidding.domain.demand import GpuAlternative, GpuNeed, GroupDemand, OrderDemand, ReplicaSet
-from fallow_bidding.domain.matching import Decision, Market, decide
+from fallow_bidding.domain.matching import Decision, Market, decide, decide_in_full
 from fallow_bidding.domain.supply import Node, PriceSchedule, StandingOffer, Supplier
 from tests.unit.bidding.market import CORE, GIB, device
 
@@ -182,7 +182,8 @@ def test_the_funnel_only_narrows(market: list[Supplier], wanted: list[OrderDeman
     walk the steps of every story.
     """
     devices = sum(len(node.devices) for provider in market for node in provider.nodes)
-    for decision in _decide_all(wanted, market):
+    room = Market(market)
+    for decision in [decide_in_full(demand, room) for demand in wanted]:
         for story in decision.explanations:
             before, providers = devices, len(market)
             for step in story.funnel:

@@ -106,7 +106,7 @@ def with_bids(demand: OrderDemand, bids: Mapping[int, Sequence[Bid]], *, second_
         replace(group, bids={bid.provider_id: bid.price_micros for bid in bids.get(group.index, ())})
         for group in demand.groups
     )
-    return replace(demand, groups=groups, second_price=second_price)
+    return replace(demand, groups=groups, second_price=second_price, in_full=True)
 
 
 def with_choices(demand: OrderDemand, choices: Mapping[int, Bid], provider_ids: Sequence[str]) -> OrderDemand:
@@ -117,7 +117,7 @@ def with_choices(demand: OrderDemand, choices: Mapping[int, Bid], provider_ids: 
         others = group.excluded | (frozenset(provider_ids) - {chosen.provider_id})
         bids = {} if chosen.from_offer else {chosen.provider_id: chosen.price_micros}
         groups.append(replace(group, excluded=others, bids=bids))
-    return replace(demand, groups=tuple(groups), second_price=False)
+    return replace(demand, groups=tuple(groups), second_price=False, in_full=True)
 
 
 def settle(

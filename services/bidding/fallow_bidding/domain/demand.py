@@ -121,6 +121,7 @@ class OrderDemand:
     """The groups of an order that look for a provider now. ``together``: all of them, or none.
 
     ``second_price``: the winner of a group is paid the next best price that fits, or, alone, the price limit.
+    ``in_full``: all offers are weighed and told of, as a round's bidders are told.
     """
 
     order_id: str
@@ -129,3 +130,4 @@ class OrderDemand:
     term_kind: TermKind = TermKind.ON_DEMAND
     duration_ms: int | None = None
     second_price: bool = False
+    in_full: bool = False

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from fallow_bidding.domain.demand import OrderDemand, TermKind
-from fallow_bidding.domain.explanation import GroupExplanation
-from fallow_bidding.domain.matching import MAX_PRICE_MICROS, Decision, Market, decide
+from fallow_bidding.domain.explanation import FITTING, GroupExplanation
+from fallow_bidding.domain.matching import MAX_PRICE_MICROS, Decision, Market, decide_in_full
 from fallow_bidding.domain.pricing import total_micros
 
-FITTING: Final = frozenset({"", "dearer", "reputation", "younger", "other_group"})
-"""Reasons of a loss with which an offer fits all the same; the winner has none."""
 TIERS_MAX: Final = 8
 """The most reserved terms that are told, the shortest."""
 
@@ -47,9 +45,9 @@ class Estimate:
 
 def estimate(order: OrderDemand, market: Market) -> Estimate:
     """Decide about an order, and about the same order on other terms; ``market`` is left as it is."""
-    own = decide(order, market.fork())
+    own = decide_in_full(order, market.fork())
     groups = tuple(replace(group, price_limit_micros=MAX_PRICE_MICROS) for group in order.groups)
-    lifted = decide(replace(order, groups=groups, second_price=False), market.fork())
+    lifted = decide_in_full(replace(order, groups=groups, second_price=False), market.fork())
     best = _total(own)
     return Estimate(
         best_micros=best,
@@ -69,7 +67,7 @@ def _on_terms(order: OrderDemand, lifted: Decision, market: Market) -> Iterator[
     wanted += [(TermKind.RESERVED, duration_ms) for duration_ms in _tiers(lifted, market)]
     for kind, duration_ms in wanted:
         changed = replace(order, term_kind=kind, duration_ms=order.duration_ms if duration_ms is None else duration_ms)
-        decision = decide(changed, market.fork())
+        decision = decide_in_full(changed, market.fork())
         yield TermEstimate(kind, duration_ms, _total(decision), _fitting(decision))
 
 

@@ -1,13 +1,18 @@
 """Why a group has its match, or none: the funnel of constraints and the offers that were weighed.
 
-These values are stored with each decision and read back for ExplainMatch.
+These values are stored with each decision and read back for ExplainMatch. The story of a match without bids is short: its
+best offers, and no funnel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 MAX_OFFERS_EXPLAINED: Final = 100
 """The most offers that a stored explanation keeps, best first."""
+FITTING: Final = frozenset({"", "dearer", "reputation", "younger", "other_group"})
+"""Reasons of a loss with which an offer fits all the same; the winner has none."""
+LATER: Final = "later"
+"""The loss of an offer that fits as well now, and did not when the match was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,27 @@ class GroupExplanation:
     offers: tuple[WeighedOffer, ...] = ()
     matching_price_micros: int | None = None
     advice: str = ""
+
+    def at_present(self, present: "GroupExplanation") -> "GroupExplanation":
+        """The story of a match, which tells its best offers, with the funnel and the other offers of the present market.
+
+        In ``present`` what the match holds counts as free. An offer that fits now and is none of the best from then lost because
+        it is dearer, or else came later.
+        """
+        paid = next((offer.price_micros for offer in self.offers if offer.won), None)
+        told = {offer.provider_id for offer in self.offers}
+        others = []
+        for offer in present.offers:
+            if offer.provider_id not in told:
+                is_dearer = paid is not None and offer.price_micros is not None and offer.price_micros > paid
+                reason = offer.loss_reason if offer.loss_reason not in FITTING else "dearer" if is_dearer else LATER
+                others.append(replace(offer, won=False, loss_reason=reason))
+        return replace(
+            self,
+            funnel=present.funnel,
+            offers=(*self.offers, *others),
+            matching_price_micros=present.matching_price_micros,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The explanation as a JSON object."""

@@ -1,17 +1,23 @@
 """The engine's decision: which provider takes which group, and why.
 
-For each group all providers go through the hard constraints in one fixed order (``STEPS``); each constraint removes
-devices, nodes or whole providers, and the funnel counts what it left. Those that remain are placed and priced. The
-cheapest wins; then the better reputation, the older registration, the lesser id: the same inputs make the same
-decision. Groups of one order are decided in the order of scarcity (fewest providers first), each after the room that
+A provider can take a group where all hard constraints (``constraints.STEPS``) leave it places for every replica, at a price
+within the limit. The cheapest wins; then the better reputation, the older registration, the lesser id: the same inputs make
+the same decision. Groups of one order are decided in the order of scarcity (fewest providers first), each after the room that
 the earlier ones took; with ``together`` either every group has a provider or none is matched.
+
+There are two ways to one answer. ``decide`` takes providers from the engine's lists by price and stops as soon as nobody who
+is left can be better; ``decide_in_full`` weighs all of them, and its funnel counts what each constraint left. Who is matched is told
+the best offers; who is not, or takes bids, gets the full story.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+from itertools import islice
 from typing import Final
 
-from fallow_bidding.domain.demand import GpuNeed, GroupDemand, OrderDemand, ReplicaSet
+from fallow_bidding.domain.constraints import STEPS, Facts, View, all_candidates, count, serves, survivors
+from fallow_bidding.domain.demand import GroupDemand, OrderDemand
 from fallow_bidding.domain.engine.inventory import Floats
 from fallow_bidding.domain.engine.mix import Snapshot
 from fallow_bidding.domain.explanation import (
@@ -22,14 +28,11 @@ from fallow_bidding.domain.explanation import (
 )
 from fallow_bidding.domain.placement import Candidates, DeviceShare, NodeUse, Placement, Placer, Room
 from fallow_bidding.domain.pricing import group_price_micros
-from fallow_bidding.domain.supply import Device, Health, Node, StandingOffer, Supplier
+from fallow_bidding.domain.supply import StandingOffer, Supplier
 
-EXEC_DRIVER: Final = "exec"
-EXEC_IMAGE: Final = "exec:host"
-MOCK_DRIVER: Final = "mock"
 NO_MIX: Final = Snapshot()
-_LEASED_HEALTH: Final = frozenset({Health.HEALTHY, Health.UNKNOWN})
-"""Health of devices that are leased: unknown is not down."""
+OFFERS_TOLD: Final = 5
+"""The offers, best first, that the story of a match tells."""
 MAX_PRICE_MICROS: Final = 10**15
 """The highest price of a group that is told; no order may have a higher limit."""
 
@@ -54,32 +57,6 @@ class Decision:
     explanations: tuple[GroupExplanation, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """What is the same of a provider before every group: its nodes and devices by their ids, and what they have in common."""
-
-    nodes: Mapping[str, Node]
-    devices: Mapping[tuple[str, str], Device]
-    everything: Mapping[str, frozenset[str]]
-    models: frozenset[str]
-    are_healthy: bool
-    have_devices: bool
-    """Whether every node has any: one without goes at the first constraint on devices."""
-
-    @classmethod
-    def of(cls, supplier: Supplier) -> "_Facts":
-        """The facts of a supplier."""
-        devices = {(node.node_id, device.device_id): device for node in supplier.nodes for device in node.devices}
-        return cls(
-            nodes={node.node_id: node for node in supplier.nodes},
-            devices=devices,
-            everything={node.node_id: frozenset(d.device_id for d in node.devices) for node in supplier.nodes},
-            models=frozenset(device.model for device in devices.values()),
-            are_healthy=all(device.health in _LEASED_HEALTH for device in devices.values()),
-            have_devices=all(node.devices for node in supplier.nodes),
-        )
-
-
 class Market:
     """The suppliers at one instant, with the room that decisions made so far have left."""
 
@@ -90,28 +67,28 @@ class Market:
         placer: Placer | None = None,
         mix: Snapshot = NO_MIX,
         slot_prices: Floats | None = None,
-        facts: dict[str, _Facts] | None = None,
+        facts: dict[str, Facts] | None = None,
     ) -> None:
         """Take the suppliers, whose order does not matter, the mix of needs to expect, and what slots cost if it is known.
 
         ``rooms``, ``placer`` and ``facts`` are for ``fork``.
         """
         self.suppliers = tuple(sorted(suppliers, key=lambda supplier: supplier.provider_id))
-        self.placer = placer or Placer(self.suppliers, mix, slot_prices)
         self._facts = {} if facts is None else facts
         self._rooms = (
             {supplier.provider_id: Room.of(supplier) for supplier in suppliers} if rooms is None else {**rooms}
         )
+        self.placer = placer or Placer(self.suppliers, self._rooms, mix, slot_prices)
 
     def fork(self) -> "Market":
         """The same market, to try a decision on."""
         return Market(self.suppliers, self._rooms, self.placer, facts=self._facts)
 
-    def facts(self, supplier: Supplier) -> _Facts:
+    def facts(self, supplier: Supplier) -> Facts:
         """What of a supplier is the same before every group."""
         found = self._facts.get(supplier.provider_id)
         if found is None:
-            found = self._facts[supplier.provider_id] = _Facts.of(supplier)
+            found = self._facts[supplier.provider_id] = Facts.of(supplier)
         return found
 
     def adopt(self, other: "Market") -> None:
@@ -136,6 +113,11 @@ class Market:
             room.give_back(shares, uses)
             self._rooms[provider_id] = room
 
+    @property
+    def rooms(self) -> Mapping[str, Room]:
+        """All rooms by provider; not to be taken from."""
+        return self._rooms
+
     def room(self, provider_id: str) -> Room:
         """A provider's room; not to be taken from."""
         return self._rooms[provider_id]
@@ -146,69 +128,133 @@ class Market:
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """One provider before one group."""
-
-    order: OrderDemand
-    group: GroupDemand
-    supplier: Supplier
-    room: Room
-    placer: Placer
-    facts: _Facts
-
-    @property
-    def offer(self) -> StandingOffer | None:
-        """The provider's offer in the group's asset."""
-        return self.supplier.offers.get(self.group.asset)
-
-
-@dataclass(frozen=True, slots=True)
 class _Fit:
-    """A provider that took the group: price, placements, the room afterwards."""
+    """A provider that can take the group: price, placements."""
 
-    supplier: Supplier
+    view: View
     offer: StandingOffer
     price_micros: int
     placements: tuple[Placement, ...]
-    room: Room
+
+    @property
+    def supplier(self) -> Supplier:
+        """The provider."""
+        return self.view.supplier
+
+    @property
+    def room(self) -> Room:
+        """What is left of the provider's room afterwards."""
+        room = self.view.room.copy()
+        sets = {replica_set.service: replica_set for replica_set in self.view.group.replica_sets}
+        for placement in self.placements:
+            room.take(placement, sets[placement.service])
+        return room
 
     @property
     def rank(self) -> tuple[int, int, int, str]:
-        """Less is better: price, reputation, age, id."""
-        supplier = self.supplier
-        return self.price_micros, -supplier.reputation_milli, supplier.create_time_ms, supplier.provider_id
+        """Less is better."""
+        return _rank(self.price_micros, self.supplier)
 
 
 @dataclass(frozen=True, slots=True)
 class _Weighing:
-    """All providers weighed for one group: what fits, best first, and the story."""
+    """Providers weighed for one group: what fits, best first, and the story."""
 
     fits: tuple[_Fit, ...]
     explanation: GroupExplanation
 
 
-_Keep = Callable[[_View, Candidates], Candidates]
+_Weigh = Callable[[OrderDemand, GroupDemand, Market], _Weighing]
 
 
 def decide(order: OrderDemand, market: Market) -> Decision:
-    """Decide about the groups of one order and take the room of what was matched from ``market``."""
-    first = {group.index: weigh(order, group, market) for group in order.groups}
+    """Decide about the groups of one order and take the room of what was matched from ``market``.
+
+    The matches are those of ``decide_in_full``. With a match for every group their stories tell no more than the best offers.
+    """
+    if not order.in_full:
+        decision, draft = _decide(order, market, _look)
+        if len(decision.matches) == len(order.groups):
+            market.adopt(draft)
+            return decision
+    return decide_in_full(order, market)
+
+
+def decide_in_full(order: OrderDemand, market: Market) -> Decision:
+    """As ``decide``, with all providers weighed, and all of it told."""
+    decision, draft = _decide(order, market, weigh)
+    if decision.matches:
+        market.adopt(draft)
+    return decision
+
+
+def find(order: OrderDemand, market: Market) -> tuple[GroupMatch, ...]:
+    """The matches of ``decide`` alone; takes their room from ``market``."""
+    decision, draft = _decide(order, market, _look)
+    if decision.matches:
+        market.adopt(draft)
+    return decision.matches
+
+
+def _decide(order: OrderDemand, market: Market, look: _Weigh) -> tuple[Decision, Market]:
+    """What is decided, and the market afterwards; ``market`` is left as it is."""
+    first = {group.index: look(order, group, market) for group in order.groups}
     scarce = sorted(order.groups, key=lambda group: (len(first[group.index].fits), group.index))
     draft = market.fork()
     stories = {index: weighing.explanation for index, weighing in first.items()}
     matches: list[GroupMatch] = []
     for position, group in enumerate(scarce):
-        weighing = first[group.index] if position == 0 else weigh(order, group, draft)
+        weighing = first[group.index] if position == 0 else look(order, group, draft)
         stories[group.index] = weighing.explanation
         if weighing.fits:
             best = weighing.fits[0]
             draft.set_room(best.supplier.provider_id, best.room)
             matches.append(_match(order, group, weighing.fits))
         elif order.together:
-            return Decision((), tuple(_without_winner(stories, order, group)))
-    market.adopt(draft)
+            return Decision((), tuple(_without_winner(stories, order, group))), market
     matches.sort(key=lambda match: match.group_index)
-    return Decision(tuple(matches), tuple(stories[group.index] for group in order.groups))
+    return Decision(tuple(matches), tuple(stories[group.index] for group in order.groups)), draft
+
+
+def _look(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
+    """The providers that can take a group, through the lists: the best, or all where groups are to be put in order."""
+    market.placer.expect(group.replica_sets)
+    found = _best(order, group, market)
+    fits = tuple(found if len(order.groups) > 1 else islice(found, OFFERS_TOLD))
+    told = fits[:OFFERS_TOLD]
+    return _Weighing(fits, _explain(group, [fit.view for fit in told], told, told, {}, ()))
+
+
+def _best(order: OrderDemand, group: GroupDemand, market: Market) -> Iterator[_Fit]:
+    """The providers that can take a group within its limit, best first.
+
+    Who is next in the lists asks at least what the lists say, so that whoever was found to ask no more comes before all that follow.
+    """
+    pending: list[tuple[tuple[int, int, int, str], _Fit]] = []
+    seen: set[str] = set()
+
+    def see(supplier: Supplier) -> None:
+        if supplier.provider_id not in seen:
+            seen.add(supplier.provider_id)
+            view = _view(order, group, supplier, market)
+            fit = _fit(view, survivors(view))
+            if fit is not None and fit.price_micros <= group.price_limit_micros:
+                heappush(pending, (fit.rank, fit))
+
+    for supplier in market.suppliers if group.bids else ():
+        if supplier.provider_id in group.bids:
+            see(supplier)
+    listed = market.placer.sellers(
+        market.rooms, group.replica_sets, group.asset, term_kind=order.term_kind, duration_ms=order.duration_ms
+    )
+    for least_micros, supplier in listed:
+        while pending and pending[0][0] < _rank(least_micros, supplier):
+            yield heappop(pending)[1]
+        if least_micros > group.price_limit_micros:
+            break
+        see(supplier)
+    while pending:
+        yield heappop(pending)[1]
 
 
 def obstacle(order: OrderDemand, group: GroupDemand, market: Market) -> str:
@@ -225,9 +271,10 @@ def fitting(order: OrderDemand, group: GroupDemand, market: Market) -> list[tupl
 
 def weigh(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
     """Take all providers through the constraints for one group; ``market`` is left as it is."""
+    market.placer.expect(group.replica_sets)
     views = [_view(order, group, supplier, market) for supplier in market.suppliers]
-    candidates = {view.supplier.provider_id: _all_candidates(view) for view in views}
-    counts = {provider_id: _count(by_set) for provider_id, by_set in candidates.items()}
+    candidates = {view.supplier.provider_id: all_candidates(view) for view in views}
+    counts = {provider_id: count(by_set) for provider_id, by_set in candidates.items()}
     losses: dict[str, str] = {}
     funnel: list[FunnelStep] = []
     before = sum(counts.values())
@@ -239,9 +286,9 @@ def weigh(order: OrderDemand, group: GroupDemand, market: Market) -> _Weighing:
             left = keep(view, candidates[provider_id])
             if left is candidates[provider_id] and view.facts.nodes:
                 continue
-            if _serves(group, left):
+            if serves(group, left):
                 candidates[provider_id] = left
-                counts[provider_id] = _count(left)
+                counts[provider_id] = count(left)
             else:
                 del candidates[provider_id], counts[provider_id]
                 losses[provider_id] = name
@@ -265,6 +312,11 @@ def _match(order: OrderDemand, group: GroupDemand, fits: Sequence[_Fit]) -> Grou
     return GroupMatch(group.index, fit.supplier.provider_id, fit.offer.offer_id, group.asset, paid, fit.placements)
 
 
+def _rank(price_micros: int, supplier: Supplier) -> tuple[int, int, int, str]:
+    """Less is better: price, reputation, age, id."""
+    return price_micros, -supplier.reputation_milli, supplier.create_time_ms, supplier.provider_id
+
+
 def _without_winner(
     stories: dict[int, GroupExplanation], order: OrderDemand, failed: GroupDemand
 ) -> list[GroupExplanation]:
@@ -280,7 +332,7 @@ def _without_winner(
     return told
 
 
-def _fit(view: _View, candidates: Candidates | None) -> _Fit | None:
+def _fit(view: View, candidates: Candidates | None) -> _Fit | None:
     """Place and price the group at a provider that passed the constraints; None where it does not fit whole."""
     if candidates is None:
         return None
@@ -290,24 +342,21 @@ def _fit(view: _View, candidates: Candidates | None) -> _Fit | None:
     )
     if placements is None:
         return None
-    room = view.room.copy()
-    sets = {replica_set.service: replica_set for replica_set in view.group.replica_sets}
-    for placement in placements:
-        room.take(placement, sets[placement.service])
     price = view.group.bids.get(view.supplier.provider_id)
     if price is None:
+        sets = {replica_set.service: replica_set for replica_set in view.group.replica_sets}
         price = group_price_micros(
             view.offer.prices,
             ((sets[placement.service], placement.model) for placement in placements),
             term_kind=view.order.term_kind,
             duration_ms=view.order.duration_ms,
         )
-    return _Fit(view.supplier, view.offer, price, placements, room)
+    return _Fit(view, view.offer, price, placements)
 
 
 def _explain(
     group: GroupDemand,
-    views: Sequence[_View],
+    views: Sequence[View],
     placed: Sequence[_Fit],
     fits: Sequence[_Fit],
     losses: dict[str, str],
@@ -353,27 +402,9 @@ def _why_worse(fit: _Fit, winner: _Fit) -> str:
     return "younger"
 
 
-def _view(order: OrderDemand, group: GroupDemand, supplier: Supplier, market: Market) -> _View:
+def _view(order: OrderDemand, group: GroupDemand, supplier: Supplier, market: Market) -> View:
     """A provider before a group."""
-    return _View(order, group, supplier, market.room(supplier.provider_id), market.placer, market.facts(supplier))
-
-
-def _all_candidates(view: _View) -> Candidates:
-    """Everything that a provider has, for every replica set."""
-    return {index: dict(view.facts.everything) for index in range(len(view.group.replica_sets))}
-
-
-def _serves(group: GroupDemand, candidates: Candidates) -> bool:
-    """Whether every replica set still has a node."""
-    return all(candidates.get(index) for index in range(len(group.replica_sets)))
-
-
-def _count(candidates: Candidates) -> int:
-    """A provider's devices that could serve some replica set."""
-    if len(candidates) == 1:
-        return sum(map(len, candidates[0].values()))
-    left = {(node, device) for nodes in candidates.values() for node, devices in nodes.items() for device in devices}
-    return len(left)
+    return View(order, group, supplier, market.room(supplier.provider_id), market.placer, market.facts(supplier))
 
 
 def _add_step(funnel: list[FunnelStep], name: str, before: int, counts: Mapping[str, int]) -> int:
@@ -389,173 +420,3 @@ def _drop(counts: dict[str, int], losses: dict[str, str], name: str, kept: set[s
     for provider_id in [provider_id for provider_id in counts if provider_id not in kept]:
         del counts[provider_id]
         losses[provider_id] = name
-
-
-def _by_provider(holds: Callable[[_View], bool]) -> _Keep:
-    """A constraint on whole providers."""
-    return lambda view, candidates: candidates if holds(view) else {}
-
-
-def _by_node(holds: Callable[[_View, ReplicaSet, str, frozenset[str]], bool]) -> _Keep:
-    """A constraint on nodes, for each replica set; what loses nothing is returned itself."""
-
-    def keep(view: _View, candidates: Candidates) -> Candidates:
-        kept = {
-            index: {
-                node_id: devices
-                for node_id, devices in nodes.items()
-                if holds(view, view.group.replica_sets[index], node_id, devices)
-            }
-            for index, nodes in candidates.items()
-        }
-        return candidates if all(len(kept[index]) == len(nodes) for index, nodes in candidates.items()) else kept
-
-    return keep
-
-
-def _by_device(
-    holds: Callable[[_View, GpuNeed, str, Device], bool],
-    *,
-    for_all: Callable[[_View, GpuNeed], bool] = lambda view, need: False,
-    for_none: Callable[[_View, GpuNeed], bool] = lambda view, need: False,
-) -> _Keep:
-    """A constraint on devices, for each replica set that asks for GPUs; a node that loses all of them goes too.
-
-    ``for_all`` and ``for_none`` say where it is known without a look that it holds for every device, or for none. What
-    loses nothing is returned itself.
-    """
-
-    def keep(view: _View, candidates: Candidates) -> Candidates:
-        kept: Candidates = {}
-        for index, nodes in candidates.items():
-            need = view.group.replica_sets[index].gpu
-            if need is None or for_all(view, need):
-                kept[index] = nodes
-                continue
-            if for_none(view, need):
-                kept[index] = {}
-                continue
-            devices_of = view.facts.devices
-            left = {
-                node_id: frozenset(d for d in devices if holds(view, need, node_id, devices_of[node_id, d]))
-                for node_id, devices in nodes.items()
-            }
-            is_whole = all(len(left[node_id]) == len(devices) > 0 for node_id, devices in nodes.items())
-            kept[index] = nodes if is_whole else {node_id: devices for node_id, devices in left.items() if devices}
-        return candidates if all(kept[index] is nodes for index, nodes in candidates.items()) else kept
-
-    return keep
-
-
-def _has_count(view: _View, replica_set: ReplicaSet, node_id: str, devices: frozenset[str]) -> bool:
-    """Whether a node has enough devices of one kind for one replica."""
-    return replica_set.gpu is None or view.room.has_devices(node_id, replica_set, devices)
-
-
-def _runs_image(view: _View, replica_set: ReplicaSet, node_id: str, _: frozenset[str]) -> bool:
-    """Whether a node has a driver for the image; a node that names none may have any."""
-    drivers = view.facts.nodes[node_id].drivers
-    if not drivers or not replica_set.image or MOCK_DRIVER in drivers:
-        return True
-    if replica_set.image == EXEC_IMAGE:
-        return EXEC_DRIVER in drivers
-    return any(driver != EXEC_DRIVER for driver in drivers)
-
-
-def _has_attributes(view: _View) -> bool:
-    """Whether a provider has every attribute; a wanted value that ends in ``*`` is a prefix."""
-    for key, wanted in view.group.attributes.items():
-        value = view.supplier.attributes.get(key)
-        if value is None:
-            return False
-        if not (value.startswith(wanted[:-1]) if wanted.endswith("*") else value == wanted):
-            return False
-    return True
-
-
-def _is_audited(view: _View) -> bool:
-    """Whether one of the first auditors and all of the second vouch for every attribute that the group asks for."""
-    asked, any_of = view.group.attributes.keys(), view.group.auditors_any_of
-    signed = {auditor for auditor, names in view.supplier.audited.items() if names.issuperset(asked)}
-    return (not any_of or not signed.isdisjoint(any_of)) and signed.issuperset(view.group.auditors_all_of)
-
-
-def _takes_term(view: _View) -> bool:
-    """Whether the offer takes the order's duration; an order without one fits any offer."""
-    offer, duration_ms = view.offer, view.order.duration_ms
-    return offer is None or offer.term_ms_max is None or duration_ms is None or duration_ms <= offer.term_ms_max
-
-
-def _is_free(view: _View, need: GpuNeed, node_id: str, device: Device) -> bool:
-    """Whether enough is left of a device, after the decisions made so far."""
-    return view.room.free_milli(node_id, device.device_id) >= need.milli
-
-
-def _is_sold(view: _View, device: Device) -> bool:
-    """Whether the offer has a price for the device's model."""
-    return view.offer is not None and device.model in view.offer.prices.gpu_micros_by_model
-
-
-STEPS: Final[tuple[tuple[str, _Keep], ...]] = (
-    ("provider_state", _by_provider(lambda view: not view.supplier.unavailable and bool(view.supplier.nodes))),
-    ("excluded_providers", _by_provider(lambda view: view.supplier.provider_id not in view.group.excluded)),
-    (
-        "device_health",
-        _by_device(
-            lambda view, need, node, device: device.health in _LEASED_HEALTH,
-            for_all=lambda view, need: view.facts.are_healthy and view.facts.have_devices,
-        ),
-    ),
-    (
-        "gpu_vendor",
-        _by_device(
-            lambda view, need, node, device: not need.vendor or device.vendor == need.vendor,
-            for_all=lambda view, need: not need.vendor and view.facts.have_devices,
-        ),
-    ),
-    (
-        "gpu_model",
-        _by_device(
-            lambda view, need, node, device: not need.models or device.model in need.models,
-            for_all=lambda view, need: not need.models and view.facts.have_devices,
-            for_none=lambda view, need: bool(need.models) and view.facts.models.isdisjoint(need.models),
-        ),
-    ),
-    (
-        "vram",
-        _by_device(
-            lambda view, need, node, device: device.vram_bytes >= need.vram_bytes_min,
-            for_all=lambda view, need: not need.vram_bytes_min and view.facts.have_devices,
-        ),
-    ),
-    (
-        "gpu_interface",
-        _by_device(
-            lambda view, need, node, device: not need.interface or device.interface == need.interface,
-            for_all=lambda view, need: not need.interface and view.facts.have_devices,
-        ),
-    ),
-    (
-        "gpu_alternatives",
-        _by_device(
-            lambda view, need, node, device: need.names(
-                device.vendor, device.model, device.vram_bytes, device.interface
-            ),
-            for_all=lambda view, need: not need.alternatives and view.facts.have_devices,
-        ),
-    ),
-    ("device_free", _by_device(_is_free)),
-    ("gpu_count", _by_node(_has_count)),
-    ("runtime", _by_node(_runs_image)),
-    ("cpu", _by_node(lambda view, replica_set, node, _: view.room.has_cpu(node, replica_set))),
-    ("memory", _by_node(lambda view, replica_set, node, _: view.room.has_memory(node, replica_set))),
-    ("storage", _by_node(lambda view, replica_set, node, _: view.room.has_storage(node, replica_set))),
-    ("region", _by_provider(lambda view: not view.group.regions or view.supplier.region in view.group.regions)),
-    ("attributes", _by_provider(_has_attributes)),
-    ("auditors", _by_provider(_is_audited)),
-    ("reputation", _by_provider(lambda view: view.supplier.reputation_milli >= view.group.reputation_milli_min)),
-    ("asset", _by_provider(lambda view: view.offer is not None)),
-    ("term", _by_provider(_takes_term)),
-    ("gpu_price", _by_device(lambda view, need, node, device: _is_sold(view, device))),
-)
-"""The hard constraints in the order in which they are applied; placement and price limit follow."""

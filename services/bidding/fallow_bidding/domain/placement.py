@@ -6,22 +6,30 @@ would find, never the other way round. A replica's devices are all of one node a
 device; a device never gives more than 1,000 milli.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
-from fallow_bidding.domain.demand import ReplicaSet
+from fallow_bidding.domain.demand import ReplicaSet, TermKind
+from fallow_bidding.domain.engine.asks import Asks
+from fallow_bidding.domain.engine.book import Book
 from fallow_bidding.domain.engine.engine import Engine
 from fallow_bidding.domain.engine.inventory import Floats, Integers, Inventory
 from fallow_bidding.domain.engine.mix import Snapshot
-from fallow_bidding.domain.engine.needs import Kind, Need
+from fallow_bidding.domain.engine.needs import Kind, Lot, Need
 from fallow_bidding.domain.engine.policies import LeastWaste
 from fallow_bidding.domain.pricing import gpu_micros
 from fallow_bidding.domain.supply import WHOLE_DEVICE_MILLI, PriceSchedule, Supplier
 
 Candidates = dict[int, dict[str, frozenset[str]]]
 """What may take a group at one provider: by replica set, by node, the devices."""
+
+BOOKS_MAX: Final = 16
+"""Kinds of terms for which lists by price are kept; each length of a reserved term is one."""
+
+_Terms = tuple[str, TermKind, int | None]
 
 
 _ByNode = dict[str, int]
@@ -194,23 +202,68 @@ class Room:
 
 
 class Placer:
-    """The engine's core over the nodes of some suppliers; it chooses nodes and devices by the mix of needs that arrived.
+    """The engine's core over the nodes of some suppliers: it finds who may sell, cheapest first, and chooses nodes and
+    devices by the mix of needs that arrived.
 
-    Its columns are made when they are first needed. Without a mix the first group placed is the mix.
+    Its columns are made when they are first needed. Without a mix the first group looked at is the mix.
     """
 
-    def __init__(self, suppliers: Sequence[Supplier], mix: Snapshot, slot_prices: Floats | None = None) -> None:
-        """Slots have the prices given, or those that follow from what is free at the suppliers."""
+    def __init__(
+        self,
+        suppliers: Sequence[Supplier],
+        rooms: Mapping[str, Room],
+        mix: Snapshot,
+        slot_prices: Floats | None = None,
+    ) -> None:
+        """``rooms`` are what is free at the suppliers. Slots have the prices given, or those that follow from that."""
         self._suppliers = suppliers
         self._slot_prices = slot_prices
         self._engine: Engine | None = None
         self._rows: dict[str, range] = {}
-        self._loaded: dict[str, Room] = {}
+        self._loaded = dict(rooms)
+        self._books: dict[_Terms, Book] = {}
         self.mix = mix
 
     def slot_prices(self) -> Floats | None:
         """What slots cost, or None where there is no mix yet."""
-        return self._core(()).slot_prices if self.mix.counts else None
+        return self._core().slot_prices if self.mix.counts else None
+
+    def expect(self, replica_sets: Sequence[ReplicaSet]) -> None:
+        """Where there is no mix, these are it."""
+        if not self.mix.counts:
+            counts: dict[Need, int] = {}
+            for replica_set in replica_sets:
+                need = Need.of(replica_set)
+                counts[need] = counts.get(need, 0) + replica_set.replicas
+            self.mix = Snapshot(tuple(sorted(counts.items())))
+
+    def sellers(
+        self,
+        rooms: Mapping[str, Room],
+        replica_sets: Sequence[ReplicaSet],
+        asset: str,
+        *,
+        term_kind: TermKind,
+        duration_ms: int | None,
+    ) -> Iterator[tuple[int, Supplier]]:
+        """Suppliers that may have room for a group, and the least that each can ask for it, by price, reputation, age, id.
+
+        ``rooms`` are what is free at all of them, and stay so. Some come again at higher prices, and some cannot take the
+        group; but whoever can does come.
+        """
+        engine = self._core()
+        for provider_id, room in rooms.items():
+            self._load(engine, provider_id, room)
+        terms = asset, term_kind, duration_ms if term_kind is TermKind.RESERVED else None
+        book = self._books.get(terms)
+        if book is None:
+            if len(self._books) >= BOOKS_MAX:
+                del self._books[next(iter(self._books))]
+            asks = Asks(engine.inventory, asset, term_kind=term_kind, duration_ms=terms[2])
+            book = self._books[terms] = Book(engine, asks)
+        lots = sorted((Lot.of(one) for one in replica_sets), key=lambda lot: -lot.need.total_milli)
+        for price_micros, provider in book.sellers(tuple(lots)):
+            yield price_micros, engine.inventory.suppliers[provider]
 
     def place(
         self,
@@ -221,7 +274,7 @@ class Placer:
         prices: PriceSchedule,
     ) -> tuple[Placement, ...] | None:
         """Places for every replica of a group at a provider, or None. ``room`` is what is free there, and stays so."""
-        engine = self._core(replica_sets)
+        engine = self._core()
         self._load(engine, provider_id, room)
         needs: list[Need] = []
         rows: list[Integers] = []
@@ -246,15 +299,10 @@ class Placer:
             placements.append(Placement(replica_set.service, number, node_id, shares, model))
         return tuple(placements)
 
-    def _core(self, replica_sets: Sequence[ReplicaSet]) -> Engine:
-        """The columns; without a mix these replica sets are the mix."""
+    def _core(self) -> Engine:
+        """The columns."""
+        assert self.mix.counts, "a mix is expected before anything is placed"
         if self._engine is None:
-            if not self.mix.counts:
-                counts: dict[Need, int] = {}
-                for replica_set in replica_sets:
-                    need = Need.of(replica_set)
-                    counts[need] = counts.get(need, 0) + replica_set.replicas
-                self.mix = Snapshot(tuple(sorted(counts.items())))
             self._engine = Engine(Inventory(self._suppliers), LeastWaste(), self.mix)
             if self._slot_prices is not None:
                 self._engine.price(self._slot_prices)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fallow_bidding.domain.demand import OrderDemand
-from fallow_bidding.domain.matching import Decision, Market, decide
+from fallow_bidding.domain.matching import GroupMatch, Market, find
 from fallow_bidding.domain.placement import DeviceShare, NodeUse
 
 
@@ -25,10 +25,10 @@ class SpotLease:
 
 @dataclass(frozen=True, slots=True)
 class Displacement:
-    """The leases that give way, what is decided once they have, and the market after that."""
+    """The leases that give way, the matches once they have, and the market after that."""
 
     leases: tuple[SpotLease, ...]
-    decision: Decision
+    matches: tuple[GroupMatch, ...]
     market: Market
 
 
@@ -37,10 +37,10 @@ def without(demand: OrderDemand, market: Market, leases: Sequence[SpotLease]) ->
     freed = market.fork()
     for lease in leases:
         freed.give_back(lease.provider_id, lease.shares, lease.uses)
-    decision = decide(demand, freed)
-    if len(decision.matches) < len(demand.groups):
+    matches = find(demand, freed)
+    if len(matches) < len(demand.groups):
         return None
-    return Displacement(tuple(leases), decision, freed)
+    return Displacement(tuple(leases), matches, freed)
 
 
 def displace(demand: OrderDemand, market: Market, candidates: Sequence[SpotLease]) -> Displacement | None:
@@ -50,7 +50,7 @@ def displace(demand: OrderDemand, market: Market, candidates: Sequence[SpotLease
         found = without(demand, market, left)
         if found is None:
             return None
-        sellers = {match.provider_id for match in found.decision.matches}
+        sellers = {match.provider_id for match in found.matches}
         needed = _needed(demand, market, [lease for lease in left if lease.provider_id in sellers])
         found = without(demand, market, needed)
         assert found is not None, "what was needed is enough"
@@ -76,6 +76,6 @@ def _poorer(found: Displacement) -> set[str]:
     gain: dict[str, int] = {}
     for lease in found.leases:
         gain[lease.provider_id] = gain.get(lease.provider_id, 0) - lease.price_micros
-    for match in found.decision.matches:
+    for match in found.matches:
         gain[match.provider_id] = gain.get(match.provider_id, 0) + match.price_micros
     return {provider_id for provider_id, micros in gain.items() if micros < 0}

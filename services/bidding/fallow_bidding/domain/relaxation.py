@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from fallow_bidding.domain.demand import GpuAlternative, GpuNeed, GroupDemand, OrderDemand, ReplicaSet
-from fallow_bidding.domain.matching import MAX_PRICE_MICROS, GroupMatch, Market, decide
+from fallow_bidding.domain.matching import MAX_PRICE_MICROS, GroupMatch, Market, find
 from fallow_bidding.domain.placement import DeviceShare, NodeUse
 from fallow_bidding.domain.supply import Device, Supplier
 
@@ -66,7 +66,7 @@ class Trials:
         if self._left == 0 or not self._may_go_on():
             return None
         self._left -= 1
-        matches = decide(order, (market or self.market).fork()).matches
+        matches = find(order, (market or self.market).fork())
         return matches[0] if matches else None
 
 

@@ -604,11 +604,15 @@ class ExplainOrderResponse(_message.Message):
         """What to change to match, for people."""
         @_builtins.property
         def funnel(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainOrderResponse.FunnelStep]:
-            """Constraints in the order in which they were applied."""
+            """Constraints in the order in which they were applied. Of a group that was matched without bids: on the market as it is
+            now, with what the group holds counted as free; empty once it has ended.
+            """
 
         @_builtins.property
         def offers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainOrderResponse.WeighedOffer]:
-            """Offers that were weighed, best first."""
+            """Offers that were weighed, best first. Of a group that was matched without bids: the five best of its match, then, while
+            its lease lives, the others as they are now.
+            """
 
         @_builtins.property
         def matching_price(self) -> _money_pb2.Price:
@@ -736,7 +740,9 @@ class ExplainOrderResponse(_message.Message):
         won: _builtins.bool
         """True when the offer won."""
         loss_reason: _builtins.str
-        """Why it lost, such as `price_limit` or `dearer`; empty for the winner."""
+        """Why it lost, such as `price_limit` or `dearer`, or `later` if it fits as well now and did not when the match was made;
+        empty for the winner.
+        """
         @_builtins.property
         def price(self) -> _money_pb2.Price:
             """Price for the whole group; unset when the offer does not fit."""

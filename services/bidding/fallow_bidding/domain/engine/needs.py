@@ -98,3 +98,27 @@ class Need:
         fields["storage"] = tuple((name, size) for name, size in fields["storage"])
         fields["alternatives"] = tuple(GpuAlternative(*each) for each in fields.get("alternatives", ()))
         return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Like replicas of a group, as lists by price know them: what each takes, and what of memory and storage is charged.
+
+    A volume in memory is taken from the node's memory and charged as storage.
+    """
+
+    need: Need
+    replicas: int
+    memory_bytes: int
+    storage: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def one(cls, need: Need) -> Self:
+        """One replica of a need."""
+        return cls(need, 1, need.memory_bytes, need.storage)
+
+    @classmethod
+    def of(cls, replica_set: ReplicaSet) -> Self:
+        """All replicas of a set."""
+        charged = tuple(sorted(replica_set.storage_bytes_by_class.items()))
+        return cls(Need.of(replica_set), replica_set.replicas, replica_set.memory_bytes, charged)

@@ -71,7 +71,7 @@ class Slots:
         """Prices by kind and class, with ``free_milli`` free in the market and ``slots`` by kind and class left."""
         prices = np.zeros(self.accepted.shape)
         for pressure in self.pressures:
-            index, kinds = pressure.index, np.array(pressure.kinds)
+            index, kinds = pressure.index, np.array(pressure.kinds, np.bool_)
             size_milli = int(self.size[index]) * WHOLE_DEVICE_MILLI
             chance = poisson_tail(free_milli * pressure.share / size_milli, int(slots[kinds, index].sum()))
             prices[kinds, index] = np.maximum(prices[kinds, index], SLOT_WEIGHT * size_milli * chance)
