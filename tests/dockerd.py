@@ -4,7 +4,7 @@ It runs on a socket and folders of its own, in namespaces of processes and mount
 reads its standard input and ends with it, however the test ends; the kernel then kills whatever runs in the namespace,
 containers that outlived their engine included, and the mounts go with it.
 
-`own` has a namespace of the network too, with its bridge and published ports there and nothing of it in the machine's
+`own` has a namespace of the network too, with its bridges, published ports and firewall there and nothing of it in the machine's
 network; a port is then reached from inside (`in_network`). `host` stays in the machine's network without a bridge, for
 containers on the host's network. Where the machine's dockerd gives no devices by CDI, a newer one is unpacked beside it
 from the next release of Debian, by the machine's own sources with another suite's name. Nothing is installed and nothing of the machine is changed; where it cannot run,
@@ -69,8 +69,9 @@ def missing_cdi() -> str | None:
 class Dockerd:
     """One engine; `folder` is its own, and short, since sockets have short names."""
 
-    def __init__(self, folder: Path, network: Literal["own", "host"]) -> None:
+    def __init__(self, folder: Path, network: Literal["own", "host"], *runtimes: str) -> None:
         self.folder = folder
+        self.runtimes = runtimes
         self.socket = folder / "docker.sock"
         self.cdi_folder = folder / "cdi"
         self.network = network
@@ -87,10 +88,14 @@ class Dockerd:
         command = [
             "dockerd", "-H", f"unix://{self.socket}", "--data-root", str(self.folder / "data"),
             "--exec-root", str(self.folder / "exec"), "--pidfile", str(self.folder / "docker.pid"),
-            "--iptables=false", "--ip6tables=false", "--live-restore",
+            "--ip6tables=false", "--live-restore",
         ]  # fmt: skip
         if self.network == "host":
-            command.append("--bridge=none")
+            command += ["--iptables=false", "--bridge=none"]
+        elif shutil.which("iptables") is None:
+            command.append("--iptables=false")
+        for runtime in self.runtimes:
+            command += ["--add-runtime", runtime]
         if _release() >= CDI_SINCE:
             self.cdi_folder.mkdir(exist_ok=True)
             settings = {"features": {"cdi": True}, "cdi-spec-dirs": [str(self.cdi_folder)]}

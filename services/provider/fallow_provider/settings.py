@@ -32,7 +32,15 @@ class ProviderSettings(ServiceSettings):
     )
     docker_socket: str = Field(default="/var/run/docker.sock", description="Socket of the Docker Engine API.")
     docker_network: Literal["bridge", "host"] = Field(
-        default="bridge", description="Network of containers; host gives up their network isolation."
+        default="bridge", description="A network for each lease; host gives up their network isolation."
+    )
+    docker_runtime: str = Field(
+        default="", description="OCI runtime of containers, such as runsc for gVisor; empty takes the engine's own."
+    )
+    lease_networks: str = Field(
+        default="10.224.0.0/12",
+        pattern=r"^\d+\.\d+\.\d+\.\d+/([89]|1\d|2[0-4])$",
+        description="Addresses from which each lease's network gets 256.",
     )
     publish_host: str = Field(default="127.0.0.1", description="Address of this machine that ports are published on.")
     endpoint_host: str = Field(

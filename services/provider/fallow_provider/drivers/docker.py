@@ -32,6 +32,7 @@ from fallow_provider.drivers.device_injection import (
     plan_injection,
 )
 from fallow_provider.drivers.docker_logs import read_log
+from fallow_provider.drivers.docker_networks import LeaseNetworks, network_name
 from fallow_provider.drivers.host_ports import free_ports, port_environment
 from fallow_provider.ports import (
     ContainerFigures,
@@ -47,6 +48,7 @@ from fallow_provider.ports import (
 )
 
 LABEL: Final = "dev.fallow"
+DEFAULT_LEASE_NETWORKS: Final = "10.224.0.0/12"
 MAX_PROCESSES: Final = 4_096
 LOG_OPTIONS: Final = {"max-size": "16m", "max-file": "2"}
 REMOVAL_SECONDS: Final = 30.0
@@ -69,8 +71,13 @@ class EngineFacts:
     version: str
     processors: int
     cdi_folders: tuple[Path, ...]
-    has_requests: bool
-    """Whether it has NVIDIA's runtime, and so takes device requests."""
+    runtimes: frozenset[str]
+    """Names of the OCI runtimes that it knows."""
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether it has NVIDIA's runtime, and so takes device requests."""
+        return "nvidia" in self.runtimes
 
 
 class DockerDriver:
@@ -83,13 +90,19 @@ class DockerDriver:
         *,
         network: Literal["bridge", "host"] = "bridge",
         publish_host: str = "127.0.0.1",
+        lease_networks: str = DEFAULT_LEASE_NETWORKS,
+        runtime: str = "",
     ) -> None:
-        """Connects at the first call."""
+        """Connects at the first call. ``lease_networks`` is the pool of the leases' networks, ``runtime`` an OCI runtime
+        that the engine knows, such as gVisor's; empty takes the engine's own.
+        """
         self._socket = docker_socket
         self._agent = agent
         self._network = network
         self._host = publish_host
         self._opened: aiodocker.Docker | None = None
+        self._networks = LeaseNetworks(agent, lease_networks)
+        self._runtime = runtime
         self._facts: EngineFacts | None = None
 
     @property
@@ -105,9 +118,15 @@ class DockerDriver:
                 facts = await self._known()
         except (DriverUnavailableError, aiodocker.DockerError, TimeoutError) as error:
             return Fingerprint("docker", is_available=False, detail=str(error) or "no answer in time")
+        if self._runtime and self._runtime not in facts.runtimes:
+            known = ", ".join(sorted(facts.runtimes))
+            return Fingerprint(
+                "docker", is_available=False, detail=f"the engine has no runtime {self._runtime}: {known}"
+            )
         shared = "" if self._network == "bridge" else "; containers share the host's network"
         devices, gives_devices = _giving(facts)
-        isolation = f"containers without capabilities; disk space is not limited; {devices}{shared}"
+        kept = f"containers by {self._runtime}" if self._runtime else "containers"
+        isolation = f"{kept} without capabilities; disk space is not limited; {devices}{shared}"
         return Fingerprint("docker", True, facts.version, isolation, gives_devices=gives_devices)
 
     async def prepare(self, container: Container, progress: Progress) -> None:
@@ -143,10 +162,11 @@ class DockerDriver:
                 found = await self._show(container.key)
                 is_running = found is not None and found["State"]["Running"]
                 injection = _plan(container, facts, is_running=is_running)
-                if found is None:
-                    await self._create(container, injection, facts)
-                if not is_running:
-                    await self._engine.containers.container(container.key.name).start()
+                async with self._network_of(container.key):
+                    if found is None:
+                        await self._create(container, injection, facts)
+                    if not is_running:
+                        await self._engine.containers.container(container.key.name).start()
         except aiodocker.DockerError as error:
             is_device = any(word in error.message for word in DEVICE_WORDS)
             raise DriverRefusedError(DEVICE_NOT_GIVEN if is_device else START_FAILED, error.message) from error
@@ -160,10 +180,15 @@ class DockerDriver:
         """Every container with the agent's label."""
         filters = json.dumps({"label": [f"{LABEL}.agent={self._agent}"]})
         with _engine():
+            idle = await self._networks.idle(self._engine) if self._network == "bridge" else {}
             listed = await self._engine.containers.list(all=1, filters=filters)
+        keys = [parse_key((await self._labels(item)).get(f"{LABEL}.container", "")) for item in listed]
+        used = {network_name(key) for key in keys if key is not None}
+        with _engine():
+            # Those of leases that are over.
+            await self._networks.remove(self._engine, {name: idle[name] for name in idle.keys() - used})
         statuses = []
-        for item in listed:
-            key = parse_key((await self._labels(item)).get(f"{LABEL}.container", ""))
+        for key in keys:
             status = await self.inspect(key) if key is not None else None
             if status is not None:
                 statuses.append(status)
@@ -278,9 +303,18 @@ class DockerDriver:
                 str(version.get("Version", "")),
                 int(information.get("NCPU", 0)),
                 tuple(Path(folder) for folder in folders),
-                "nvidia" in (information.get("Runtimes") or {}),
+                frozenset(information.get("Runtimes") or {}),
             )
         return self._facts
+
+    @contextlib.asynccontextmanager
+    async def _network_of(self, key: ContainerKey) -> AsyncGenerator[None, None]:
+        """Have the lease's network while a container is started on it; nothing where containers share the host's."""
+        if self._network == "host":
+            yield
+            return
+        async with self._networks.held(self._engine, key):
+            yield
 
     async def _create(self, container: Container, injection: Injection, facts: EngineFacts) -> None:
         """Make the container; one of the same name that another call made meanwhile will do."""
@@ -325,6 +359,10 @@ class DockerDriver:
             "Volumes": {path: {} for path in container.mount_paths},
             "HostConfig": self._host_configuration(container, names, processors),
         }
+        if self._network == "bridge":
+            # By these names the other containers of the lease reach it.
+            names = [container.key.service, f"{container.key.service}-{container.key.replica}"]
+            configuration["NetworkingConfig"] = {"EndpointsConfig": {network_name(container.key): {"Aliases": names}}}
         if container.command:
             configuration["Entrypoint"] = list(container.command)
         if container.arguments or container.command:
@@ -348,8 +386,10 @@ class DockerDriver:
             "Privileged": False,
             "RestartPolicy": {"Name": "no"},
             "LogConfig": {"Type": "json-file", "Config": LOG_OPTIONS},
-            "NetworkMode": self._network,
+            "NetworkMode": "host" if self._network == "host" else network_name(container.key),
         }
+        if self._runtime:
+            configuration["Runtime"] = self._runtime
         if self._network == "bridge":
             configuration["PortBindings"] = {name: [{"HostIp": self._host, "HostPort": ""}] for name in port_names}
         return configuration

@@ -19,7 +19,12 @@ async def choose_driver(
     """The driver with what it can do; SettingsError where the one that was asked for does not work here."""
     if settings.runtime in {"auto", "docker"}:
         docker = DockerDriver(
-            settings.docker_socket, agent, network=settings.docker_network, publish_host=settings.publish_host
+            settings.docker_socket,
+            agent,
+            network=settings.docker_network,
+            publish_host=settings.publish_host,
+            lease_networks=settings.lease_networks,
+            runtime=settings.docker_runtime,
         )
         fingerprint = await docker.fingerprint()
         if fingerprint.is_available:
