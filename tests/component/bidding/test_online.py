@@ -115,3 +115,26 @@ async def test_a_draining_provider_and_a_number_that_is_none_count_for_nothing(h
         (event,) = await told(house)
     assert event.provider == agent.name
     assert not event.audited
+
+
+async def test_an_hour_is_not_kept_longer_than_a_day(house: House) -> None:
+    """Goal: hours are told of and then forgotten, even where their own market has no service any more. Method: an hour of a provider
+    whose market is given up before the hour is over; a day passes for another market's service.
+    """
+    async with house.running(engine=False):
+        agent = await house.add_agent(node(devices=1))
+        to_the_hour(house)
+        await minutes(house, 5, agent)
+        async with house.database.transaction() as unit:
+            await unit.connection.execute("UPDATE provider SET market = 'given-up'")
+        to_the_hour(house)
+        await minutes(house, 3)
+        house.clock.advance(seconds=22 * 3_600)
+        await minutes(house, 1)
+        assert await house.value("SELECT count(*) FROM online_time") > 0, "its own market may still tell of it"
+        assert await told(house) == []
+        house.clock.advance(seconds=2 * 3_600)
+        await minutes(house, 1)
+        (event,) = await told(house)
+        assert (event.provider, event.online_duration.ToSeconds()) == (agent.name, 4 * MINUTE)
+        assert await house.value("SELECT count(*) FROM online_time") == 0

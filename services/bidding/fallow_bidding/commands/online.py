@@ -18,6 +18,9 @@ BATCH: Final = 200
 TOLD_AFTER: Final = timedelta(minutes=2)
 """How long after its end an hour is told of: no count that is still on its way belongs to it then."""
 
+FORSAKEN_AFTER: Final = timedelta(days=1)
+"""How long an hour is kept for its own market's service; after that any other tells of it, so that none is kept for ever."""
+
 
 class OnlineCommands:
     """Run by a timer; every pass is safe to repeat and to run in several processes."""
@@ -56,8 +59,9 @@ class OnlineCommands:
     async def _tell(self) -> int:
         """State some hours that are over; returns of how many providers' hours."""
         async with self._database.transaction() as unit:
+            before = _hour_of(unit.clock.now() - TOLD_AFTER)
             taken = await online_time.take_hours(
-                unit.connection, self._policy.market, _hour_of(unit.clock.now() - TOLD_AFTER), BATCH
+                unit.connection, self._policy.market, before, before - FORSAKEN_AFTER, BATCH
             )
             taken.sort(key=lambda one: (one.start_time, one.provider_id, one.model, one.asset, one.auditor))
             for _, same in groupby(taken, key=lambda one: (one.start_time, one.provider_id, one.model, one.asset)):

@@ -73,10 +73,12 @@ class Market:
 
         ``rooms``, ``placer`` and ``facts`` are for ``fork``.
         """
-        self.suppliers = tuple(sorted(suppliers, key=lambda supplier: supplier.provider_id))
+        self.suppliers = (
+            tuple(sorted(suppliers, key=lambda supplier: supplier.provider_id)) if rooms is None else tuple(suppliers)
+        )
         self._facts = {} if facts is None else facts
         self._rooms = (
-            {supplier.provider_id: Room.of(supplier) for supplier in suppliers} if rooms is None else {**rooms}
+            {supplier.provider_id: Room.of(supplier) for supplier in self.suppliers} if rooms is None else {**rooms}
         )
         self.placer = placer or Placer(self.suppliers, self._rooms, mix, slot_prices)
 
@@ -93,7 +95,7 @@ class Market:
 
     def adopt(self, other: "Market") -> None:
         """Take over the room of a fork whose decision stands."""
-        self._rooms = {supplier.provider_id: other.room(supplier.provider_id) for supplier in self.suppliers}
+        self._rooms = {**other.rooms}
 
     def present(self) -> tuple[Supplier, ...]:
         """The suppliers with what is free of them now."""
@@ -115,7 +117,7 @@ class Market:
 
     @property
     def rooms(self) -> Mapping[str, Room]:
-        """All rooms by provider; not to be taken from."""
+        """All rooms by provider, in the order of ids; not to be taken from."""
         return self._rooms
 
     def room(self, provider_id: str) -> Room:

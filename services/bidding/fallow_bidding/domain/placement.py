@@ -8,6 +8,8 @@ device; a device never gives more than 1,000 milli.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
+from operator import is_not
 from typing import Final
 
 import numpy as np
@@ -252,8 +254,10 @@ class Placer:
         group; but whoever can does come.
         """
         engine = self._core()
-        for provider_id, room in rooms.items():
-            self._load(engine, provider_id, room)
+        assert len(rooms) == len(self._loaded), "rooms are those of the suppliers, in the same order"
+        stale = map(is_not, rooms.values(), self._loaded.values())
+        for provider_id in list(compress(rooms, stale)):
+            self._load(engine, provider_id, rooms[provider_id])
         terms = asset, term_kind, duration_ms if term_kind is TermKind.RESERVED else None
         book = self._books.get(terms)
         if book is None:

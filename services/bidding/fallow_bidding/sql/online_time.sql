@@ -29,14 +29,14 @@ online_ms = online_time.online_ms + EXCLUDED.online_ms,
 ask_micros = GREATEST(online_time.ask_micros, EXCLUDED.ask_micros)
 
 -- name: take_online_hours
--- The oldest hours that are over, of some providers, and no longer kept.
+-- The oldest hours that are over, of some providers, and no longer kept; of other markets those that nobody took in time.
 WITH due AS (
     SELECT DISTINCT online_time.start_time, online_time.provider_id
     FROM online_time
     INNER JOIN provider USING (provider_id)
-    WHERE market = $1 AND start_time < $2
+    WHERE start_time < $2 AND (market = $1 OR start_time < $3)
     ORDER BY start_time, provider_id
-    LIMIT $3
+    LIMIT $4
 )
 
 DELETE FROM online_time USING due

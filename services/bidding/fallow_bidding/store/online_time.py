@@ -51,9 +51,14 @@ async def add_time(connection: Connection, counted: Sequence[OnlineTime], hour: 
     )
 
 
-async def take_hours(connection: Connection, market: str, before: datetime, limit: int) -> list[OnlineTime]:
-    """The oldest hours that began before an instant, of some providers; they are kept no longer."""
-    rows = await connection.fetch(QUERIES.get("take_online_hours"), market, before, limit)
+async def take_hours(
+    connection: Connection, market: str, before: datetime, forsaken: datetime, limit: int
+) -> list[OnlineTime]:
+    """The oldest hours that began before an instant, of some providers; they are kept no longer.
+
+    Of other markets those too that began before ``forsaken``: whoever was to take them did not.
+    """
+    rows = await connection.fetch(QUERIES.get("take_online_hours"), market, before, forsaken, limit)
     return [
         OnlineTime(
             row["provider_id"],
