@@ -1,14 +1,15 @@
-"""The settlement service: ``python -m fallow_settlement serve|migrate|check``, and ``deploy-contracts``, ``deposits``, ``gaps``, ``vetoes``."""
+"""The settlement service: ``python -m fallow_settlement serve|migrate|check``, and ``anchors``, ``deploy-contracts``, ``deposits``, ``gaps``, ``vetoes``."""
 
 import sys
 
 from fallow_chassis.application import run_service
-from fallow_settlement import deployment, gap_command, stray_command, veto_command
+from fallow_settlement import anchor_command, deployment, gap_command, stray_command, veto_command
 from fallow_settlement.app import build
 from fallow_settlement.checks import check_chain, check_money
 from fallow_settlement.settings import SettlementSettings
 
 OPERATORS = {
+    "anchors": anchor_command.run,
     "deposits": stray_command.run,
     "deploy-contracts": deployment.run,
     "gaps": gap_command.run,

@@ -85,6 +85,7 @@ class Anchoring:
         async with self._database.transaction() as unit:
             transaction = await chain_store.load_in_flight(unit.connection)
             if transaction is None:
+                await chain_store.lock_anchoring(unit.connection)
                 await chain_store.start_transaction(unit.connection, self._signer.address, unit.clock.now())
                 transaction = await chain_store.load_in_flight(unit.connection)
             if transaction is None:
@@ -163,7 +164,8 @@ class Anchoring:
             receipt_block=None if found is None else found.block_number,
             reverted=found is not None and not found.succeeded,
             anchored=stored == batch.commitment,
-            nonce_used=used,
+            # A key that was changed raises no fee any more: its transaction is replaced, and the contract takes either, once.
+            nonce_used=used or transaction.signer != self._signer.address,
             waited_ms=waited // _MILLISECOND,
         )
         if found is not None and found.succeeded and not sight.anchored:
@@ -235,6 +237,8 @@ class Anchoring:
             if not await chain_store.lock_transaction(unit.connection, transaction):
                 return False
             await chain_store.save_transaction(unit.connection, replace(transaction, state=state))
+            if state is TransactionState.ABANDONED:
+                await chain_store.abandon_lost_anchors(unit.connection)
             batch_state = TransactionState.PENDING if state is TransactionState.ABANDONED else state
             moved = replace(batch, state=batch_state)
             await self._save_batch(unit, announce(unit, moved) if announce is not None else moved)

@@ -167,9 +167,40 @@ async def load_batch_charges(connection: Connection, number: int) -> list[Charge
     return [charge_of(row) for row in await connection.fetch(QUERIES.get("load_batch_charges"), number)]
 
 
+async def lock_anchoring(connection: Connection) -> None:
+    """Let nobody else choose the next transaction, or give anchors up as lost, until the transaction ends."""
+    await connection.execute(QUERIES.get("lock_anchoring"))
+
+
 async def start_transaction(connection: Connection, signer: str, now: datetime) -> None:
-    """Make a transaction for the oldest batch that has none; nothing where one is in flight."""
+    """Take the oldest lost transaction up again, else make one for the oldest batch that has none; nothing where one is in flight."""
+    await connection.execute(QUERIES.get("take_lost_anchor"))
     await connection.execute(QUERIES.get("start_transaction"), signer, now)
+
+
+async def list_final_above(connection: Connection, number: int) -> list[Batch]:
+    """Batches above a number that were final, in order."""
+    return [batch_of(row) for row in await connection.fetch(QUERIES.get("list_final_above"), number)]
+
+
+async def count_resending(connection: Connection) -> int:
+    """How many lost transactions wait for their turn."""
+    count: int = await connection.fetchval(QUERIES.get("count_resending"))
+    return count
+
+
+async def mark_anchors_lost(connection: Connection, above: int) -> list[int]:
+    """Give up the anchors of all batches above a number; returns these numbers, each to be sent again in its turn.
+
+    What is signed keeps its nonce and its bytes. What is not signed yet is forgotten and made anew after them.
+    """
+    await connection.execute(QUERIES.get("forget_unsigned_transaction"))
+    return sorted(row["number"] for row in await connection.fetch(QUERIES.get("mark_anchors_lost"), above))
+
+
+async def abandon_lost_anchors(connection: Connection) -> None:
+    """Have those that wait made anew, because one before them needs another nonce, and theirs come after it."""
+    await connection.execute(QUERIES.get("abandon_lost_anchors"))
 
 
 async def load_in_flight(connection: Connection) -> ChainTransaction | None:
@@ -190,7 +221,7 @@ async def load_in_flight(connection: Connection) -> ChainTransaction | None:
 
 
 async def load_next_nonce(connection: Connection, signer: str) -> int:
-    """The nonce after the highest that this table gave out."""
+    """The nonce after the highest of a transaction that stands."""
     nonce: int = await connection.fetchval(QUERIES.get("load_next_nonce"), signer)
     return nonce
 

@@ -1,10 +1,12 @@
 """A transaction on its way to the chain: which step comes next, and what it may cost.
 
     PENDING -> SIGNED -> SENT -> MINED -> FINAL        and MINED -> SENT when a reorganisation takes its block away
+                          ^ <- LOST <------+             when the chain was rolled back below it and an operator decides
 
 The nonce and the signed bytes are stored before anything is sent, so a crash at any point repeats nothing: the same
 bytes go out again. Raising the fee signs new bytes with the same nonce; any of the attempts may be the one that is
-mined. ABANDONED means that the nonce went to somebody else's transaction; a new one takes its place.
+mined. ABANDONED means that the nonce went to somebody else's transaction; a new one takes its place. LOST ones wait, in
+the order of their batches, and each goes out again when it is the only one on its way (``resending``).
 """
 
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ class TransactionState(StrEnum):
     SENT = "SENT"
     MINED = "MINED"
     FINAL = "FINAL"
+    LOST = "LOST"
     ABANDONED = "ABANDONED"
 
 

@@ -67,7 +67,8 @@ LIMIT 1
 ON CONFLICT DO NOTHING;
 
 -- name: load_next_nonce
-SELECT coalesce(max(nonce) + 1, 0)::bigint FROM chain_transaction WHERE signer = $1 AND nonce IS NOT NULL;
+-- Of those that stand: the nonce of an abandoned one is used up on the chain, or was never used and is free.
+SELECT coalesce(max(nonce) + 1, 0)::bigint FROM chain_transaction WHERE signer = $1 AND state <> 'ABANDONED';
 
 -- name: lock_transaction
 SELECT * FROM chain_transaction WHERE id = $1 AND state = $2 FOR UPDATE;
@@ -77,7 +78,9 @@ UPDATE chain_transaction SET state = $2, nonce = $3, gas_limit = $4 WHERE id = $
 
 -- name: insert_attempt
 INSERT INTO chain_attempt (transaction_hash, transaction_id, number, raw, max_fee, max_priority_fee, create_time)
-VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7);
+VALUES ($1, $2, $3, $4, $5::text::numeric, $6::text::numeric, $7)
+-- The very bytes of an abandoned transaction of this batch belong to the one that takes its place.
+ON CONFLICT (transaction_hash) DO UPDATE SET transaction_id = EXCLUDED.transaction_id, number = EXCLUDED.number;
 
 -- name: mark_attempt_sent
 UPDATE chain_attempt SET send_time = $2 WHERE transaction_hash = $1 AND send_time IS NULL;
