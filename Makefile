@@ -62,6 +62,10 @@ soak: setup ## Walk the market for STEPS steps, or SOAK_SECONDS, with crashes an
 	@FALLOW_SOAK_STEPS=$(STEPS) FALLOW_SOAK_SEED=$(SEED) FALLOW_SOAK_SECONDS=$(SOAK_SECONDS) \
 		$(BIN)/pytest tests/component/bidding/test_soak.py -n 0 -s -k twice $(ARGUMENTS)
 
+.PHONY: images
+images: ## Build the services' container images and list what each holds (Docker or Podman; BASE=… another base)
+	@sh tools/images.sh $(ARGUMENTS)
+
 .PHONY: gas
 gas: setup ## Measure what the contracts cost and write it into contracts/README.md
 	@$(BIN)/python contracts/gas.py
