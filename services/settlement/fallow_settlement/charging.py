@@ -121,10 +121,10 @@ async def close_order(unit: UnitOfWork, order_id: str, rules: Rules) -> None:
     waited = unit.clock.now() - escrow.end_time >= timedelta(milliseconds=rules.final_wait_ms)
     if not waited and not all(metering.is_settled for metering in meterings):
         return
-    (escrow,) = await _charged(unit, [(escrow, meterings)], rules)
+    (escrow,) = await _charged(unit, [(escrow, meterings)], rules, last=True)
     if any(metering.early_close_ms for metering in meterings):
         meterings = await metering_store.load_order_meterings(unit.connection, order_id, lock=True)
-        (escrow,) = await _charged(unit, [(escrow, meterings)], rules, level=TERM)
+        (escrow,) = await _charged(unit, [(escrow, meterings)], rules, level=TERM, last=True)
     await return_rest(unit, escrow)
     escrow = state_closed(unit, escrows.closed(escrow, unit.clock.now()))
     await escrow_store.save_escrow(unit.connection, escrow)
@@ -177,7 +177,12 @@ async def add_funds(unit: UnitOfWork, escrow: Escrow, amount: int, needed: int) 
 
 
 async def _charged(
-    unit: UnitOfWork, listed: Sequence[tuple[Escrow, tuple[Metering, ...]]], rules: Rules, *, level: str = ATTESTED
+    unit: UnitOfWork,
+    listed: Sequence[tuple[Escrow, tuple[Metering, ...]]],
+    rules: Rules,
+    *,
+    level: str = ATTESTED,
+    last: bool = False,
 ) -> list[Escrow]:
     """Charge all that is proven, or with the level ``TERM`` owed by terms closed early, of some escrows' generations; the escrows after it, used up where the funds fell short."""
     now = unit.clock.now()
@@ -186,7 +191,7 @@ async def _charged(
     after: list[Escrow] = []
     for before, meterings in listed:
         escrow = before
-        made, advanced, short = charge_all(meterings, escrow.held, now, level=level)
+        made, advanced, short = charge_all(meterings, escrow.held, now, level=level, last=last)
         charges += made
         changed += advanced
         for charge in made:

@@ -482,24 +482,26 @@ async def test_a_second_rollback_while_anchors_are_sent_again(life: Life, anvil:
 async def test_a_key_that_was_changed_leaves_nothing_on_its_way(
     life: Life, anvil: Anvil, node: JsonRpcNode, contracts: Contracts, tmp_path: Path
 ) -> None:
-    """Goal: what the old key signed is replaced by the new one's. Method: an anchor on its way, then another anchorer."""
-    await life.batch()
-    await life.anchoring.advance()
+    """Goal: what the old key signed is replaced by the new one's. Method: an anchor on its way that every node forgot, for so
+    long that its fee would rise; then another anchorer.
+    """
     other = tmp_path / "other.key"
     other.write_text("0x" + "5a" * 32, "utf-8")
     signer = Signer.load(other, contracts.chain_id)
     await anvil.rpc("anvil_setBalance", signer.address, hex(10**20))
     owner = Signer.load(tmp_path / "anchorer.key", contracts.chain_id)
     allow = keccak(b"set_anchorer(address,bool)")[:4] + bytes(encode(("address", "bool"), (signer.address, True)))
-    (attempt,) = (await life.in_flight()).attempts
-    await anvil.rpc("anvil_dropTransaction", attempt.transaction_hash)
     count = await node.transaction_count(owner.address)
     await node.send(
         owner.sign(nonce=count, to=contracts.anchor, data=allow, gas_limit=100_000, fees=Fees(20 * GWEI, GWEI)).raw
     )
     await anvil.mine()
-    after = Life(life.market, node, signer, contracts)
-    await settled(after, anvil, 1)
+    await life.batch()
+    await life.anchoring.advance()
+    (attempt,) = (await life.in_flight()).attempts
+    await anvil.rpc("anvil_dropTransaction", attempt.transaction_hash)
+    life.market.clock.advance(seconds=61)
+    await settled(Life(life.market, node, signer, contracts), anvil, 1)
     assert await node.transaction_count(signer.address) == 1
 
 

@@ -74,6 +74,19 @@ async def test_nobody_owes_more_than_is_held(market: Market) -> None:
         assert (await charges(market, lease))[-1] == (5_000, 65_000, 15_000, 45_000, "TERM")
 
 
+async def test_an_empty_escrow_pays_nothing_and_says_what_it_owes(market: Market) -> None:
+    """Goal: a debt that nothing is left for is on record, once. Method: funds that end exactly with what is charged; then two
+    more proven seconds and a minute owed.
+    """
+    await run(market, 3_000, LEASE)
+    await close(market, 60_000, LEASE)
+    assert await charges(market) == [
+        (0, 3_000, 3_000, 0, "ATTESTED"),
+        (3_000, 5_000, 0, 2_000, "ATTESTED"),
+        (5_000, 65_000, 0, 60_000, "TERM"),
+    ]
+
+
 async def test_a_proof_that_comes_before_the_close_is_charged_as_proven(market: Market) -> None:
     """Goal: what ran is never charged as a term. Method: a proof after the lease's end, for time before it."""
     await run(market, 500_000, LEASE)

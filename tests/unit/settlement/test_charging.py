@@ -89,6 +89,13 @@ def test_an_empty_escrow_is_not_charged() -> None:
     assert charge_all((metering("lease", 3_600_000, 5, Rates(0, 0)),), 0, NOW) == ((), (), True)
 
 
+def test_the_last_charge_of_an_empty_escrow_says_what_is_short() -> None:
+    """Goal: no debt goes unsaid when nothing more can come. Method: proven time, no funds, the last charge."""
+    charges, changed, short = charge_all((metering("lease", 3_600_000, 5, Rates(0, 0)),), 0, NOW, last=True)
+    assert ([(charge.amount, charge.short) for charge in charges], short) == ([(0, 5)], True)
+    assert changed[0].charged_ms == changed[0].meter.proven_ms
+
+
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**12), max_size=12))
 def test_a_shortfall_is_shared_pro_rata(held: int, dues: list[int]) -> None:
     """Goal: all that is held is used, nobody gets more than is due, shares are fair to a micro. Method: random dues."""

@@ -111,19 +111,20 @@ def charge_id(order_id: str, group: int, generation: int, sequence: int) -> str:
 
 
 def charge_all(
-    meterings: tuple[Metering, ...], held: int, now: datetime, *, level: str = ATTESTED
+    meterings: tuple[Metering, ...], held: int, now: datetime, *, level: str = ATTESTED, last: bool = False
 ) -> tuple[tuple[Charge, ...], tuple[Metering, ...], bool]:
     """Charge all proven time of one escrow's generations out of what it holds.
 
-    Returns the charges, the generations they changed, and whether the funds fell short. Nothing is charged to an escrow
-    that holds nothing; where the funds do not cover all dues, the generations share them pro rata. With the level ``TERM``
-    what terms that were closed early owe is charged, after all that was proven.
+    Returns the charges, the generations they changed, and whether the funds fell short. Where the funds do not cover all dues,
+    the generations share them pro rata. Nothing is charged to an escrow that holds nothing, because a top-up may come; only
+    the ``last`` charges of an escrow say what is short in full. With the level ``TERM`` what terms that were closed early owe
+    is charged, after all that was proven.
     """
     extra = {metering.lease_id: metering.early_close_ms if level == TERM else 0 for metering in meterings}
     ends = tuple(metering.meter.proven_ms + extra[metering.lease_id] for metering in meterings)
     dues = tuple(metering.due_until(end_ms) for metering, end_ms in zip(meterings, ends, strict=True))
     short = sum(dues) > held
-    if held == 0:
+    if held == 0 and not last:
         return (), (), short
     charges: list[Charge] = []
     changed: list[Metering] = []
