@@ -7,10 +7,10 @@ from fallow_chassis.errors import DomainError, FieldViolation
 from fallow_chassis.postgres import Connection, UnitOfWork
 from fallow_settlement.domain import moves
 from fallow_settlement.domain.escrow import Escrow
-from fallow_settlement.domain.holds import free_before
+from fallow_settlement.domain.holds import decide_holds
 from fallow_settlement.domain.ledger import AccountKind, Result, account_id
 from fallow_settlement.domain.reasons import INSUFFICIENT_FUNDS
-from fallow_settlement.ledger_store import close_account, load_accounts, must_post, post_transfers
+from fallow_settlement.ledger_store import close_account, load_accounts, lock_accounts, must_post, post_transfers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +28,29 @@ class Hold:
 
 
 async def hold_many(unit: UnitOfWork, holds: Sequence[Hold]) -> list[DomainError | None]:
-    """Move free balances into escrows, first come first served; None, or INSUFFICIENT_FUNDS with what was short, each."""
-    listed = [moves.hold(hold.escrow, hold.amount, hold.key) for hold in holds]
+    """Move free balances into escrows, first come first served; None, or INSUFFICIENT_FUNDS with what was short, each.
+
+    A refused hold leaves nothing behind, no empty account either.
+    """
+    balances = [hold.balance for hold in holds]
+    locked = await lock_accounts(unit.connection, set(balances))
+    free = {identifier: account.available for identifier, account in locked.items()}
+    decided = decide_holds(balances, [hold.amount for hold in holds], free)
+    listed = [
+        moves.hold(hold.escrow, hold.amount, hold.key)
+        for hold, (is_paid, _) in zip(holds, decided, strict=True)
+        if is_paid
+    ]
     results = await post_transfers(
         unit.connection,
         [account for move in listed for account in move.accounts],
         [transfer for move in listed for transfer in move.transfers],
         unit.clock.now(),
     )
-    unforeseen = set(results) - {Result.OK, Result.EXCEEDS_CREDITS}
-    assert not unforeseen, f"holds were answered {unforeseen}"
-    if Result.EXCEEDS_CREDITS not in results:
-        return [None] * len(holds)
-    balances = [hold.balance for hold in holds]
-    left = await load_accounts(unit.connection, sorted(set(balances)))
-    free = free_before(
-        balances,
-        [hold.amount for hold in holds],
-        [result is Result.OK for result in results],
-        {identifier: account.available for identifier, account in left.items()},
-    )
+    # Not even EXISTS: money that moved before would be promised to a new escrow once more.
+    assert set(results) <= {Result.OK}, f"holds were answered {set(results)}"
     return [
-        None if result is Result.OK else _insufficient(hold, before)
-        for hold, result, before in zip(holds, results, free, strict=True)
+        None if is_paid else _insufficient(hold, before) for hold, (is_paid, before) in zip(holds, decided, strict=True)
     ]
 
 

@@ -90,6 +90,15 @@ async def test_too_little_money_goes_to_who_came_first(market: Market) -> None:
     assert await free(market) == 0
 
 
+async def test_a_refused_opening_leaves_nothing(market: Market) -> None:
+    """Goal: whoever has no money makes no rows. Method: an account with too little, and one that nobody knows."""
+    await market.fund(TENANT, 100)
+    before = await count(market, "ledger_account")
+    outcomes = await market.opening.open_escrows([opening(1, 101), opening(2, 1, OTHER)])
+    assert [told(outcome) for outcome in outcomes] == ["INSUFFICIENT_FUNDS", "INSUFFICIENT_FUNDS"]
+    assert await count(market, "ledger_account") == before
+
+
 async def test_one_order_twice_in_a_group_is_held_once(market: Market) -> None:
     """Goal: a repeat inside a group finds the first of it. Method: the same, other input, a refused one with a smaller."""
     await market.fund(TENANT, 100)
