@@ -261,3 +261,15 @@ def _sources_of_newer(folder: Path) -> list[str]:
 def _run(command: list[str], folder: Path) -> None:
     """Run a command that must succeed."""
     subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=300)
+
+
+def compose() -> Path | None:
+    """Docker's compose of Debian's next release, fetched and unpacked if it is not there; None where it does not run."""
+    target = UNPACKED.with_name("docker-compose")
+    program = target / "usr/libexec/docker/cli-plugins/docker-compose"
+    if not program.exists() and shutil.which("apt-get") is not None and os.geteuid() == 0:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            _unpack(target, ("docker-compose",), newer=True)
+    if not program.exists() or subprocess.run([program, "version"], capture_output=True, check=False).returncode != 0:
+        return None
+    return program

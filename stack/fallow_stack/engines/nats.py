@@ -22,8 +22,8 @@ MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 _GREETING: Final = b"INFO "
 
 _CONFIGURATION: Final = """\
-# Written at each start by the launcher; changes are lost.
-listen: "127.0.0.1:{port}"
+# Written anew at each start; changes are lost.
+listen: "{listen}"
 server_name: fallow
 max_payload: {max_payload}
 # A service whose process is stopped is let go within seconds: until then it gets its share of the providers' messages.
@@ -86,22 +86,11 @@ class Nats(Engine):
         """Start the server; return when it greets."""
         self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._port = self._port or free_port()
-        operator = self.operator
         configuration = self._data / "nats.conf"
-        configuration.write_text(
-            _CONFIGURATION.format(
-                port=self._port,
-                max_payload=MAX_PAYLOAD_BYTES,
-                store=_quoted(self._data / "jetstream"),
-                sync="always" if self._durable else '"2m"',
-                operator=operator.operator_jwt,
-                system=operator.system_account,
-                system_jwt=operator.system_account_jwt,
-                account=operator.account,
-                account_jwt=operator.account_jwt,
-            ),
-            encoding="utf-8",
+        text = configuration_text(
+            self.operator, f"127.0.0.1:{self._port}", self._data / "jetstream", durable=self._durable
         )
+        configuration.write_text(text, encoding="utf-8")
         self._process.launch([installed(), "-c", configuration], directory=self._data)
         await self._process.wait_ready(self._answers)
 
@@ -126,6 +115,21 @@ class Nats(Engine):
         except (OSError, TimeoutError):
             return False
         return greeting.startswith(_GREETING)
+
+
+def configuration_text(operator: Operator, listen: str, store: Path, *, durable: bool = True) -> str:
+    """What a server's configuration file holds that lets in whom the operator's account signed, and nobody else."""
+    return _CONFIGURATION.format(
+        listen=listen,
+        max_payload=MAX_PAYLOAD_BYTES,
+        store=_quoted(store),
+        sync="always" if durable else '"2m"',
+        operator=operator.operator_jwt,
+        system=operator.system_account,
+        system_jwt=operator.system_account_jwt,
+        account=operator.account,
+        account_jwt=operator.account_jwt,
+    )
 
 
 def installed() -> Path:
