@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
@@ -41,8 +40,6 @@ from fallow.order.v1 import (
     session_service_pb2,
     session_service_pb2_grpc,
 )
-from fallow.provider.v1 import provider_service_pb2 as door_pb2
-from fallow.provider.v1 import provider_service_pb2_grpc as door_pb2_grpc
 from fallow.settlement.v1 import (
     charge_pb2,
     ledger_pb2,
@@ -52,6 +49,7 @@ from fallow.settlement.v1 import (
 )
 from fallow.type.v1 import money_pb2
 from fallow_sdk.credentials import Credential, WalletCredential
+from fallow_sdk.door import DoorCalls
 from fallow_sdk.errors import FallowError
 from fallow_sdk.giving import GivingCalls
 from fallow_sdk.request_ids import new_request_id
@@ -131,7 +129,7 @@ def may_be_claimed(claim: settlement_service_pb2.Claim) -> bool:
     return claim.claimable_time.ToNanoseconds() <= now.ToNanoseconds()
 
 
-class Client(GivingCalls):
+class Client(GivingCalls, DoorCalls):
     """The market as one signed-in account sees it. Use as `async with Client(endpoints) as client`."""
 
     def __init__(self, endpoints: Endpoints, *, token: str = "", credential: Credential | None = None) -> None:
@@ -428,26 +426,6 @@ class Client(GivingCalls):
             name=lease, reason=reason, request_id=request_id or new_request_id()
         )
         return await self._call(self._leases.RelinquishLease, request)
-
-    async def stream_logs(
-        self, lease: str, *, follow: bool = False, tail: int = 0
-    ) -> AsyncIterator[door_pb2.StreamLogsResponse]:
-        """Log lines of a lease's containers, straight from its provider, with a grant of the market."""
-        request = lease_service_pb2.IssueGrantRequest(lease=lease, rights=["logs.read"])
-        issued = await self._call(self._leases.IssueGrant, request)
-        if not issued.provider_address:
-            raise FallowError("UNIMPLEMENTED", "NOT_YET_AVAILABLE", "this provider has no address of its own")
-        async with grpc.aio.insecure_channel(issued.provider_address) as channel:
-            door = door_pb2_grpc.WorkloadAccessServiceStub(channel)
-            lines = door.StreamLogs(
-                door_pb2.StreamLogsRequest(lease=lease, follow=follow, tail=tail),
-                metadata=self._metadata(issued.grant),
-            )
-            try:
-                async for line in lines:
-                    yield line
-            except grpc.aio.AioRpcError as error:
-                raise FallowError.from_rpc(error) from error
 
     # Auctions
 

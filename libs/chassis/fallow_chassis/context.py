@@ -5,7 +5,8 @@ The server's interceptors set them, in the task of the call; clients, the pool a
 """
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from fallow_chassis.clock import SystemClock
@@ -42,7 +43,7 @@ class GrantClaims:
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A verified caller. ``address`` is the EVM address the account signed in with, ``api_key`` the name of the key that
-    its token was traded for; either may be empty.
+    its token was traded for; either may be empty. ``expire_time`` is told of grants alone: what goes on by one ends then.
     """
 
     subject: str
@@ -51,6 +52,7 @@ class Identity:
     address: str = ""
     grant: GrantClaims | None = None
     api_key: str = ""
+    expire_time: datetime | None = field(default=None, compare=False)
 
     @property
     def is_service(self) -> bool:

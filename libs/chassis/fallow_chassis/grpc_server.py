@@ -245,7 +245,8 @@ class _Pipeline(grpc.aio.ServerInterceptor):
 
             async def work() -> None:
                 async with self._until_drain():
-                    result = behavior(requests or _checked(request, method), context)
+                    writing = _StreamContext(context, self._write)
+                    result = behavior(requests or _checked(request, method), writing)
                     if not inspect.isasyncgen(result):
                         await result
                         return
@@ -442,6 +443,21 @@ def _checked(request: Any, method: _Method) -> Any:
     if method.validated:
         validate(request)
     return request
+
+
+class _StreamContext:
+    """The context of a method that writes its answers instead of yielding them: it writes as the pipeline does."""
+
+    def __init__(self, context: Any, write: Callable[[Any, Any], Awaitable[None]]) -> None:
+        self._context = context
+        self._write = write
+
+    async def write(self, response: Any) -> None:
+        """Write a response; from the task of the call alone."""
+        await self._write(self._context, response)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
 
 class _Requests:

@@ -24,7 +24,8 @@ import os
 import urllib.request
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
@@ -256,6 +257,8 @@ def _verified(token: str, keys: Mapping[str, tuple[str, Ed25519PublicKey]]) -> _
     max_seconds = _MAX_SECONDS.get(kind)
     if max_seconds is not None and expires_s - issued_s > max_seconds:
         raise _refused("the token is made to live too long")
+    if identity.grant is not None:
+        identity = replace(identity, expire_time=datetime.fromtimestamp(expires_s, UTC))
     return _Believed(identity, issued_s, expires_s)
 
 

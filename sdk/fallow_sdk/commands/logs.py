@@ -6,27 +6,20 @@ from typing import Annotated
 import typer
 
 from fallow_sdk.commands.connection import signed_in
-from fallow_sdk.errors import FallowError
+from fallow_sdk.commands.leases import newest_lease
 
 
 def logs(
-    order: Annotated[str, typer.Argument(help="Order, `orders/{order}`.")],
+    target: Annotated[str, typer.Argument(help="Order or lease, `orders/{order}` or `leases/{lease}`.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
     tail: Annotated[int, typer.Option(help="Last lines to show first; 0 shows all.", min=0, max=10_000)] = 0,
 ) -> None:
-    """Print the log of an order's newest lease."""
+    """Print the log of a lease, or of an order's newest."""
 
     async def run() -> None:
         async with signed_in() as (client, _):
-            leases = await client.list_leases(order)
-            if not leases:
-                raise FallowError(
-                    "NOT_FOUND",
-                    "LEASE_NOT_FOUND",
-                    f"{order} has no lease yet",
-                    action=f"See what it waits for by `fallow order explain {order}`.",
-                )
-            async for line in client.stream_logs(leases[0].name, follow=follow, tail=tail):
+            lease = await newest_lease(client, target)
+            async for line in client.stream_logs(lease, follow=follow, tail=tail):
                 typer.echo(f"{line.service}/{line.replica}  {line.line}")
 
     asyncio.run(run())

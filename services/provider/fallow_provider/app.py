@@ -33,6 +33,7 @@ from fallow_provider.probes.amd_smi import AmdSmiProbe
 from fallow_provider.probes.nvml import NvmlProbe
 from fallow_provider.proof_key import ProofKey
 from fallow_provider.rpc import AgentFacts, AgentServicer, WorkloadAccessServicer
+from fallow_provider.sessions import Sessions
 from fallow_provider.settings import ProviderSettings
 from fallow_provider.store import Store
 from fallow_provider.supervisor import Supervisor
@@ -96,7 +97,7 @@ async def build(application: Application[ProviderSettings]) -> None:
         application.on_close(supervisor.put_down)
     application.server.add(
         provider_service_pb2_grpc.add_WorkloadAccessServiceServicer_to_server,
-        WorkloadAccessServicer(store, supervisor, driver),
+        WorkloadAccessServicer(store, supervisor, driver, Sessions(store, application.clock)),
         "fallow.provider.v1.WorkloadAccessService",
     )
     application.server.add(

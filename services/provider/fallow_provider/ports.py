@@ -118,6 +118,42 @@ class ExecResult:
 
 
 @dataclass(frozen=True, slots=True)
+class TerminalSize:
+    """Size of a terminal, in characters."""
+
+    columns: int = 80
+    rows: int = 24
+
+
+class ExecSession(Protocol):
+    """A command that runs in a container, with somebody who reads and writes. DriverUnavailableError where the engine goes away."""
+
+    async def read(self) -> tuple[LogStream, bytes] | None:
+        """What the command says next, at most 64 KiB; None once no more will come. What is not read is not taken from it."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Hand bytes to its input; waits while it does not read. Bytes for a command that reads no more are dropped."""
+        ...
+
+    async def close_input(self) -> None:
+        """Let it see the end of its input; on a terminal, the character that means it."""
+        ...
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Give its terminal another size; nothing happens where it has none."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit status, once ``read`` has told the end; 128 + n for a signal."""
+        ...
+
+    async def close(self) -> None:
+        """Kill it, and what it started, unless it has ended by itself; ``read`` then tells the end. May be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class ContainerFigures:
     """What a container uses: processor time since its start, memory now."""
 
@@ -182,6 +218,13 @@ class RuntimeDriver(Protocol):
 
     async def exec(self, key: ContainerKey, command: Sequence[str], timeout: float) -> ExecResult:
         """Run a command in it; TimeoutError once ``timeout`` seconds have passed."""
+        ...
+
+    async def open_exec(self, key: ContainerKey, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
+        """Run a command in it for somebody who talks with it, on a terminal of that size or on none.
+
+        DriverRefusedError EXEC_REFUSED where the container does not run or the driver cannot.
+        """
         ...
 
     async def stats(self, key: ContainerKey) -> ContainerFigures | None:

@@ -1,12 +1,11 @@
 """The agent's own door: tenants with a grant see how far their workload is and read its log; the owner sees the agent.
 
 A grant is checked offline by the server's identity interceptor; here it must name the asked lease and the group's
-highest generation. The methods of the contract that are not built (events, figures, exec, port
-forward) answer NOT_YET_AVAILABLE.
+highest generation. The methods of the contract that are not built (events, figures, port forward) answer
+NOT_YET_AVAILABLE.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -19,11 +18,11 @@ from fallow_chassis.wire import from_timestamp, to_timestamp
 from fallow_provider import __version__
 from fallow_provider.convert import card_message, container_message, node_message, status_message
 from fallow_provider.device_watch import DeviceWatch
-from fallow_provider.domain.reasons import GENERATION_OLD, LEASE_NOT_FOUND, SERVICE_NOT_FOUND
-from fallow_provider.domain.run import Run, RunKey
+from fallow_provider.domain.reasons import SERVICE_NOT_FOUND
 from fallow_provider.domain.workload import ContainerKey
 from fallow_provider.heartbeat import Acknowledgements
 from fallow_provider.ports import DriverUnavailableError, LogLine, LogQuery, RuntimeDriver
+from fallow_provider.sessions import Sessions, exec_call
 from fallow_provider.store import Store
 from fallow_provider.supervisor import Supervisor
 
@@ -45,17 +44,18 @@ class AgentFacts:
 class WorkloadAccessServicer(provider_service_pb2_grpc.WorkloadAccessServiceServicer):
     """A tenant's door to its workload."""
 
-    def __init__(self, store: Store, supervisor: Supervisor, driver: RuntimeDriver) -> None:
-        """Reads alone: nothing here changes a run."""
+    def __init__(self, store: Store, supervisor: Supervisor, driver: RuntimeDriver, sessions: Sessions) -> None:
+        """Nothing here changes a run."""
         self._store = store
         self._supervisor = supervisor
         self._driver = driver
+        self._sessions = sessions
 
     async def GetWorkloadStatus(
         self, request: provider_service_pb2.GetWorkloadStatusRequest, context: Any
     ) -> provider_service_pb2.WorkloadStatus:
         """State, running time as it was last written down, containers."""
-        run = self._granted(request.lease)
+        run = self._sessions.granted(request.lease)
         try:
             statuses = [status for status in await self._driver.recover() if status.key.run == run.key]
         except DriverUnavailableError as error:
@@ -69,11 +69,9 @@ class WorkloadAccessServicer(provider_service_pb2_grpc.WorkloadAccessServiceServ
             ],
         )
 
-    async def StreamLogs(
-        self, request: provider_service_pb2.StreamLogsRequest, context: Any
-    ) -> AsyncIterator[provider_service_pb2.StreamLogsResponse]:
+    async def StreamLogs(self, request: provider_service_pb2.StreamLogsRequest, context: Any) -> None:  # type: ignore[override]  # it writes its answers
         """The lines of the asked containers; each container's lines are in order, oldest first."""
-        run = self._granted(request.lease)
+        run = self._sessions.granted(request.lease)
         keys = [ContainerKey(run.lease, run.key, place.service, place.replica) for place in run.placements]
         services = sorted({key.service for key in keys})
         if request.service and request.service not in services:
@@ -82,16 +80,18 @@ class WorkloadAccessServicer(provider_service_pb2_grpc.WorkloadAccessServiceServ
             )
         since = from_timestamp(request.since_time) if request.HasField("since_time") else None
         query = LogQuery(follow=request.follow, tail=request.tail, since=since)
-        wanted = [key for key in keys if request.service in {"", key.service}]
-        async with aclosing(self._lines(wanted, query)) as lines:
-            async for key, line in lines:
-                yield provider_service_pb2.StreamLogsResponse(
-                    service=key.service,
-                    replica=key.replica,
-                    stream=provider_service_pb2.LogStream.ValueType(line.stream),
-                    line=line.text,
-                    line_time=to_timestamp(line.time),
-                )
+        queue: _LogQueue = asyncio.Queue(LOG_QUEUE_LINES)
+        async with asyncio.TaskGroup() as group:
+            readers = [
+                group.create_task(self._read(key, query, queue)) for key in keys if request.service in {"", key.service}
+            ]
+            try:
+                failure = await _write_lines(queue, len(readers), context)
+            finally:
+                for reader in readers:
+                    reader.cancel()
+        if failure is not None:
+            raise failure
 
     def StreamEvents(self, request: Any, context: Any) -> NoReturn:
         """Not built yet."""
@@ -101,56 +101,18 @@ class WorkloadAccessServicer(provider_service_pb2_grpc.WorkloadAccessServiceServ
         """Not built yet."""
         raise not_yet_available("StreamStats")
 
-    def Exec(self, request_iterator: Any, context: Any) -> NoReturn:
-        """Not built yet."""
-        raise not_yet_available("Exec")
+    async def Exec(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override]  # as above
+        """A command in a container, with somebody who talks with it."""
+        await exec_call(self._sessions, self._driver, request_iterator, context)
 
     def ForwardPort(self, request_iterator: Any, context: Any) -> NoReturn:
         """Not built yet."""
         raise not_yet_available("ForwardPort")
 
-    def _granted(self, lease: str) -> Run:
-        """The run that the caller's grant opens; refuses a grant on another lease or an older generation."""
-        grant = current_identity().grant
-        if grant is None or grant.lease != lease:
-            raise DomainError(PERMISSION_DENIED, "the grant is for another lease", metadata={"lease": lease})
-        key = RunKey(grant.order, grant.group, grant.generation)
-        highest = self._store.highest_generation(key)
-        if highest > key.generation:
-            raise DomainError(GENERATION_OLD, f"generation {highest} is known", metadata={"generation": str(highest)})
-        run = self._store.run(key)
-        if run is None or run.lease != lease:
-            raise DomainError(LEASE_NOT_FOUND, f"{lease} is not known here", metadata={"lease": lease})
-        return run
-
-    async def _lines(
-        self, keys: list[ContainerKey], query: LogQuery
-    ) -> AsyncGenerator[tuple[ContainerKey, LogLine], None]:
-        """The lines of several containers as they come."""
-        queue: asyncio.Queue[tuple[ContainerKey, LogLine] | None] = asyncio.Queue(LOG_QUEUE_LINES)
-
-        async def read(key: ContainerKey) -> None:
-            await self._read(key, query, queue)
-            await queue.put(None)
-
-        async with asyncio.TaskGroup() as group:
-            readers = [group.create_task(read(key)) for key in keys]
-            left = len(readers)
-            try:
-                while left:
-                    item = await queue.get()
-                    if item is None:
-                        left -= 1
-                    else:
-                        yield item
-            finally:
-                for reader in readers:
-                    reader.cancel()
-
-    async def _read(
-        self, key: ContainerKey, query: LogQuery, queue: "asyncio.Queue[tuple[ContainerKey, LogLine] | None]"
-    ) -> None:
-        """Put one container's lines on the queue; one that follows goes on over restarts, until the run is over."""
+    async def _read(self, key: ContainerKey, query: LogQuery, queue: "_LogQueue") -> None:
+        """Put one container's lines on the queue, then None or why it cannot go on; one that follows goes on over restarts,
+        until the run is over.
+        """
         while True:
             try:
                 async with aclosing(self._driver.logs(key, query)) as lines:
@@ -159,11 +121,40 @@ class WorkloadAccessServicer(provider_service_pb2_grpc.WorkloadAccessServiceServ
                         query = replace(query, since=line.time, tail=0)
             except DriverUnavailableError:
                 if not query.follow:
-                    raise DomainError(UNAVAILABLE, "the container engine does not answer") from None
+                    await queue.put(DomainError(UNAVAILABLE, "the container engine does not answer"))
+                    return
             run = self._store.run(key.run)
             if not query.follow or run is None or not run.state.is_live:
+                await queue.put(None)
                 return
             await asyncio.sleep(RESTART_POLL_SECONDS)
+
+
+_LogQueue = asyncio.Queue[tuple[ContainerKey, LogLine] | DomainError | None]
+
+
+async def _write_lines(queue: _LogQueue, readers: int, context: Any) -> DomainError | None:
+    """Write the lines of so many readers as they come, until each is through or one has failed: why it did. A failure comes
+    by the queue, since one that ended the task would cut a line off that is just being written.
+    """
+    while readers:
+        item = await queue.get()
+        if isinstance(item, DomainError):
+            return item
+        if item is None:
+            readers -= 1
+            continue
+        key, line = item
+        await context.write(
+            provider_service_pb2.StreamLogsResponse(
+                service=key.service,
+                replica=key.replica,
+                stream=provider_service_pb2.LogStream.ValueType(line.stream),
+                line=line.text,
+                line_time=to_timestamp(line.time),
+            )
+        )
+    return None
 
 
 class AgentServicer(provider_service_pb2_grpc.AgentServiceServicer):

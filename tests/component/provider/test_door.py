@@ -101,7 +101,6 @@ async def test_what_is_not_built_says_so(market: Market) -> None:
         assert await reason_of(stub.StreamEvents(events)) == "NOT_YET_AVAILABLE"
         stats = provider_service_pb2.StreamStatsRequest(lease=lease)
         assert await reason_of(stub.StreamStats(stats)) == "NOT_YET_AVAILABLE"
-        assert await reason_of(stub.Exec(iter([]))) == "NOT_YET_AVAILABLE"
         assert await reason_of(stub.ForwardPort(iter([]))) == "NOT_YET_AVAILABLE"
 
 

@@ -122,6 +122,42 @@ SERVICE_NOT_FOUND: Final = ErrorReason(
     "The workload has no service of that name.",
     "Use one of the services that the metadata lists.",
 )
+REPLICA_NOT_FOUND: Final = ErrorReason(
+    "REPLICA_NOT_FOUND",
+    "NOT_FOUND",
+    "The service has no replica of that number, or has several services and none was named.",
+    "Name one of the containers that the metadata lists.",
+)
+EXEC_REFUSED: Final = ErrorReason(
+    "EXEC_REFUSED",
+    "FAILED_PRECONDITION",
+    "The command could not be run in the container: it does not run, is paused, or its runtime cannot.",
+    "Read the message; try again once the workload runs.",
+)
+SESSIONS_FULL: Final = ErrorReason(
+    "SESSIONS_FULL",
+    "RESOURCE_EXHAUSTED",
+    "The lease, or the agent, has as many open sessions as it may have.",
+    "Close one, then open another.",
+)
+SESSION_IDLE: Final = ErrorReason(
+    "SESSION_IDLE",
+    "ABORTED",
+    "Nothing went either way for longer than a session may be silent; its command was killed.",
+    "Open another session.",
+)
+SESSION_OVER: Final = ErrorReason(
+    "SESSION_OVER",
+    "ABORTED",
+    "The lease's generation has ended on this provider, and its sessions with it.",
+    "Look at the order's leases; open a session on the newest.",
+)
+GRANT_EXPIRED: Final = ErrorReason(
+    "GRANT_EXPIRED",
+    "UNAUTHENTICATED",
+    "The grant that opened the session has run out; its command was killed.",
+    "Get a new grant and open another session.",
+)
 
 REASONS: Final[tuple[ErrorReason, ...]] = (
     COMMAND_INVALID,
@@ -143,5 +179,11 @@ REASONS: Final[tuple[ErrorReason, ...]] = (
     SELF_STOPPED,
     LEASE_NOT_FOUND,
     SERVICE_NOT_FOUND,
+    REPLICA_NOT_FOUND,
+    EXEC_REFUSED,
+    SESSIONS_FULL,
+    SESSION_IDLE,
+    SESSION_OVER,
+    GRANT_EXPIRED,
 )
 """All of them."""

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import math
+import secrets
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from fallow_provider.drivers.device_injection import (
     injection_fault,
     plan_injection,
 )
+from fallow_provider.drivers.docker_exec import DockerSession
 from fallow_provider.drivers.docker_logs import read_log
 from fallow_provider.drivers.docker_networks import LeaseNetworks, network_name
 from fallow_provider.drivers.host_ports import free_ports, port_environment
@@ -45,6 +47,7 @@ from fallow_provider.ports import (
     LogLine,
     LogQuery,
     Progress,
+    TerminalSize,
 )
 
 LABEL: Final = "dev.fallow"
@@ -265,6 +268,12 @@ class DockerDriver:
                     output = (output + message.data)[-MAX_EXEC_OUTPUT_BYTES:]
             details = await execution.inspect()
         return ExecResult(int(details["ExitCode"] or 0), output.decode("utf-8", "replace"))
+
+    async def open_exec(
+        self, key: ContainerKey, command: Sequence[str], terminal: TerminalSize | None
+    ) -> DockerSession:
+        """Run a command in the container for somebody who talks with it."""
+        return await DockerSession.open(self._engine, self._socket, key.name, command, secrets.token_hex(16), terminal)
 
     async def stats(self, key: ContainerKey) -> ContainerFigures | None:
         """What the engine measured last."""

@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -22,9 +23,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from fallow_chassis.clock import Clock
-from fallow_provider.domain.reasons import IMAGE_UNSUPPORTED, START_FAILED, WORKLOAD_UNSUPPORTED
+from fallow_provider.domain.reasons import EXEC_REFUSED, IMAGE_UNSUPPORTED, START_FAILED, WORKLOAD_UNSUPPORTED
 from fallow_provider.domain.workload import Container, ContainerKey, parse_key
 from fallow_provider.drivers import processes
+from fallow_provider.drivers.exec_sessions import ProcessSession
 from fallow_provider.drivers.host_ports import free_ports, port_environment
 from fallow_provider.drivers.log_files import read_log
 from fallow_provider.ports import (
@@ -38,6 +40,7 @@ from fallow_provider.ports import (
     LogLine,
     LogQuery,
     Progress,
+    TerminalSize,
 )
 
 IMAGE: Final = "exec:host"
@@ -194,6 +197,17 @@ class ExecDriver:
                 await process.wait()
         assert process.returncode is not None, "communicate waits for the end"
         return ExecResult(process.returncode, output[-MAX_EXEC_OUTPUT_BYTES:].decode("utf-8", "replace"))
+
+    async def open_exec(
+        self, key: ContainerKey, command: Sequence[str], terminal: TerminalSize | None
+    ) -> ProcessSession:
+        """Run a program of the host in the container's folder with its environment, for somebody who talks with it."""
+        status = await self.inspect(key)
+        if status is None or not status.is_running or status.is_frozen:
+            raise DriverRefusedError(EXEC_REFUSED, "the container does not run")
+        folder = self._folder(key)
+        environment = _read(folder / "container.json").get("environment", {})
+        return await ProcessSession.open(command, folder / "work", environment, secrets.token_hex(16), terminal)
 
     async def stats(self, key: ContainerKey) -> ContainerFigures | None:
         """The sum over the container's processes."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from fallow_chassis.clock import Clock
-from fallow_provider.domain.reasons import IMAGE_UNSUPPORTED, START_FAILED
+from fallow_provider.domain.reasons import EXEC_REFUSED, IMAGE_UNSUPPORTED, START_FAILED
 from fallow_provider.domain.workload import Container, ContainerKey
 from fallow_provider.ports import (
     ContainerFigures,
@@ -17,12 +17,14 @@ from fallow_provider.ports import (
     DriverRefusedError,
     DriverUnavailableError,
     ExecResult,
+    ExecSession,
     Fingerprint,
     HostAddress,
     LogLine,
     LogQuery,
     LogStream,
     Progress,
+    TerminalSize,
 )
 
 IMAGE = "mock:any"
@@ -159,6 +161,10 @@ class MockDriver:
         """``("exit", "3")`` ends with that status."""
         self._ask()
         return ExecResult(int(command[1]), "")
+
+    async def open_exec(self, key: ContainerKey, command: Sequence[str], terminal: TerminalSize | None) -> ExecSession:
+        """Nothing runs, so nobody can talk with it."""
+        raise DriverRefusedError(EXEC_REFUSED, "the mock driver runs no commands")
 
     async def stats(self, key: ContainerKey) -> ContainerFigures | None:
         """Nothing is used."""

@@ -367,6 +367,7 @@ class ExecRequest(_message.Message):
         REPLICA_FIELD_NUMBER: _builtins.int
         COMMAND_FIELD_NUMBER: _builtins.int
         TERMINAL_FIELD_NUMBER: _builtins.int
+        SIZE_FIELD_NUMBER: _builtins.int
         lease: _builtins.str
         """Lease, `leases/{lease}`."""
         service: _builtins.str
@@ -374,10 +375,14 @@ class ExecRequest(_message.Message):
         replica: _builtins.int
         """Replica, from 0."""
         terminal: _builtins.bool
-        """True for a terminal."""
+        """True for a terminal; standard error then comes with standard output."""
         @_builtins.property
         def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
             """Program and arguments."""
+
+        @_builtins.property
+        def size(self) -> Global___ExecRequest.Resize:
+            """Size of the terminal at the start; unset is 80 columns and 24 rows."""
 
         def __init__(
             self,
@@ -387,10 +392,11 @@ class ExecRequest(_message.Message):
             replica: _builtins.int = ...,
             command: _abc.Iterable[_builtins.str] | None = ...,
             terminal: _builtins.bool = ...,
+            size: Global___ExecRequest.Resize | None = ...,
         ) -> None: ...
-        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        _HasFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "lease", b"lease", "replica", b"replica", "service", b"service", "terminal", b"terminal"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "lease", b"lease", "replica", b"replica", "service", b"service", "size", b"size", "terminal", b"terminal"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 

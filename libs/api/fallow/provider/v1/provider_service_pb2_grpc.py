@@ -100,7 +100,10 @@ class WorkloadAccessServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Exec(self, request_iterator, context):
-        """Runs a command in a container, with input, output and a terminal. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE.
+        """Runs a command in a container, with input, output and a terminal. The command is killed where the call ends before it: the
+        caller leaves, the grant expires, the lease ends, nothing is said for 30 minutes. Closing the stream of requests closes
+        standard input. Errors: LEASE_NOT_FOUND, SERVICE_NOT_FOUND, REPLICA_NOT_FOUND, EXEC_REFUSED, SESSIONS_FULL, SESSION_IDLE,
+        SESSION_OVER, GRANT_EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

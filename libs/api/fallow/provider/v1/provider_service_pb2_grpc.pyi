@@ -42,7 +42,11 @@ class WorkloadAccessServiceStub:
     StreamStats: _grpc.UnaryStreamMultiCallable[_provider_service_pb2.StreamStatsRequest, _provider_service_pb2.StreamStatsResponse]
     """Streams figures of the containers. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE."""
     Exec: _grpc.StreamStreamMultiCallable[_provider_service_pb2.ExecRequest, _provider_service_pb2.ExecResponse]
-    """Runs a command in a container, with input, output and a terminal. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE."""
+    """Runs a command in a container, with input, output and a terminal. The command is killed where the call ends before it: the
+    caller leaves, the grant expires, the lease ends, nothing is said for 30 minutes. Closing the stream of requests closes
+    standard input. Errors: LEASE_NOT_FOUND, SERVICE_NOT_FOUND, REPLICA_NOT_FOUND, EXEC_REFUSED, SESSIONS_FULL, SESSION_IDLE,
+    SESSION_OVER, GRANT_EXPIRED.
+    """
     ForwardPort: _grpc.StreamStreamMultiCallable[_provider_service_pb2.ForwardPortRequest, _provider_service_pb2.ForwardPortResponse]
     """Forwards a TCP connection to a container port. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE."""
 
@@ -60,7 +64,11 @@ class WorkloadAccessServiceAsyncStub(WorkloadAccessServiceStub):
     StreamStats: _aio.UnaryStreamMultiCallable[_provider_service_pb2.StreamStatsRequest, _provider_service_pb2.StreamStatsResponse]  # type: ignore[assignment]
     """Streams figures of the containers. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE."""
     Exec: _aio.StreamStreamMultiCallable[_provider_service_pb2.ExecRequest, _provider_service_pb2.ExecResponse]  # type: ignore[assignment]
-    """Runs a command in a container, with input, output and a terminal. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE."""
+    """Runs a command in a container, with input, output and a terminal. The command is killed where the call ends before it: the
+    caller leaves, the grant expires, the lease ends, nothing is said for 30 minutes. Closing the stream of requests closes
+    standard input. Errors: LEASE_NOT_FOUND, SERVICE_NOT_FOUND, REPLICA_NOT_FOUND, EXEC_REFUSED, SESSIONS_FULL, SESSION_IDLE,
+    SESSION_OVER, GRANT_EXPIRED.
+    """
     ForwardPort: _aio.StreamStreamMultiCallable[_provider_service_pb2.ForwardPortRequest, _provider_service_pb2.ForwardPortResponse]  # type: ignore[assignment]
     """Forwards a TCP connection to a container port. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE."""
 
@@ -105,7 +113,11 @@ class WorkloadAccessServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_provider_service_pb2.ExecRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_provider_service_pb2.ExecResponse], _abc.AsyncIterator[_provider_service_pb2.ExecResponse]]:
-        """Runs a command in a container, with input, output and a terminal. Errors: LEASE_NOT_FOUND, NOT_YET_AVAILABLE."""
+        """Runs a command in a container, with input, output and a terminal. The command is killed where the call ends before it: the
+        caller leaves, the grant expires, the lease ends, nothing is said for 30 minutes. Closing the stream of requests closes
+        standard input. Errors: LEASE_NOT_FOUND, SERVICE_NOT_FOUND, REPLICA_NOT_FOUND, EXEC_REFUSED, SESSIONS_FULL, SESSION_IDLE,
+        SESSION_OVER, GRANT_EXPIRED.
+        """
 
     @_abc_1.abstractmethod
     def ForwardPort(
