@@ -26,7 +26,7 @@ from fallow_settlement.settings import Contracts, SettlementSettings
 
 REFUSED = 1
 UNUSABLE = 2
-_console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, soft_wrap=True, width=140)
 TOLD = {
     Standing.STANDS: "stands",
     Standing.NOT_YET: "not yet",
@@ -48,7 +48,8 @@ def run(argv: Sequence[str]) -> int:
     except ResendRefusedError as error:
         sys.stderr.write(f"{error}\n")
         return REFUSED
-    except (SettingsError, ChainUnavailableError, WrongChainError, NodeError) as error:
+    except (OSError, SettingsError, ChainUnavailableError, WrongChainError, NodeError) as error:
+        # A database that is away answers no better than with an OSError.
         sys.stderr.write(f"the anchors cannot be looked at: {error}\n")
         return UNUSABLE
 

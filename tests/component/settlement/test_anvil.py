@@ -540,6 +540,7 @@ class AnchorCommand:
     """``python -m fallow_settlement anchors``, as an operator runs it."""
 
     def __init__(self, database_url: str, rpc_url: str, contracts_file: Path) -> None:
+        self.url = database_url
         self.environment = {
             **os.environ,
             "FALLOW_DATABASE_URL": database_url,
@@ -588,6 +589,9 @@ async def test_the_command_of_anchors_says_what_it_did(
     await anvil.rpc("anvil_setCode", contracts.anchor, "0x")
     status, told = await command.said()
     assert (status, "there is no anchor at" in told) == (1, True)
+    for url, rpc_url in (("postgresql://nobody@127.0.0.1:1/none", anvil.url), (command.url, "http://127.0.0.1:1")):
+        status, told = await AnchorCommand(url, rpc_url, tmp_path / "contracts.json").said()
+        assert (status, told.count("\n"), "cannot be looked at" in told) == (2, 1, True), told
 
 
 async def test_the_command_of_anchors_lists_and_sends_again(life: Life, anvil: Anvil, tmp_path: Path) -> None:
