@@ -205,6 +205,31 @@ async def test_a_transfer_of_another_amount_than_its_movement_is_refused(databas
                 )
 
 
+@pytest.mark.parametrize(
+    ("owner", "column"),
+    [
+        ("alice", "debits_posted"),
+        ("alice", "debits_pending"),
+        ("bob", "credits_posted"),
+        ("bob", "credits_pending"),
+    ],
+)
+async def test_each_sum_of_an_account_is_held_to_its_transfers(database: Database, owner: str, column: str) -> None:
+    """Goal: no sum may be off by itself. Method: a transfer of 5 that is booked rightly, and one sum that moves by 1 more."""
+    await post(database, FUND)
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="moved by other than its transfers"):
+        async with database.transaction() as unit:
+            for account, posted in (("alice", "debits_posted"), ("bob", "credits_posted")):
+                sums = {posted: 5}
+                if account == owner:
+                    sums[column] = sums.get(column, 0) + 1
+                moves = ", ".join(f"{name} = {name} + {by}" for name, by in sums.items())
+                await unit.connection.execute(
+                    f"UPDATE ledger_account SET {moves}, version = version + 1 WHERE owner = '{account}'"
+                )
+            await unit.connection.execute(INSERT, ALICE.id, BOB.id, 2, 1)
+
+
 async def test_many_writers_leave_balances_equal_to_sums(database: Database) -> None:
     """Goal: no lost update, no overdraft, no deadlock that stays. Method: eight writers on three accounts, then add up."""
     await post(database, FUND)
