@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from fallow.bidding.v1 import lease_service_pb2
 from fallow.provider.v1 import provider_service_pb2, provider_service_pb2_grpc
@@ -72,10 +73,18 @@ class DoorCalls:
             yield provider_service_pb2_grpc.WorkloadAccessServiceStub(channel), self._metadata(issued.grant)
 
     async def stream_logs(
-        self, lease: str, *, follow: bool = False, tail: int = 0
+        self,
+        lease: str,
+        *,
+        service: str = "",
+        follow: bool = False,
+        tail: int = 0,
+        since: Timestamp | None = None,
     ) -> AsyncIterator[provider_service_pb2.StreamLogsResponse]:
-        """Log lines of a lease's containers."""
-        request = provider_service_pb2.StreamLogsRequest(lease=lease, follow=follow, tail=tail)
+        """Log lines of a lease's containers, or of one service's: the last `tail` (0: all) of those after `since`."""
+        request = provider_service_pb2.StreamLogsRequest(
+            lease=lease, service=service, follow=follow, tail=tail, since_time=since
+        )
         async with self._door(lease, "logs.read") as (door, metadata):
             try:
                 async for line in door.StreamLogs(request, metadata=metadata):

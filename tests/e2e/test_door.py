@@ -156,3 +156,21 @@ async def test_a_signal_gives_the_terminal_back(stack: RunningStack, order: str)
             async with asyncio.timeout(WAIT_SECONDS):
                 while process_is_there(pid):
                     await asyncio.sleep(0.05)
+
+
+async def test_logs_of_a_time_and_a_service(stack: RunningStack, order: str) -> None:
+    """Goal: no endless scroll. Method: all; the last line; those since long ago and since tomorrow; no such service; a bad time."""
+    status, everything, _ = await fallow(stack, "logs", order)
+    lines = everything.splitlines()
+    assert status == 0
+    assert lines
+    service = lines[0].partition("/")[0]
+    assert await fallow(stack, "logs", order, "--since", "1h", "--service", service) == (0, everything, "")
+    assert await fallow(stack, "logs", order, "--tail", "1") == (0, lines[-1] + "\n", "")
+    assert await fallow(stack, "logs", order, "--since", "2999-01-01") == (0, "", "")
+    status, _, error = await fallow(stack, "logs", order, "--service", "none")
+    assert status == 1
+    assert "SERVICE_NOT_FOUND" in error
+    status, _, error = await fallow(stack, "logs", order, "--since", "soon")
+    assert status == 2
+    assert "--since" in error
