@@ -5,13 +5,14 @@ the provider link run as they do in the process.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import Message
@@ -52,14 +53,17 @@ from fallow_bidding.rpc.market_data import MarketDataServicer
 from fallow_bidding.rpc.registry import ProviderRegistryServicer
 from fallow_bidding.topics import LEASES_TOPIC, MARKET_TOPIC, ORDERS_TOPIC, PROOFS_TOPIC
 from fallow_chassis.clock import SystemClock
-from fallow_chassis.events import EventDraft, Record, event_headers
+from fallow_chassis.events import HEADER_ID, HEADER_TYPE, EventDraft, Record, event_headers
 from fallow_chassis.ids import RandomIds
 from fallow_chassis.inbox import Consumer
 from fallow_chassis.nats_link import NatsLink, NatsMessage
+from fallow_chassis.outbox import OutboxRelay
 from fallow_chassis.postgres import Database
 from fallow_chassis.signals import Signals
+from fallow_chassis.stream import EventStream, Handle, OnPoison, open_stream
 from fallow_chassis.testing import DatabaseFactory, ManualClock, ServedService, TestIdentity, serving
 from fallow_stack.engines import Nats
+from tests.conftest import ADAPTERS, StreamAddress
 
 GIB = 1 << 30
 ORDER_ADDRESS = "127.0.0.1:7001"
@@ -196,8 +200,11 @@ class House:
     nats: Nats
     link: NatsLink
     folder: Path
+    stream: EventStream | None = None
     agents: list[Agent] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)
+    received: list[Record] = field(default_factory=list)
+    handled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Build the use-cases, as app.py does."""
@@ -219,8 +226,10 @@ class House:
         self.announcer = Announcer(self.signals, self.link, self.auctions)
         self.courier = Courier(self.signals, self.link, self.delivery)
         self.links = LinkServer(self.link, LinkCommands(self.database, self.policy))
+        # A group of the test's own: it shares its broker with other tests.
+        self.group = f"bidding-{_IDS.new()}"
         self.consumer = Consumer(
-            "bidding", [ORDERS_TOPIC], self.database, _NoStream(), OrderHandlers(self.policy).by_type()
+            self.group, [ORDERS_TOPIC], self.database, _OwnRecords(self), OrderHandlers(self.policy).by_type()
         )
 
     @asynccontextmanager
@@ -234,6 +243,11 @@ class House:
             tasks += [group.create_task(self.engine.run())] if engine else []
             tasks += [group.create_task(self.courier.run())] if courier else []
             tasks += [group.create_task(self.announcer.run())] if announcer else []
+            if self.stream is not None:
+                await self.stream.ensure_topics([*_TOPICS, ORDERS_TOPIC])
+                relay = OutboxRelay(self.database, self.signals, self.stream, self.clock)
+                reading = self.stream.consume(f"{self.group}-reader", _TOPICS, self._receive)
+                tasks += [group.create_task(work) for work in (relay.run(), self.consumer.run(), reading)]
             try:
                 yield
             finally:
@@ -297,13 +311,27 @@ class House:
         return agent
 
     async def hand(self, message: Message, key: str, *, stated: datetime | None = None) -> None:
-        """Hand an event of the order service, stated now or earlier, to the consumer, as the stream would."""
+        """Hand an event of the order service, stated now or earlier, to the consumer, by the stream or as it would."""
         version = self.versions.get(key, 0) + 1
         self.versions[key] = version
         draft = EventDraft(ORDERS_TOPIC, key, version, message)
         time = stated or self.clock.now()
         headers = event_headers(draft, event_id=_IDS.new(), source="services/order", time=time, trace="")
-        await self.consumer.handle(Record(ORDERS_TOPIC, key, message.SerializeToString(), headers))
+        record = Record(ORDERS_TOPIC, key, message.SerializeToString(), headers)
+        if self.stream is None:
+            await self.consumer.handle(record)
+            return
+        await self.stream.publish([record])
+
+        async def is_handled() -> bool:
+            return headers[HEADER_ID] in self.handled
+
+        await self.until(is_handled, "the consumer takes the event")
+
+    async def _receive(self, record: Record) -> None:
+        """Keep what the stream brings once, whoever stated it."""
+        if record not in self.received:
+            self.received.append(record)
 
     async def open_order(self, order: order_pb2.Order, *, stated: datetime | None = None) -> str:
         """Take an order to the market by its event; its id."""
@@ -322,7 +350,7 @@ class House:
                 await agent.beat(*agent.runs)
 
     async def events(self, topic: str = LEASES_TOPIC, key: str = "") -> list[Message]:
-        """What the outbox holds of a topic, in order; versions must be without gaps."""
+        """What the outbox holds of a topic, in order; versions must be without gaps, and the stream, if any, brings the same."""
         async with self.database.read() as connection:
             rows = await connection.fetch(
                 "SELECT type, key, version, payload FROM outbox WHERE topic = $1 AND ($2 = '' OR key = $2)"
@@ -332,7 +360,23 @@ class House:
             )
         if key and topic != PROOFS_TOPIC:
             assert [row["version"] for row in rows] == list(range(1, len(rows) + 1))
+        if self.stream is not None:
+            await self.until(lambda: self._is_brought(topic, rows), "the stream brings what was stated, in order")
         return [getattr(events_pb2, row["type"].rpartition(".")[2]).FromString(row["payload"]) for row in rows]
+
+    async def _is_brought(self, topic: str, rows: Sequence[asyncpg.Record]) -> bool:
+        """Whether the stream has brought rows of the outbox, those of each key in their order and none before its turn."""
+        for key in {row["key"] for row in rows}:
+            stated = [(row["type"], row["payload"]) for row in rows if row["key"] == key]
+            found = [
+                (record.headers[HEADER_TYPE], record.value)
+                for record in self.received
+                if record.topic == topic and record.key == key
+            ]
+            assert found == stated[: len(found)] or found[: len(stated)] == stated, "events of a key keep their order"
+            if len(found) < len(stated):
+                return False
+        return True
 
     async def value(self, sql: str, *arguments: object) -> Any:
         """One value of the database."""
@@ -368,17 +412,33 @@ class House:
         await self.database.close()
 
 
-class _NoStream:
-    """Stands where the consumer's stream would: records are handed over by the test itself."""
+@dataclass(frozen=True)
+class _OwnRecords:
+    """The test's stream for its consumer: other tests' orders are passed over. Without a stream the test hands records over itself."""
 
-    async def ensure_topics(self, names: Any) -> None:
-        raise NotImplementedError
+    house: House
 
-    async def publish(self, records: Any) -> None:
-        raise NotImplementedError
+    @property
+    def stream(self) -> EventStream:
+        """The real one."""
+        assert self.house.stream is not None, "only a house with a stream consumes"
+        return self.house.stream
 
-    async def consume(self, group: str, topics: Any, handle: Any, *, on_poison: Any = None) -> None:
-        raise NotImplementedError
+    async def ensure_topics(self, names: Sequence[str]) -> None:
+        await self.stream.ensure_topics(names)
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        await self.stream.publish(records)
+
+    async def consume(
+        self, group: str, topics: Sequence[str], handle: Handle, *, on_poison: OnPoison | None = None
+    ) -> None:
+        async def own(record: Record) -> None:
+            if record.key in self.house.versions:
+                await handle(record)
+                self.house.handled.add(record.headers[HEADER_ID])
+
+        await self.stream.consume(group, topics, own, on_poison=on_poison)
 
     async def close(self) -> None:
         raise NotImplementedError
@@ -438,9 +498,32 @@ def policy() -> Policy:
     return Policy()
 
 
+ON_BOTH_STREAMS = pytest.mark.parametrize("house_stream", ADAPTERS, indirect=True)
+"""Runs a test by JetStream and by Kafka: events come and go by the real stream, and ``events`` holds what it brings."""
+
+
+@pytest.fixture
+async def house_stream(request: pytest.FixtureRequest, private_nats: Nats) -> AsyncIterator[EventStream | None]:
+    """No stream, unless the test runs on both: then the house's own NATS, or the run's Kafka."""
+    adapter = getattr(request, "param", "")
+    if not adapter:
+        yield None
+        return
+    address = StreamAddress(private_nats.url, private_nats.url, str(private_nats.service_credentials_file("bidding")))
+    if adapter == "kafka":
+        address = request.getfixturevalue("kafka_address")
+    stream = await open_stream(address, client="bidding")
+    yield stream
+    await stream.close()
+
+
 @pytest.fixture
 async def house(
-    database_factory: DatabaseFactory, private_nats: Nats, tmp_path: Path, policy: Policy
+    database_factory: DatabaseFactory,
+    private_nats: Nats,
+    tmp_path: Path,
+    policy: Policy,
+    house_stream: EventStream | None,
 ) -> AsyncIterator[House]:
     """The service on a database and a NATS of its own."""
     clock = ManualClock()
@@ -451,7 +534,14 @@ async def house(
         private_nats.url, str(private_nats.service_credentials_file("bidding")), name="bidding"
     )
     made = House(
-        database, clock, TestIdentity(tmp_path / "identity", clock=clock), policy, private_nats, link, tmp_path
+        database,
+        clock,
+        TestIdentity(tmp_path / "identity", clock=clock),
+        policy,
+        private_nats,
+        link,
+        tmp_path,
+        house_stream,
     )
     await made.watching.beat()
     yield made

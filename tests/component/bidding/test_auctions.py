@@ -18,7 +18,7 @@ from fallow_chassis.errors import DomainError
 from fallow_chassis.grpc_client import channel
 from fallow_chassis.nats_link import NatsMessage
 from fallow_chassis.wire import to_duration
-from tests.component.bidding.conftest import Agent, House, gpu_order, new_name, node
+from tests.component.bidding.conftest import ON_BOTH_STREAMS, Agent, House, gpu_order, new_name, node
 
 FIRST = order_pb2.AUCTION_RULE_FIRST_PRICE
 SECOND = order_pb2.AUCTION_RULE_SECOND_PRICE
@@ -75,6 +75,7 @@ async def kinds(house: House, key: str) -> list[str]:
     return [type(event).__name__ for event in await house.events(key=key)]
 
 
+@ON_BOTH_STREAMS
 async def test_the_best_bid_wins_at_the_close_and_not_before(house: House) -> None:
     """Goal: nothing is decided while the round takes bids; at the close the least price wins and is paid, and each bid
     ends with its reason. Method: three providers, of which one only has its standing offer; passes before and after.

@@ -18,7 +18,7 @@ from fallow_bidding.jobs import Engine
 from fallow_bidding.records import RECORD, DecisionFolder, plain, replay
 from fallow_bidding.store import QUERIES
 from fallow_chassis.errors import DomainError
-from tests.component.bidding.conftest import House, gpu_order, node
+from tests.component.bidding.conftest import ON_BOTH_STREAMS, House, gpu_order, node
 
 
 async def test_one_engine_leads_and_another_takes_over(house: House) -> None:
@@ -128,6 +128,7 @@ async def test_an_order_that_does_not_fit_waits_and_says_why(house: House) -> No
         assert (group.funnel[0].devices_before, group.funnel[-1].devices_after) == (2, 1)
 
 
+@ON_BOTH_STREAMS
 async def test_all_groups_or_none(house: House) -> None:
     """Goal: an order of two groups takes no half. Method: room for one only, then for both; an order that says EACH
     takes what there is.
@@ -145,6 +146,7 @@ async def test_all_groups_or_none(house: House) -> None:
         assert len(await house.events(key=both)) == 2
 
 
+@ON_BOTH_STREAMS
 async def test_an_order_that_ended_unheard_makes_no_lease(house: House) -> None:
     """Goal: EndOrder for an order that has not arrived yet is remembered. Method: end first, open afterwards."""
     async with house.running(engine=False, courier=False):
@@ -160,6 +162,7 @@ async def test_an_order_that_ended_unheard_makes_no_lease(house: House) -> None:
         assert end.reason == lease_pb2.END_REASON_TENANT
 
 
+@ON_BOTH_STREAMS
 async def test_a_close_request_ends_the_order_too(house: House) -> None:
     """Goal: the event alone suffices. Method: OrderOpened, then OrderCloseRequested, before any match."""
     async with house.running(engine=False, courier=False):
@@ -173,6 +176,7 @@ async def test_a_close_request_ends_the_order_too(house: House) -> None:
         assert end.reason == lease_pb2.END_REASON_EXPIRED
 
 
+@ON_BOTH_STREAMS
 async def test_an_update_changes_what_is_matched_from_now_on(house: House) -> None:
     """Goal: a raised price limit lets a waiting order match. Method: OrderUpdated with a higher limit."""
     async with house.running(engine=False, courier=False):
@@ -185,6 +189,7 @@ async def test_an_update_changes_what_is_matched_from_now_on(house: House) -> No
         assert await house.matching.match_open_orders() == 1
 
 
+@ON_BOTH_STREAMS
 async def test_an_update_that_comes_after_the_end_changes_nothing(house: House) -> None:
     """Goal: what an order was stays on record. Method: end it, then OrderUpdated with another limit and revision."""
     async with house.running(engine=False, courier=False):

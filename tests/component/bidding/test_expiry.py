@@ -12,7 +12,7 @@ from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2
 from fallow_bidding.domain.policy import Policy
 from fallow_chassis.wire import from_timestamp, to_duration
-from tests.component.bidding.conftest import House, gpu_order, node, run_status
+from tests.component.bidding.conftest import ON_BOTH_STREAMS, House, gpu_order, node, run_status
 
 RUNNING = market_link_pb2.RUN_STATE_RUNNING
 FAILED = market_link_pb2.RUN_STATE_FAILED
@@ -92,6 +92,7 @@ async def test_time_in_which_the_market_was_away_does_not_count(house: House) ->
         assert _names(await house.events(key=key)) == ["OrderEnded"]
 
 
+@ON_BOTH_STREAMS
 async def test_groups_that_are_leased_each_expire_each(house: House) -> None:
     """Goal: what found no match ends alone, and the others run on, ready without it. Method: room for one of three."""
     async with house.running(engine=False, courier=False):
@@ -211,6 +212,7 @@ async def test_who_did_not_fail_comes_before_who_did(house: House) -> None:
         assert (await dear.command("run")).key.generation == 2
 
 
+@ON_BOTH_STREAMS
 async def test_an_order_that_nobody_can_read_ends(house: House) -> None:
     """Goal: an order that the engine could never read returns its money and stops no other. Method: a share of several
     devices, which the contract forbids, twice; then a good order.

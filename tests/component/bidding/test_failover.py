@@ -14,7 +14,7 @@ from fallow_bidding.domain.leases import EndReason
 from fallow_bidding.domain.policy import Policy
 from fallow_bidding.topics import PROOFS_TOPIC
 from fallow_chassis.wire import from_duration, from_timestamp, to_duration
-from tests.component.bidding.conftest import House, gpu_order, node, run_status
+from tests.component.bidding.conftest import ON_BOTH_STREAMS, House, gpu_order, node, run_status
 
 RUNNING = market_link_pb2.RUN_STATE_RUNNING
 STOPPED = market_link_pb2.RUN_STATE_STOPPED
@@ -33,6 +33,7 @@ async def _reserved(house: House, provider_id: str) -> int:
     return int(used or 0)
 
 
+@ON_BOTH_STREAMS
 async def test_a_refusal_moves_on_to_the_next_best(house: House) -> None:
     """Goal: a refusal frees the device and tries the next provider with the next generation. Method: the cheaper of
     two agents refuses.
@@ -143,6 +144,7 @@ async def test_a_command_that_nobody_answers_moves_on_and_keeps_the_device(house
         assert await _reserved(house, deaf.provider_id) == 0
 
 
+@ON_BOTH_STREAMS
 async def test_a_silent_provider_loses_its_lease(house: House) -> None:
     """Goal: silence beyond the grace moves the group on, charges end at the last sign of life, and the silent
     provider's device stays reserved until it is back and has stopped. Method: one of two agents falls silent.
@@ -221,6 +223,7 @@ async def test_a_stop_that_is_confirmed_ends_the_wait(house: House) -> None:
         assert (await other.command("run")).key.generation == 2
 
 
+@ON_BOTH_STREAMS
 async def test_our_own_outage_counts_against_nobody(house: House) -> None:
     """Goal: unknown is not down. Method: the whole market stands still for ten minutes, then goes on: the lease stays,
     the outage is recorded and told with the next proofs, and only a silence of the grace after it takes the lease.
@@ -281,6 +284,7 @@ async def test_a_workload_that_fails_is_tried_elsewhere_and_then_given_up(house:
         assert not agents[2].commands
 
 
+@ON_BOTH_STREAMS
 async def test_a_failed_device_ends_its_lease(house: House) -> None:
     """Goal: a device that its provider reports as failed takes its lease with it and gets no other, while the
     provider's other device may. Method: the next inventory report says so of the leased one of two.

@@ -7,9 +7,10 @@ from eth_account import Account
 
 from fallow.bidding.v1 import events_pb2, provider_pb2
 from fallow_bidding.commands.online import OnlineCommands
+from fallow_bidding.topics import MARKET_TOPIC
 from fallow_sdk.audits import sign_attributes
 from fallow_sdk.wallet import Wallet
-from tests.component.bidding.conftest import Agent, House, node
+from tests.component.bidding.conftest import ON_BOTH_STREAMS, Agent, House, node
 
 MINUTE = 60
 
@@ -38,11 +39,7 @@ async def minutes(house: House, count: int, *agents: Agent) -> None:
 
 async def told(house: House) -> list[events_pb2.OnlineTimeCounted]:
     """What was told of hours."""
-    async with house.database.read() as connection:
-        rows = await connection.fetch(
-            "SELECT payload FROM outbox WHERE type = 'fallow.bidding.v1.OnlineTimeCounted' ORDER BY sequence"
-        )
-    return [events_pb2.OnlineTimeCounted.FromString(row["payload"]) for row in rows]
+    return [event for event in await house.events(MARKET_TOPIC) if isinstance(event, events_pb2.OnlineTimeCounted)]
 
 
 def to_the_hour(house: House) -> None:
@@ -52,6 +49,7 @@ def to_the_hour(house: House) -> None:
     house.clock.advance(seconds=(begin - now).total_seconds())
 
 
+@ON_BOTH_STREAMS
 async def test_an_hour_counts_healthy_devices_on_offer_of_who_is_heard(house: House) -> None:
     """Goal: device minutes, the auditor's number at most, told once. Method: three devices of which an auditor signed two; a
     silent neighbour; two counters at once; half an hour, then the next hour.

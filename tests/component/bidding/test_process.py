@@ -39,7 +39,7 @@ from tests.component.bidding.conftest import (
     run_status,
 )
 from tests.component.service_process import ServiceProcess, run_service, service_process
-from tests.conftest import StreamAddress
+from tests.conftest import ADAPTERS, StreamAddress
 
 PACKAGE = "fallow_bidding"
 
@@ -58,6 +58,15 @@ def environment(identity: TestIdentity, private_nats: Nats) -> dict[str, str]:
         "FALLOW_RESEND_SECONDS": "0.5",
         "FALLOW_ACCEPT_TIMEOUT_SECONDS": "60",
     }
+
+
+@pytest.fixture(params=ADAPTERS)
+def address(request: pytest.FixtureRequest, private_nats: Nats, environment: dict[str, str]) -> StreamAddress:
+    """The event stream of the process, by each adapter in turn, with a broker of its own."""
+    if request.param == "kafka":
+        environment["FALLOW_STREAM_URL"] = request.getfixturevalue("private_kafka").url
+        return StreamAddress(environment["FALLOW_STREAM_URL"])
+    return StreamAddress(private_nats.url, private_nats.url, environment["FALLOW_NATS_CREDENTIALS_FILE"])
 
 
 async def _register(process: ServiceProcess, identity: TestIdentity, folder: Path) -> Agent:
@@ -120,7 +129,7 @@ async def _until_lease(database_url: str) -> None:
 async def test_a_killed_process_loses_no_command(
     database_factory: DatabaseFactory,
     identity: TestIdentity,
-    private_nats: Nats,
+    address: StreamAddress,
     environment: dict[str, str],
     tmp_path: Path,
 ) -> None:
@@ -135,7 +144,6 @@ async def test_a_killed_process_loses_no_command(
     status, output = await run_service(PACKAGE, "check", environment)
     assert status == 0, output
 
-    address = StreamAddress(private_nats.url, private_nats.url, environment["FALLOW_NATS_CREDENTIALS_FILE"])
     stream = await open_stream(address, client="tests")
     order = gpu_order()
     async with service_process(PACKAGE, environment, tmp_path / "first") as process:

@@ -9,7 +9,7 @@ from fallow.provider.v1 import market_link_pb2
 from fallow.type.v1 import lease_pb2
 from fallow_bidding.domain.leases import EndReason
 from fallow_chassis.wire import from_timestamp, to_duration
-from tests.component.bidding.conftest import Agent, House, gpu_order, node, run_status
+from tests.component.bidding.conftest import ON_BOTH_STREAMS, Agent, House, gpu_order, node, run_status
 from tests.component.bidding.test_auctions import kinds
 
 RUNNING = market_link_pb2.RUN_STATE_RUNNING
@@ -76,6 +76,7 @@ async def pass_time(house: House, seconds: float) -> None:
     await house.matching.match_open_orders()
 
 
+@ON_BOTH_STREAMS
 async def test_a_spot_lease_gives_way_after_its_minimum_and_its_notice(house: House) -> None:
     """Goal: not before 10 min, then a notice of 30 s that the tenant can see, then an end as PREEMPTED charged to the end,
     and the room goes to who needed it, though the displaced group looks for a place too and is older. Method: one device.
@@ -149,6 +150,7 @@ async def test_nobody_gives_way_where_that_is_not_needed_or_not_paid(house: Hous
         assert (await kinds(house, id_of(spot)))[-1] == "LeasePreemptionAnnounced", "a reserved order may displace"
 
 
+@ON_BOTH_STREAMS
 async def test_the_notice_is_withdrawn_when_nobody_needs_the_room(house: House) -> None:
     """Goal: a spot lease stays where its displacer ends, or finds room elsewhere; also where that happens at the last
     moment, before the engine has looked. Method: both, and a second notice after the first.

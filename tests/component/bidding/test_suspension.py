@@ -10,13 +10,14 @@ from fallow.type.v1 import lease_pb2
 from fallow_bidding.domain.leases import EndReason
 from fallow_chassis.errors import DomainError
 from fallow_chassis.grpc_client import channel
-from tests.component.bidding.conftest import House, gpu_order, new_name, run_status
+from tests.component.bidding.conftest import ON_BOTH_STREAMS, House, gpu_order, new_name, run_status
 
 RUNNING = market_link_pb2.RUN_STATE_RUNNING
 SUSPENDED = market_link_pb2.RUN_STATE_SUSPENDED
 FAILED = market_link_pb2.RUN_STATE_FAILED
 
 
+@ON_BOTH_STREAMS
 async def test_a_pause_and_its_end(house: House) -> None:
     """Goal: the agent is told with each answer, the facts say what it did, and the lease stays. Method: pause twice, an
     answer that was lost, resume, and a late word of the pause.
