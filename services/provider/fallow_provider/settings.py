@@ -27,10 +27,11 @@ class ProviderSettings(ServiceSettings):
         le=60,
         description="How often the cards that were found are read; an Xid has it done at once.",
     )
-    runtime: Literal["auto", "docker", "exec"] = Field(
-        default="auto", description="Driver; auto takes docker where an engine answers, else exec with a warning."
+    runtime: Literal["auto", "docker", "podman", "exec"] = Field(
+        default="auto", description="Driver; auto takes docker or podman where one answers, else exec with a warning."
     )
     docker_socket: str = Field(default="/var/run/docker.sock", description="Socket of the Docker Engine API.")
+    podman_socket: str = Field(default="/run/podman/podman.sock", description="Socket of the Podman service.")
     docker_network: Literal["bridge", "host"] = Field(
         default="bridge", description="A network for each lease; host gives up their network isolation."
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -18,9 +19,10 @@ from fallow_provider.drivers.exec import IMAGE as EXEC_IMAGE
 from fallow_provider.drivers.exec import ExecDriver
 from fallow_provider.drivers.mock import IMAGE as MOCK_IMAGE
 from fallow_provider.drivers.mock import MockDriver, MockEngine
+from fallow_provider.drivers.podman import PodmanDriver
 from fallow_provider.ports import HostAddress, RuntimeDriver
 from fallow_stack.demo_image import load_demo_image
-from tests import dockerd
+from tests import dockerd, podman
 
 CLOCK = SystemClock()
 IDS = RandomIds(CLOCK)
@@ -187,6 +189,15 @@ class DockerHouse:
         return (await asyncio.to_thread(self.engine.in_network, sys.executable, "-c", source)).strip() == "200"
 
 
+class PodmanHouse(DockerHouse):
+    """Containers of a real Podman."""
+
+    def _open(self, agent: str) -> DockerDriver:
+        driver = PodmanDriver(str(self.engine.socket), agent, cdi_folders=(self.engine.cdi_folder,))
+        self.opened.append(driver)
+        return driver
+
+
 @pytest.fixture(scope="module", params=["own", "host"])
 def docker_engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -214,6 +225,38 @@ async def docker_house(docker_engine: dockerd.Dockerd) -> AsyncIterator[DockerHo
         yield house
         for status in await house.driver.recover():
             await house.driver.destroy(status.key)
+        await house.driver.recover()
+    finally:
+        for driver in house.opened:
+            await driver.close()
+
+
+@pytest.fixture(scope="module")
+def podman_engine() -> Iterator[podman.Podman]:
+    """A real Podman service for a module."""
+    reason = podman.missing()
+    if reason is not None:
+        pytest.skip(reason)
+    # Podman takes no long names of folders.
+    engine = podman.Podman(Path(tempfile.mkdtemp(prefix="podman-")))
+    try:
+        engine.start()
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture
+async def podman_house(podman_engine: podman.Podman) -> AsyncIterator[DockerHouse]:
+    """The podman driver on the module's service."""
+    image = IMAGES.get(podman_engine.socket) or await load_demo_image(str(podman_engine.socket))
+    IMAGES[podman_engine.socket] = image
+    house = PodmanHouse(podman_engine, image, "bridge")
+    try:
+        yield house
+        for status in await house.driver.recover():
+            await house.driver.destroy(status.key)
+        await house.driver.recover()
     finally:
         for driver in house.opened:
             await driver.close()

@@ -249,7 +249,7 @@ class ProgramSuite(DriverSuite):
                 if len(texts) == 3:
                     await house.driver.stop(container.key, 10_000)
         assert sorted(texts[:3]) == ["one", "three", "two"]
-        assert texts[-1] == "polite end"
+        assert texts[-1] == "polite end", texts
 
     async def test_commands_run_in_it(self, house: House) -> None:
         """Goal: readiness by command. Method: a command that reads the environment, one that fails, one too slow."""

@@ -120,7 +120,7 @@ class DockerDriver:
                 self._facts = None
                 facts = await self._known()
         except (DriverUnavailableError, aiodocker.DockerError, TimeoutError) as error:
-            return Fingerprint("docker", is_available=False, detail=str(error) or "no answer in time")
+            return Fingerprint(self.name, is_available=False, detail=str(error) or "no answer in time")
         if self._runtime and self._runtime not in facts.runtimes:
             known = ", ".join(sorted(facts.runtimes))
             return Fingerprint(
@@ -130,7 +130,7 @@ class DockerDriver:
         devices, gives_devices = _giving(facts)
         kept = f"containers by {self._runtime}" if self._runtime else "containers"
         isolation = f"{kept} without capabilities; disk space is not limited; {devices}{shared}"
-        return Fingerprint("docker", True, facts.version, isolation, gives_devices=gives_devices)
+        return Fingerprint(self.name, True, facts.version, isolation, gives_devices=gives_devices)
 
     async def prepare(self, container: Container, progress: Progress) -> None:
         """Pull the image if the engine does not have it."""
@@ -307,14 +307,19 @@ class DockerDriver:
             with _engine():
                 version = await self._engine.version()
                 information = await self._engine.system.info()
-            folders = information.get("CDISpecDirs") or ()
-            self._facts = EngineFacts(
-                str(version.get("Version", "")),
-                int(information.get("NCPU", 0)),
-                tuple(Path(folder) for folder in folders),
-                frozenset(information.get("Runtimes") or {}),
-            )
+            self._facts = self._facts_of(version, information)
         return self._facts
+
+    def _facts_of(self, version: Mapping[str, Any], information: Mapping[str, Any]) -> EngineFacts:
+        """What the engine told of itself; DriverUnavailableError where it is not to be used so."""
+        if any(component.get("Name") == "Podman Engine" for component in version.get("Components") or ()):
+            raise DriverUnavailableError("it is Podman, whose Docker API starts containers without their devices")
+        return EngineFacts(
+            str(version.get("Version", "")),
+            int(information.get("NCPU", 0)),
+            tuple(Path(folder) for folder in information.get("CDISpecDirs") or ()),
+            frozenset(information.get("Runtimes") or {}),
+        )
 
     @contextlib.asynccontextmanager
     async def _network_of(self, key: ContainerKey) -> AsyncGenerator[None, None]:

@@ -1,11 +1,13 @@
 """Reads a container's log from the Docker Engine API, with its stream and its time.
 
 The engine sends frames: one byte for the stream, three of nothing, four for the length, then the text with its time in
-front (``GET /containers/{id}/logs?timestamps=1``). aiodocker gives the text alone, so this reads the frames itself.
+front (``GET /containers/{id}/logs?timestamps=1``); a long line comes in several, and Podman splits a line where the program
+wrote it in two parts. aiodocker gives the text alone, so this reads the frames itself.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -50,16 +52,25 @@ async def read_log(docker_socket: str, container: str, query: LogQuery) -> Async
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[LogLine, None]:
-    """The lines of a stream of frames, until it ends."""
+    """The lines of a stream of frames, until it ends. A frame without a line end is the first part of a line."""
+    begun: dict[LogStream, LogLine] = {}
     while True:
         try:
             header = await content.readexactly(_HEADER_BYTES)
             text = await content.readexactly(int.from_bytes(header[4:], "big"))
         except asyncio.IncompleteReadError:
+            for line in begun.values():
+                yield line
             return
-        line = _parse(header[0], text.decode("utf-8", errors="replace"))
-        if line is not None:
+        part = _parse(header[0], text.decode("utf-8", errors="replace"))
+        if part is None:
+            continue
+        first = begun.pop(part.stream, None)
+        line = part if first is None else replace(first, text=(first.text + part.text)[:MAX_LINE_CHARACTERS])
+        if text.endswith(b"\n"):
             yield line
+        else:
+            begun[part.stream] = line
 
 
 def _parse(stream: int, text: str) -> LogLine | None:

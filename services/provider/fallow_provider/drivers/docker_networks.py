@@ -22,6 +22,8 @@ NETWORK_PREFIX: Final = 24
 """Size of a lease's network: 253 containers."""
 MAX_OVERLAPS: Final = 256
 """How many networks of the pool may be taken by others in a row."""
+SUBNET_TAKEN: Final = ("overlap", "already used on the host")
+"""What stands in the answer where addresses are taken, of Docker and of Podman."""
 _NOT_FOUND: Final = 404
 _FORBIDDEN: Final = 403
 
@@ -98,7 +100,8 @@ class LeaseNetworks:
                 await engine.networks.create(configuration)
             except aiodocker.DockerError as error:
                 overlaps += 1
-                if "overlap" not in error.message or overlaps > MAX_OVERLAPS:
+                is_taken = any(words in error.message for words in SUBNET_TAKEN)
+                if not is_taken or overlaps > MAX_OVERLAPS:
                     raise
             else:
                 return
