@@ -54,8 +54,11 @@ async def build(application: Application[ProviderSettings]) -> None:
     store = Store.open(folder / "state.sqlite")
     application.on_close(_closing(store.close))
     agent = agent_id(store, application.ids)
-    driver, fingerprint = await choose_driver(settings, folder / "exec", agent, application.clock)
+    driver, fingerprint = await choose_driver(
+        settings, folder / "exec", agent, application.clock, known=store.fact("driver") or ""
+    )
     application.on_close(driver.close)
+    store.save_fact("driver", driver.name)
     check_gives_devices(declared, fingerprint)
     changed = asyncio.Event()
     boot_id = machine_boot_id()

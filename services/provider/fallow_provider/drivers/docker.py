@@ -510,9 +510,11 @@ def _gone_is_fine(*also: int) -> Iterator[None]:
 
 def _is_refusal(error: aiodocker.DockerError) -> bool:
     """Whether an engine that answers 500 means the container and not itself: its runtime would not start it, or it has no
-    way to give the devices.
+    way to give the devices. A control group that does not freeze now may do so a moment later.
     """
-    return error.status == _BROKEN_FROM and any(word in error.message for word in ("runtime", *DEVICE_WORDS))
+    is_passing = "unable to freeze" in error.message
+    is_told = any(word in error.message for word in ("runtime", *DEVICE_WORDS))
+    return error.status == _BROKEN_FROM and is_told and not is_passing
 
 
 def _protocol(transport: Transport) -> str:
