@@ -90,13 +90,16 @@ class Screen:
 
     async def until(self, text: str) -> str:
         """What was shown since the last call, once it holds a text."""
-        async with asyncio.timeout(WAIT_SECONDS):
-            while text.encode() not in self.shown:
-                try:
-                    self.shown += os.read(self.terminal, 65_536)
-                except BlockingIOError:
-                    assert self.process.returncode is None, self.shown
-                    await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while text.encode() not in self.shown:
+                    try:
+                        self.shown += os.read(self.terminal, 65_536)
+                    except BlockingIOError:
+                        assert self.process.returncode is None, self.shown
+                        await asyncio.sleep(0.02)
+        except TimeoutError:
+            pytest.fail(f"{text!r} was not shown: {self.shown!r}")
         before, found, self.shown = self.shown.partition(text.encode())
         return (before + found).decode()
 
@@ -129,13 +132,16 @@ async def test_a_shell_on_a_terminal(stack: RunningStack, order: str) -> None:
         await screen.until("# ")
         screen.type("stty size\r")
         await screen.until("30 100")
+        await screen.until("# ")
         screen.resize(71, 17)
         screen.type('until [ "$(stty size)" = \'17 71\' ]; do :; done; echo is""there\r')
         await screen.until("isthere")
+        await screen.until("# ")
         # Raw: Ctrl-C ends what runs in the container, and neither the shell there nor the command here.
         screen.type("echo be''gun; sleep 600\r")
         await screen.until("begun")
         screen.type("\x03")
+        await screen.until("# ")
         screen.type("echo still''here; exit 9\r")
         await screen.until("stillhere")
         assert await screen.ended() == 9

@@ -1,13 +1,19 @@
 """What every driver that runs programs promises of commands with somebody who talks with them (`ports.ExecSession`)."""
 
 import asyncio
+import io
+import os
 import random
+import shutil
+import tarfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiodocker
 import pytest
 
 from fallow_provider.domain.workload import Container
+from fallow_provider.drivers import docker_exec
 from fallow_provider.ports import (
     DriverRefusedError,
     DriverUnavailableError,
@@ -93,6 +99,18 @@ async def living(house: House, container: Container, count: str) -> int:
     """How many stubborn programs are seen from inside the container."""
     result = await house.driver.exec(container.key, ["python3", "-c", count], WAIT_SECONDS)
     return int(result.output)
+
+
+async def put_shell(house: DockerHouse, container: Container) -> None:
+    """Give a container of the demo's image, which has none, this machine's shell and `tr`; they need no more than Python does."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", dereference=True) as archive:
+        for program in ("sh", "tr"):
+            path = shutil.which(program)
+            assert path is not None
+            archive.add(os.path.realpath(path), f"bin/{program}")
+    async with aiodocker.Docker(url=f"unix://{house.engine.socket}") as engine:
+        await engine.containers.container(container.key.name).put_archive("/", content.getvalue())
 
 
 class SessionSuite:
@@ -227,3 +245,18 @@ class TestDocker(SessionSuite):
                     await session.wait()
             finally:
                 docker_house.engine.start()
+
+    async def test_a_shell_kills_what_this_machine_cannot_see(
+        self, docker_house: DockerHouse, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Goal: an agent in a container of its own leaves no process either. Method: let it see none; close; look inside."""
+        monkeypatch.setattr(docker_exec, "kill_marked", lambda _: 0)
+        container = docker_house.container("serve")
+        await docker_house.driver.start(container)
+        await until_said(docker_house, container, "three")
+        await put_shell(docker_house, container)
+        source, count = stubborn()
+        async with opened(docker_house, source, None, container) as session:
+            await until(session, b"ready")
+            assert await living(docker_house, container, count) == 2
+        assert await living(docker_house, container, count) == 0
