@@ -66,6 +66,8 @@ from fallow_stack.engines import Nats
 from tests.conftest import ADAPTERS, StreamAddress
 
 GIB = 1 << 30
+STREAM_SECONDS = 60.0
+"""How long a stream's records may take: a broker that has just started takes its time to let a new group in."""
 ORDER_ADDRESS = "127.0.0.1:7001"
 OWNER_SCOPES = ("providers.read", "providers.write")
 TENANT_SCOPES = ("orders.read", "orders.write", "leases.grant")
@@ -326,7 +328,7 @@ class House:
         async def is_handled() -> bool:
             return headers[HEADER_ID] in self.handled
 
-        await self.until(is_handled, "the consumer takes the event")
+        await self.until(is_handled, "the consumer takes the event", seconds=STREAM_SECONDS)
 
     async def _receive(self, record: Record) -> None:
         """Keep what the stream brings once, whoever stated it."""
@@ -361,7 +363,11 @@ class House:
         if key and topic != PROOFS_TOPIC:
             assert [row["version"] for row in rows] == list(range(1, len(rows) + 1))
         if self.stream is not None:
-            await self.until(lambda: self._is_brought(topic, rows), "the stream brings what was stated, in order")
+            await self.until(
+                lambda: self._is_brought(topic, rows),
+                "the stream brings what was stated, in order",
+                seconds=STREAM_SECONDS,
+            )
         return [getattr(events_pb2, row["type"].rpartition(".")[2]).FromString(row["payload"]) for row in rows]
 
     async def _is_brought(self, topic: str, rows: Sequence[asyncpg.Record]) -> bool:
@@ -383,14 +389,14 @@ class House:
         async with self.database.read() as connection:
             return await connection.fetchval(sql, *arguments)
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float = 10) -> None:
         """Wait, on real time and bounded, for what a background loop is about to do."""
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(seconds):
                 while not await condition():
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise AssertionError(f"not within 10 s: {what}") from None
+            raise AssertionError(f"not within {seconds:.0f} s: {what}") from None
 
     async def until_event(self, key: str, kind: type[Message], number: int = 1) -> Any:
         """The ``number``-th event of a kind about an order, waited for."""
