@@ -110,7 +110,7 @@ async def put_shell(house: DockerHouse, container: Container) -> None:
             assert path is not None
             archive.add(os.path.realpath(path), f"bin/{program}")
     async with aiodocker.Docker(url=f"unix://{house.engine.socket}") as engine:
-        await engine.containers.container(container.key.name).put_archive("/", content.getvalue())
+        await engine.containers.container(container.key.name).put_archive("/", content.getvalue())  # type: ignore[no-untyped-call]  # aiodocker gives it no types
 
 
 class SessionSuite:
