@@ -21,7 +21,7 @@ from fallow_provider.ports import (
     LogStream,
     TerminalSize,
 )
-from tests.contract.drivers.conftest import DockerHouse, ExecHouse, House
+from tests.contract.drivers.conftest import DockerHouse, ExecHouse, House, PodmanHouse
 from tests.contract.drivers.suite import WAIT_SECONDS, until_said
 
 # It looks up ten times a second: a signal that comes just before it waits for a key is not heard before the next.
@@ -224,6 +224,15 @@ class TestExec(SessionSuite):
     def house(self, exec_house: ExecHouse) -> House:
         """The exec driver."""
         return exec_house
+
+
+class TestPodman(SessionSuite):
+    """On a real Podman."""
+
+    @pytest.fixture
+    def house(self, podman_house: PodmanHouse) -> House:
+        """The podman driver."""
+        return podman_house
 
 
 class TestDocker(SessionSuite):

@@ -176,7 +176,8 @@ async def _start(
     """Start an execution; the connection that the engine hands over."""
     order: dict[str, object] = {"Detach": False, "Tty": terminal is not None}
     if terminal is not None:
-        order["ConsoleSize"] = [terminal.rows, terminal.columns]
+        # Docker reads the first, Podman the others.
+        order |= {"ConsoleSize": [terminal.rows, terminal.columns], "h": terminal.rows, "w": terminal.columns}
     body = json.dumps(order).encode()
     reader, writer = await asyncio.open_unix_connection(docker_socket, limit=MAX_CHUNK_BYTES)
     try:
@@ -200,7 +201,7 @@ async def _start(
 
 def _refusal(status: int, message: str) -> Exception:
     """What an engine's answer means: 404 and 409 are about the container, 400 and 500 about the command or the engine."""
-    is_command = any(word in message for word in ("runtime", "executable", "exec failed"))
+    is_command = any(word in message for word in ("runtime", "executable", "exec failed", "container state improper"))
     if status < 500 or is_command:
         return DriverRefusedError(EXEC_REFUSED, message.strip()[:1_000])
     return DriverUnavailableError(f"the engine answered {status}: {message.strip()[:1_000]}")
