@@ -1,10 +1,14 @@
 """Cards that are found: by the probe on a stand-in for NVML that plays states, by a real agent on it, and on a real card where there is one."""
 
+import asyncio
 import ctypes
 import multiprocessing
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pynvml
@@ -13,7 +17,8 @@ import pytest
 from fallow.provider.v1 import market_link_pb2, provider_service_pb2, provider_service_pb2_grpc
 from fallow.type.v1 import resources_pb2
 from fallow_chassis.gpu_models import gpu_model_of
-from fallow_provider.domain.device_reading import CardEvent, Snapshot
+from fallow_provider.domain.device_reading import CardEvent, Snapshot, cards_after
+from fallow_provider.domain.inventory import DeviceHealth, DeviceSource
 from fallow_provider.ports import ProbeError, ProbeMissingError
 from fallow_provider.probes.nvml import NvmlProbe
 from tests.component.provider.conftest import SITE, Market, door
@@ -152,31 +157,85 @@ async def test_an_agent_without_a_driver_says_what_to_do(market: Market, library
         assert part in told
 
 
-def read_real_cards() -> tuple[Snapshot, list[CardEvent], int]:
-    """What the probe reads in a process of its own, where no stand-in was loaded; the reading of no card where there is no driver."""
+FAULT = (sys.executable, str(Path(__file__).with_name("cuda_fault.py")))
+ACCESS_XIDS = {13, 31}
+"""An address that a program may not use: found by an engine of the card, or by its memory management."""
+
+
+def read_real_cards(*, with_fault: bool) -> tuple[Snapshot, list[CardEvent], int]:
+    """What the probe reads in a process of its own, where no stand-in was loaded; the reading of no card where there is no driver.
+
+    Events are those that a program's forbidden write brings, or what is reported without one.
+    """
     probe = NvmlProbe()
     try:
         probe.open()
     except ProbeMissingError:
         return Snapshot(()), [], 0
     try:
-        return probe.read(), probe.wait(0.1), pynvml.nvmlDeviceGetCount()
+        events: list[CardEvent] = probe.wait(0.1)
+        if with_fault:
+            subprocess.run(FAULT, check=True, timeout=60)
+            events = next((heard for heard in (probe.wait(1) for _ in range(20)) if heard), [])
+        return probe.read(), events, pynvml.nvmlDeviceGetCount()
     finally:
         probe.close()
+
+
+def real_cards(*, with_fault: bool = False) -> tuple[Snapshot, list[CardEvent]]:
+    """The cards of this machine; the test is skipped where there is none."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        snapshot, events, count = pool.submit(partial(read_real_cards, with_fault=with_fault)).result()
+    if not count:
+        pytest.skip("no GPU of NVIDIA's here")
+    assert snapshot.is_complete
+    assert len(snapshot.cards) == count
+    return snapshot, events
 
 
 @pytest.mark.gpu
 def test_a_real_card_tells_what_the_stand_in_plays() -> None:
     """Goal: the probe holds on NVIDIA's own library. Method: read every card of this machine; skipped where there is none."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        snapshot, events, count = pool.submit(read_real_cards).result()
-    if not count:
-        pytest.skip("no GPU of NVIDIA's here")
-    assert snapshot.is_complete
-    assert len(snapshot.cards) == count
+    snapshot, events = real_cards()
     for card in snapshot.cards:
         assert card.card_id.startswith("GPU-")
         assert card.vram_bytes > GIB
         assert not card.is_lost
         assert gpu_model_of(card.name, card.vendor, card.vram_bytes).is_listed, card.name
     assert events == []
+
+
+@pytest.mark.gpu
+def test_a_real_driver_reports_the_xid_of_a_faulty_program() -> None:
+    """Goal: Xids of NVIDIA's own library are heard, and a workload's fault is none of the card. Method: a kernel writes where it may not."""
+    snapshot, events = real_cards(with_fault=True)
+    assert {event.xid for event in events} <= ACCESS_XIDS, events
+    assert {event.card_id for event in events} == {snapshot.cards[0].card_id}
+    cards = cards_after({}, snapshot, DeviceSource.NVML, events)
+    assert cards[snapshot.cards[0].card_id].health is DeviceHealth.HEALTHY
+
+
+@pytest.mark.gpu
+async def test_an_agent_leases_a_real_card(market: Market) -> None:
+    """Goal: found, named, leased, and well after a workload's fault. Method: a real agent on NVIDIA's own library; a kernel that writes where
+    it may not while a lease runs.
+    """
+    snapshot, _ = real_cards()
+    (market.folder / "site.toml").write_text(FOUND_SITE, "utf-8")
+    await market.start_agent(FALLOW_DEVICE_READ_SECONDS="0.2")
+    await market.until(lambda: len(devices_of(market)) == len(snapshot.cards), "a report of every card")
+    card = snapshot.cards[0]
+    device = devices_of(market)[card.card_id]
+    assert (device.vram_bytes, device.health, device.source) == (
+        card.vram_bytes,
+        WELL,
+        resources_pb2.DEVICE_SOURCE_NVML,
+    )
+    lease, key = market.new_lease()
+    answer = await market.command(market.run_command(lease, key, device=card.card_id))
+    assert answer.outcome == market_link_pb2.COMMAND_OUTCOME_ACCEPTED, answer
+    await market.until_state(lease, market_link_pb2.RUN_STATE_RUNNING)
+    await asyncio.to_thread(subprocess.run, FAULT, check=True, timeout=60)
+    proofs = len(market.proofs(lease))
+    await market.until(lambda: len(market.proofs(lease)) > proofs + 1, "proofs after the fault")
+    assert devices_of(market)[card.card_id].health == WELL
