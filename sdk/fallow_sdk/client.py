@@ -465,6 +465,16 @@ class Client(GivingCalls, DoorCalls):
         """One provider; anybody may ask."""
         return await self._call(self._registry.GetProvider, provider_service_pb2.GetProviderRequest(name=name))
 
+    async def set_draining(self, provider: str, *, draining: bool) -> provider_pb2.Provider:
+        """Have a provider of the caller take no new leases, or take them again; again changes nothing."""
+        if draining:
+            return await self._call(
+                self._registry.DrainProvider, provider_service_pb2.DrainProviderRequest(name=provider)
+            )
+        return await self._call(
+            self._registry.ResumeProvider, provider_service_pb2.ResumeProviderRequest(name=provider)
+        )
+
     async def set_auditor_signatures(
         self, name: str, signatures: Sequence[provider_pb2.AuditorSignature]
     ) -> provider_pb2.Provider:
@@ -594,10 +604,21 @@ class Client(GivingCalls, DoorCalls):
             whole.next_page_token = page.next_page_token
         return whole
 
-    async def list_charges(self, order: str = "") -> list[charge_pb2.Charge]:
-        """Charges of the account, or of one order, newest first."""
+    async def list_charges(self, order: str = "", *, within: timedelta | None = None) -> list[charge_pb2.Charge]:
+        """Charges to or for the caller, newest first: of one order or of all; those posted within the last span, or all."""
         request = settlement_service_pb2.ListChargesRequest(order=order)
-        return await self._list(self._receipts.ListCharges, request, lambda page: page.charges)
+        since = None if within is None else _now() - within
+
+        def wanted(page: settlement_service_pb2.ListChargesResponse) -> list[charge_pb2.Charge]:
+            if since is None:
+                return list(page.charges)
+            kept = [charge for charge in page.charges if charge.create_time.ToDatetime(UTC) >= since]
+            if len(kept) < len(page.charges):
+                # What follows is older still, so no further page is asked for.
+                page.ClearField("next_page_token")
+            return kept
+
+        return await self._list(self._receipts.ListCharges, request, wanted)
 
     async def get_receipt(self, charge: str) -> charge_pb2.Receipt:
         """A charge with its proof. FallowError RECEIPT_NOT_READY until its batch is anchored."""

@@ -100,3 +100,43 @@ async def test_an_order_for_an_auditor_and_a_lease_given_up(market: RunningStack
                     break
                 await asyncio.sleep(2)
         assert shown[winner]["reputation"]["scoreMilli"] < 500
+
+
+async def test_a_site_drains_and_tells_what_it_earned(market: RunningStack, tmp_path: Path) -> None:
+    """Goal: a drained site takes no new lease, also after its agent's restart, until that is undone; earnings are what settlement
+    charged without its parts. Method: drain both sites and kill one agent; an order finds nobody; undo one; the order runs
+    there; hold the printed earnings to the tenant's charges.
+    """
+    async with market.tenant() as client:
+        await fund(market, client)
+        sites = sorted(await client.list_providers(), key=lambda provider: provider.display_name)
+        owners = {site.name: owner_profile(market, site, tmp_path) for site in sites}
+        for site in sites:
+            drained = await fallow(owners[site.name], "provider", "drain", site.name)
+            assert drained["state"] == "PROVIDER_STATE_DRAINING"
+        await market.kill(sites[0].display_name)
+        order = await client.create_order(sdl=sdl())
+        funnel = await client.explain_order(order.name)
+        assert (await client.get_order(order.name)).state == order_pb2.ORDER_STATE_OPEN, funnel
+        back = sites[1]
+        assert (await fallow(owners[back.name], "provider", "drain", "--undo", back.name))["name"] == back.name
+        order = await client.wait_order(order.name, [RUNNING], seconds=WAIT_SECONDS)
+        assert order.groups[0].provider == back.name
+        lease = order.groups[0].lease
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not await client.list_charges(order.name):
+                await asyncio.sleep(0.2)
+        await client.close_order(order.name)
+        await client.wait_order(order.name, [order_pb2.ORDER_STATE_CLOSED], seconds=WAIT_SECONDS)
+        charges = await client.list_charges(order.name)
+        (line,) = [
+            line
+            for line in await fallow(owners[back.name], "provider", "earnings", "--by", "lease")
+            if line["key"] == lease
+        ]
+        assert line["charges"] == len(charges) > 0
+        assert line["charged_micros"] == sum(charge.amount.micros for charge in charges) > 0
+        parts = sum(charge.fee.micros + charge.pool.micros for charge in charges)
+        assert line["earned_micros"] == line["charged_micros"] - parts > 0
+        assert await fallow(owners[sites[0].name], "provider", "earnings", "--since", "1ms") == []
+        await fallow(owners[sites[0].name], "provider", "drain", "--undo", sites[0].name)

@@ -12,10 +12,13 @@ from fallow_sdk.audits import sign_attributes
 from fallow_sdk.client import Client
 from fallow_sdk.commands.connection import as_json, signed_in
 from fallow_sdk.commands.options import Json, parse_pairs
+from fallow_sdk.commands.provider_site import drain, earnings
 from fallow_sdk.profile import load_profile
 from fallow_sdk.wallet import Wallet
 
 app = typer.Typer(no_args_is_help=True, help="For owners of sites, and for auditors.")
+app.command()(drain)
+app.command()(earnings)
 
 
 def parse_public_key(text: str) -> bytes:
