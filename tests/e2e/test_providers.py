@@ -11,8 +11,10 @@ import pytest_asyncio
 from eth_account import Account
 
 from fallow.bidding.v1 import provider_pb2
-from fallow.order.v1 import order_pb2
+from fallow.order.v1 import order_pb2, order_service_pb2
 from fallow.type.v1 import lease_pb2
+from fallow_sdk.client import Client
+from fallow_sdk.errors import FallowError
 from fallow_sdk.profile import Profile, save_profile
 from fallow_stack.testing import FALLOW, RunningStack
 from tests.e2e.test_auctions import fallow
@@ -49,6 +51,23 @@ async def typed(profile: Path, *arguments: str) -> str:
     output, _ = await process.communicate()
     assert process.returncode == 0, arguments
     return output.decode()
+
+
+async def refused_by_state(client: Client, order: str) -> order_service_pb2.ExplainOrderResponse.FunnelStep:
+    """What the state of providers took from an order, once the market has looked at it."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while True:
+            try:
+                groups = (await client.explain_order(order)).groups
+            except FallowError as error:
+                if error.reason != "ORDER_NOT_FOUND":  # else the event is on its way
+                    raise
+                await asyncio.sleep(0.2)
+                continue
+            for step in (step for group in groups for step in group.funnel):
+                if step.constraint == "provider_state":
+                    return step
+            await asyncio.sleep(0.2)
 
 
 async def test_an_order_for_an_auditor_and_a_lease_given_up(market: RunningStack, tmp_path: Path) -> None:
@@ -116,8 +135,9 @@ async def test_a_site_drains_and_tells_what_it_earned(market: RunningStack, tmp_
             assert drained["state"] == "PROVIDER_STATE_DRAINING"
         await market.kill(sites[0].display_name)
         order = await client.create_order(sdl=sdl())
-        funnel = await client.explain_order(order.name)
-        assert (await client.get_order(order.name)).state == order_pb2.ORDER_STATE_OPEN, funnel
+        removed = await refused_by_state(client, order.name)
+        assert removed.providers_after == 0, removed
+        assert (await client.get_order(order.name)).state == order_pb2.ORDER_STATE_OPEN
         back = sites[1]
         assert (await fallow(owners[back.name], "provider", "drain", "--undo", back.name))["name"] == back.name
         order = await client.wait_order(order.name, [RUNNING], seconds=WAIT_SECONDS)
