@@ -5,6 +5,7 @@ It takes the driver's library alone, and PTX that each driver compiles for its c
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Final
 
 KERNEL: Final = b"""
@@ -29,7 +30,7 @@ def main() -> int:
     """Launch the kernel on the first card and wait for its end."""
     driver = ctypes.CDLL("libcuda.so.1")
     device, context, module, kernel = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
-    for step in (
+    steps: tuple[Callable[[], int], ...] = (
         lambda: driver.cuInit(0),
         lambda: driver.cuDeviceGet(ctypes.byref(device), 0),
         lambda: driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
@@ -37,7 +38,8 @@ def main() -> int:
         lambda: driver.cuModuleLoadData(ctypes.byref(module), ctypes.c_char_p(KERNEL)),
         lambda: driver.cuModuleGetFunction(ctypes.byref(kernel), module, b"stray"),
         lambda: driver.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, None, None, None),
-    ):
+    )
+    for step in steps:
         code = step()
         if code:
             sys.stderr.write(f"the driver answers {code}\n")
