@@ -176,27 +176,21 @@ class ExecDriver:
         """Run a program of the host in the container's folder with its environment."""
         folder = self._folder(key)
         environment = _read(folder / "container.json").get("environment", {})
+        output = bytearray()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                cwd=folder / "work",
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return ExecResult(127, str(error))
+            session = await ProcessSession.open(command, folder / "work", environment, secrets.token_hex(16), None)
+        except DriverRefusedError as error:
+            return ExecResult(127, error.detail)
         try:
             async with asyncio.timeout(timeout):
-                output, _ = await process.communicate()
+                await session.close_input()
+                while (part := await session.read()) is not None:
+                    output += part[1]
+                    del output[:-MAX_EXEC_OUTPUT_BYTES]
+                status = await session.wait()
         finally:
-            if process.returncode is None:
-                processes.signal_group(process.pid, signal.SIGKILL)
-                await process.wait()
-        assert process.returncode is not None, "communicate waits for the end"
-        return ExecResult(process.returncode, output[-MAX_EXEC_OUTPUT_BYTES:].decode("utf-8", "replace"))
+            await session.close()
+        return ExecResult(status, output.decode("utf-8", "replace"))
 
     async def open_exec(
         self, key: ContainerKey, command: Sequence[str], terminal: TerminalSize | None
