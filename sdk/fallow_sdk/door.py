@@ -3,6 +3,7 @@
 Each call first gets a grant of the market on the lease, with the right that the call needs and no other.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,8 +20,9 @@ class RemoteCommand:
     """A command that runs in a container: write to its input while reading its output."""
 
     def __init__(self, call: Any) -> None:
-        """`call` is the open stream, its first message sent."""
+        """`call` is the open stream, whose other side has said that the command runs."""
         self._call = call
+        self._writing = asyncio.Lock()
         self.exit_status: int | None = None
 
     async def write(self, data: bytes) -> None:
@@ -39,19 +41,20 @@ class RemoteCommand:
     async def output(self) -> AsyncIterator[tuple[bool, bytes]]:
         """What it says, each part with whether it is standard error; then `exit_status` is set. Raises FallowError."""
         try:
-            async for answer in self._call:
+            while (answer := await self._call.read()) is not grpc.aio.EOF:
                 if answer.WhichOneof("message") == "exit_status":
                     self.exit_status = answer.exit_status
-                else:
-                    yield bool(answer.error), answer.error or answer.output
+                    return
+                yield bool(answer.error), answer.error or answer.output
         except grpc.aio.AioRpcError as error:
             raise FallowError.from_rpc(error) from error
 
     async def _send(self, request: provider_service_pb2.ExecRequest) -> None:
-        """Send a message; how a call ended that takes no more is told by its output."""
+        """Send a message, one at a time; how a call ended that takes no more is told by its output."""
         try:
-            await self._call.write(request)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+            async with self._writing:
+                await self._call.write(request)
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError):
             return
 
 
@@ -115,6 +118,7 @@ class DoorCalls:
             call = door.Exec(metadata=metadata)
             try:
                 await call.write(provider_service_pb2.ExecRequest(start=start))
+                await call.read()
                 yield RemoteCommand(call)
             except grpc.aio.AioRpcError as error:
                 raise FallowError.from_rpc(error) from error

@@ -114,7 +114,10 @@ METHODS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "fallow.provider.v1.WorkloadAccessService/StreamLogs": (Kind.GRANT, {"lease": "$lease"}),
     "fallow.provider.v1.WorkloadAccessService/StreamEvents": (Kind.GRANT, {"lease": "$lease"}),
     "fallow.provider.v1.WorkloadAccessService/StreamStats": (Kind.GRANT, {"lease": "$lease"}),
-    "fallow.provider.v1.WorkloadAccessService/Exec": (Kind.GRANT, {"start": {"lease": "$lease"}}),
+    "fallow.provider.v1.WorkloadAccessService/Exec": (
+        Kind.GRANT,
+        {"start": {"lease": "$lease", "command": ["true"]}},
+    ),
     "fallow.provider.v1.WorkloadAccessService/ForwardPort": (Kind.GRANT, {"start": {"lease": "$lease"}}),
     "fallow.provider.v1.AgentService/GetAgentStatus": (Kind.OWNER, {}),
     "fallow.settlement.v1.EscrowService/OpenEscrow": (Kind.SERVICE, {"name": "$escrow", **REQUEST_ID}),

@@ -46,6 +46,10 @@ SIGNALLED: Final = 128
 """A status above is that of a command which a signal ended."""
 WATCH_SECONDS: Final = 0.2
 """How often a session's lease, grant and silence are looked at."""
+FAREWELL_SECONDS: Final = 1.0
+"""How long a caller may take to hang up once it was told the exit status; a grpc.aio client whose write meets the end of its
+call would lose what it was told last.
+"""
 
 
 class Sessions:
@@ -176,6 +180,7 @@ async def exec_call(sessions: Sessions, driver: RuntimeDriver, requests: AsyncIt
         except DriverUnavailableError as error:
             raise DomainError(UNAVAILABLE, "the container engine does not answer") from error
         try:
+            await context.write(provider_service_pb2.ExecResponse(started=True))
             await _carry(session, watch, requests, context)
         finally:
             await session.close()
@@ -184,10 +189,8 @@ async def exec_call(sessions: Sessions, driver: RuntimeDriver, requests: AsyncIt
 async def _carry(session: ExecSession, watch: Watch, requests: AsyncIterator[Any], context: Any) -> None:
     """Both ways at once; what the command says is written by this task, as the context wants it."""
     async with asyncio.TaskGroup() as group:
-        sides = [
-            group.create_task(watch.run(session.close)),
-            group.create_task(_take_input(session, watch, requests)),
-        ]
+        watching = group.create_task(watch.run(session.close))
+        listening = group.create_task(_take_input(session, watch, requests))
         try:
             while (said := await session.read()) is not None:
                 watch.spoke()
@@ -202,14 +205,17 @@ async def _carry(session: ExecSession, watch: Watch, requests: AsyncIterator[Any
             if status > SIGNALLED:
                 # What killed it may be the end of its lease, which the watcher has not seen yet.
                 watch.look()
+            if watch.ending is None:
+                await context.write(provider_service_pb2.ExecResponse(exit_status=status))
+                await asyncio.wait({listening}, timeout=FAREWELL_SECONDS)
+                return
         except DriverUnavailableError as error:
             watch.end(DomainError(UNAVAILABLE, str(error)))
         finally:
-            for side in sides:
-                side.cancel()
-    if watch.ending is not None:
-        raise watch.ending
-    await context.write(provider_service_pb2.ExecResponse(exit_status=status))
+            watching.cancel()
+            listening.cancel()
+    assert watch.ending is not None, "a session without an exit status has a reason"
+    raise watch.ending
 
 
 async def _take_input(session: ExecSession, watch: Watch, requests: AsyncIterator[Any]) -> None:

@@ -15,6 +15,7 @@ from fallow.provider.v1 import market_link_pb2, provider_service_pb2_grpc
 from fallow.provider.v1.provider_service_pb2 import ExecRequest
 from fallow.type.v1 import lease_pb2
 from fallow_provider.sessions import MAX_LEASE_SESSIONS
+from fallow_sdk.door import RemoteCommand
 from fallow_sdk.errors import FallowError
 from tests.component.provider.conftest import WAIT_SECONDS, Market, container
 
@@ -110,6 +111,47 @@ async def test_a_pipe(market: Market, lease: tuple[str, lease_pb2.GenerationKey]
             assert b"".join(answer.error for answer in answers) == b"side\n"
             assert answers[-1].WhichOneof("message") == "exit_status"
             assert answers[-1].exit_status == 3
+
+
+async def opened_command(opened: Opened, start: ExecRequest) -> RemoteCommand:
+    """A command as the SDK holds it, once it runs."""
+    call = await opened.exec(start)
+    assert (await call.read()).started
+    return RemoteCommand(call)
+
+
+async def test_writers_at_once(market: Market, lease: tuple[str, lease_pb2.GenerationKey]) -> None:
+    """Goal: input and sizes may be sent from several tasks. Method: all at once; every byte arrives, and the status comes."""
+    name, key = lease
+    source = "import sys; print(len(sys.stdin.read()))"
+    async with stub(market, name, key) as opened:
+        remote = await opened_command(opened, python(name, source))
+        sent = [send for _ in range(50) for send in (remote.write(b"x" * 1_000), remote.resize(80, 24))]
+        await asyncio.gather(*sent)
+        await remote.close_input()
+        said = [data async for _, data in remote.output()]
+        assert (b"".join(said), remote.exit_status) == (b"50000\n", 0)
+
+
+async def test_a_command_that_ends_under_a_writer(market: Market, lease: tuple[str, lease_pb2.GenerationKey]) -> None:
+    """Goal: a status is learned whoever still writes. Method: commands that end by themselves while input comes
+    without a pause; what they say is read late.
+    """
+    name, key = lease
+    async with stub(market, name, key) as opened:
+        for status in range(1, 21):
+            remote = await opened_command(opened, python(name, f"import sys; sys.stdin.read(1); sys.exit({status})"))
+
+            async def write(to: RemoteCommand = remote) -> None:
+                while True:
+                    await to.write(b"word")
+
+            async with asyncio.TaskGroup() as group:
+                writer = group.create_task(write())
+                await asyncio.sleep(0.2)
+                assert [data async for _, data in remote.output()] == []
+                assert remote.exit_status == status
+                writer.cancel()
 
 
 async def test_who_may_not(market: Market, lease: tuple[str, lease_pb2.GenerationKey]) -> None:

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -198,6 +199,19 @@ class PodmanHouse(DockerHouse):
         return driver
 
 
+@asynccontextmanager
+async def left_empty(house: DockerHouse) -> AsyncIterator[None]:
+    """Destroy what a test that went well left on an engine, and close its drivers."""
+    try:
+        yield
+        for status in await house.driver.recover():
+            await house.driver.destroy(status.key)
+        await house.driver.recover()
+    finally:
+        for driver in house.opened:
+            await driver.close()
+
+
 @pytest.fixture(scope="module", params=["own", "host"])
 def docker_engine(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -221,14 +235,8 @@ async def docker_house(docker_engine: dockerd.Dockerd) -> AsyncIterator[DockerHo
     image = IMAGES.get(docker_engine.socket) or await load_demo_image(str(docker_engine.socket))
     IMAGES[docker_engine.socket] = image
     house = DockerHouse(docker_engine, image, "bridge" if docker_engine.network == "own" else "host")
-    try:
+    async with left_empty(house):
         yield house
-        for status in await house.driver.recover():
-            await house.driver.destroy(status.key)
-        await house.driver.recover()
-    finally:
-        for driver in house.opened:
-            await driver.close()
 
 
 @pytest.fixture(scope="module")
@@ -252,14 +260,8 @@ async def podman_house(podman_engine: podman.Podman) -> AsyncIterator[DockerHous
     image = IMAGES.get(podman_engine.socket) or await load_demo_image(str(podman_engine.socket))
     IMAGES[podman_engine.socket] = image
     house = PodmanHouse(podman_engine, image, "bridge")
-    try:
+    async with left_empty(house):
         yield house
-        for status in await house.driver.recover():
-            await house.driver.destroy(status.key)
-        await house.driver.recover()
-    finally:
-        for driver in house.opened:
-            await driver.close()
 
 
 @pytest.fixture

@@ -467,24 +467,30 @@ class ExecResponse(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     EXIT_STATUS_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
     output: _builtins.bytes
     """Bytes of standard output."""
     error: _builtins.bytes
     """Bytes of standard error."""
     exit_status: _builtins.int
     """Exit status; the last message."""
+    started: _builtins.bool
+    """The first message: the command runs. Send nothing between the start and this, since some clients that write when a call ends
+    lose the status it ended with.
+    """
     def __init__(
         self,
         *,
         output: _builtins.bytes = ...,
         error: _builtins.bytes = ...,
         exit_status: _builtins.int = ...,
+        started: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_status", b"exit_status", "message", b"message", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_status", b"exit_status", "message", b"message", "output", b"output", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_status", b"exit_status", "message", b"message", "output", b"output"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "exit_status", b"exit_status", "message", b"message", "output", b"output", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["output", "error", "exit_status"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["output", "error", "exit_status", "started"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
